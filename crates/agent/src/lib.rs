@@ -1,0 +1,1 @@
+//! The kubelet's job: pods on this node.

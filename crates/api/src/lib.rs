@@ -1,0 +1,1 @@
+//! What a cluster can hold: the table of resources, schemas, defaulting, validation, patches. Pure functions.

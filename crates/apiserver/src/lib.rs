@@ -1,0 +1,1 @@
+//! Requests to objects: the Kubernetes API over the store.

@@ -1,0 +1,1 @@
+//! Quantities, clock and randomness seams, backoff, error-chain printing.

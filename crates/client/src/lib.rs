@@ -1,0 +1,1 @@
+//! Typed client, shared caches and work queue, in process or over HTTPS.

@@ -1,0 +1,1 @@
+//! The controllers: each a pure plan and a thin driver.

@@ -1,0 +1,3 @@
+//! The binary: command line, configuration, wiring, start and stop in order.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Filter and score over an immutable snapshot, and a thin binder.

@@ -1,0 +1,1 @@
+//! Revisioned objects: a memory index in front of a durable driver.

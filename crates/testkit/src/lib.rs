@@ -1,0 +1,1 @@
+//! In-process cluster, fake node, seeded faults, tiny OCI images. Tests only.
