@@ -1,1 +1,3 @@
 //! What a cluster can hold: the table of resources, schemas, defaulting, validation, patches. Pure functions.
+
+pub mod resource;
