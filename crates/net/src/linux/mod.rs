@@ -1,0 +1,3 @@
+//! Carrying plans out, through netlink.
+
+pub(crate) mod address;
