@@ -114,8 +114,7 @@ impl FromStr for Quantity {
             Some(b'+') => (false, &text[1..]),
             _ => (false, text),
         };
-        let end =
-            rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -197,8 +196,7 @@ impl fmt::Display for Quantity {
             return write!(f, "{}{suffix}", units >> power);
         }
         let fits = |power: i32| self.nanos % 10i128.pow((power + 9) as u32) == 0;
-        let (suffix, power) =
-            DECIMAL.iter().find(|(_, power)| fits(*power)).unwrap_or(&("n", -9));
+        let (suffix, power) = DECIMAL.iter().find(|(_, power)| fits(*power)).unwrap_or(&("n", -9));
         let mantissa = self.nanos / 10i128.pow((power + 9) as u32);
         match self.format {
             Format::Exponent if *power != 0 => write!(f, "{mantissa}e{power}"),
