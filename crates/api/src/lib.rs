@@ -1,3 +1,6 @@
 //! What a cluster can hold: the table of resources, schemas, defaulting, validation, patches. Pure functions.
 
+pub mod apply;
+pub mod patch;
 pub mod resource;
+pub mod strategy;

@@ -1,0 +1,275 @@
+//! What differs between kinds when an object is written: defaults, rules, and what a writer may
+//! not set. The server's generic verbs call these functions for every kind in this order:
+//! decode, `prepare_*`, admission, [`default`], [`validate`] or [`validate_update`], write.
+//!
+//! Everything here works on `serde_json::Value` in the version the resource is stored in.
+//! What a kind has of its own is looked up by its collection; a kind without an entry gets the
+//! behaviour that follows from its row in the resource table.
+
+mod facts;
+
+pub use facts::{allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted};
+
+use crate::resource::Resource;
+use serde_json::{Map, Value, json};
+
+/// One thing wrong with one field, as upstream's `field.Error`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// Path of the field, for instance `spec.containers[0].name`.
+    pub field: String,
+    /// Machine-readable reason: `FieldValueRequired`, `FieldValueInvalid`, `FieldValueNotSupported`,
+    /// `FieldValueDuplicate`, `FieldValueForbidden`, `FieldValueTooLong`, `FieldValueTooMany`,
+    /// `FieldValueNotFound`, `FieldValueTypeInvalid`.
+    pub reason: &'static str,
+    /// The message without the path: `Required value`, `Invalid value: "x": must be ...`.
+    pub message: String,
+}
+
+impl FieldError {
+    /// A field that must be given.
+    pub fn required(field: impl Into<String>, detail: &str) -> Self {
+        Self::new(field, "FieldValueRequired", "Required value", detail)
+    }
+
+    /// A field whose value breaks a rule.
+    pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
+        Self::new(field, "FieldValueInvalid", &format!("Invalid value: {}", shown(value)), detail)
+    }
+
+    /// A field that may not be set or changed here.
+    pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
+        Self::new(field, "FieldValueForbidden", "Forbidden", detail)
+    }
+
+    /// A value that occurs twice where it may occur once.
+    pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
+        Self::new(field, "FieldValueDuplicate", &format!("Duplicate value: {}", shown(value)), "")
+    }
+
+    /// A value that names something that is not there.
+    pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
+        Self::new(field, "FieldValueNotFound", &format!("Not found: {}", shown(value)), "")
+    }
+
+    /// A value outside the known ones.
+    pub fn unsupported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
+        let list: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
+        let head = format!("Unsupported value: {}", shown(value));
+        Self::new(field, "FieldValueNotSupported", &head, &format!("supported values: {}", list.join(", ")))
+    }
+
+    fn new(field: impl Into<String>, reason: &'static str, head: &str, detail: &str) -> Self {
+        let message =
+            if detail.is_empty() { head.to_owned() } else { format!("{head}: {detail}") };
+        Self { field: field.into(), reason, message }
+    }
+}
+
+/// A value as upstream prints it in a message: texts quoted, the rest as JSON.
+fn shown(value: &Value) -> String {
+    value.to_string()
+}
+
+/// Fills in what the writer left out.
+pub fn default(_resource: &Resource, _version: &str, _object: &mut Value) {}
+
+/// What is wrong with a new object.
+pub fn validate(_resource: &Resource, _object: &Value) -> Vec<FieldError> {
+    Vec::new()
+}
+
+/// What is wrong with a change, beside what [`validate`] says of the new state.
+/// `subresource` is empty for the object itself.
+pub fn validate_update(
+    _resource: &Resource,
+    _subresource: &str,
+    new: &Value,
+    old: &Value,
+) -> Vec<FieldError> {
+    immutable_metadata(new, old)
+}
+
+/// `ValidateObjectMetaUpdate`: what no update of any kind may change.
+fn immutable_metadata(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let (new, old) = (&new["metadata"][field], &old["metadata"][field]);
+        if new != old {
+            errors.push(FieldError::invalid(format!("metadata.{field}"), new, "field is immutable"));
+        }
+    }
+    errors
+}
+
+/// Makes a new object ready: what only the system may set is dropped, the generation starts.
+pub fn prepare_create(resource: &Resource, object: &mut Value) {
+    if resource.subresource("status").is_some() {
+        drop_member(object, "status");
+    }
+    if resource.collection() == "pods" {
+        let status = json!({"phase": "Pending", "qosClass": qos_class(object)});
+        set_member(object, "status", status);
+    }
+    if resource.collection() == "namespaces" {
+        set_member(object, "status", json!({"phase": "Active"}));
+    }
+    let generation = if counts_generation(resource) { json!(1) } else { Value::Null };
+    set_metadata(object, "generation", generation);
+}
+
+/// Makes a changed object ready: each view writes its own part and nothing else, and the
+/// generation counts changes of what is wished for.
+pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
+    match subresource {
+        "status" => prepare_status(resource, new, old),
+        _ => {
+            if resource.subresource("status").is_some() {
+                copy_member(new, old, "status");
+            }
+        }
+    }
+    let mut generation = old["metadata"]["generation"].clone();
+    if counts_generation(resource) && subresource != "status" && wish_changed(new, old) {
+        generation = json!(generation.as_i64().unwrap_or(0) + 1);
+    }
+    set_metadata(new, "generation", generation);
+}
+
+/// A write to `status` keeps everything but the status, the labels and the annotations.
+fn prepare_status(resource: &Resource, new: &mut Value, old: &Value) {
+    let status = new.get("status").cloned();
+    let metadata = new.get("metadata").cloned().unwrap_or_default();
+    *new = old.clone();
+    match status {
+        Some(status) => set_member(new, "status", status),
+        None => drop_member(new, "status"),
+    }
+    for field in ["resourceVersion", "uid", "managedFields", "name", "namespace", "finalizers"] {
+        set_metadata(new, field, metadata[field].clone());
+    }
+    // Kubelets and node controllers write these through the status of pods and nodes.
+    if matches!(resource.collection(), "pods" | "nodes") || resource.group.is_empty() {
+        set_metadata(new, "labels", metadata["labels"].clone());
+        set_metadata(new, "annotations", metadata["annotations"].clone());
+    }
+    if resource.collection() == "pods" && new["status"]["qosClass"].is_null() {
+        let class = old["status"]["qosClass"].clone();
+        if let (Some(status), false) = (new["status"].as_object_mut(), class.is_null()) {
+            status.insert("qosClass".to_owned(), class);
+        }
+    }
+}
+
+/// Whether anything but `metadata` and `status` differs.
+fn wish_changed(new: &Value, old: &Value) -> bool {
+    let empty = Map::new();
+    let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
+    let wish = |name: &&String| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status");
+    new.keys().chain(old.keys()).filter(wish).any(|name| new.get(name) != old.get(name))
+}
+
+/// The pod's quality of service class: `Guaranteed`, `Burstable` or `BestEffort`
+/// (k8s.io/kubernetes/pkg/apis/core/helper/qos).
+pub fn qos_class(pod: &Value) -> &'static str {
+    let lists = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
+    let (mut any, mut all) = (false, true);
+    for container in lists.into_iter().flatten().flatten() {
+        for resource in ["cpu", "memory"] {
+            let given = |kind: &str| {
+                let value = &container["resources"][kind][resource];
+                let text = value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
+                (!matches!(text.as_str(), "null" | "0" | "")).then_some(text)
+            };
+            let (request, limit) = (given("requests"), given("limits"));
+            any |= request.is_some() || limit.is_some();
+            all &= limit.is_some() && (request.is_none() || request == limit);
+        }
+    }
+    match (any, all) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+fn set_member(object: &mut Value, name: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(name.to_owned(), value);
+    }
+}
+
+fn drop_member(object: &mut Value, name: &str) {
+    if let Some(object) = object.as_object_mut() {
+        object.shift_remove(name);
+    }
+}
+
+fn copy_member(new: &mut Value, old: &Value, name: &str) {
+    match old.get(name) {
+        Some(value) => set_member(new, name, value.clone()),
+        None => drop_member(new, name),
+    }
+}
+
+fn set_metadata(object: &mut Value, field: &str, value: Value) {
+    let Some(object) = object.as_object_mut() else { return };
+    let metadata = object.entry("metadata").or_insert_with(|| json!({}));
+    let Some(metadata) = metadata.as_object_mut() else { return };
+    if value.is_null() {
+        metadata.shift_remove(field);
+    } else {
+        metadata.insert(field.to_owned(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::find;
+
+    #[test]
+    fn generation_counts_wishes_not_status() {
+        let deployments = find("apps", "v1", "deployments").unwrap();
+        let mut object = json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
+        prepare_create(deployments, &mut object);
+        assert_eq!(object, json!({"metadata": {"name": "a", "generation": 1}, "spec": {"replicas": 1}}));
+
+        let mut status = object.clone();
+        status["status"] = json!({"replicas": 1});
+        status["spec"]["replicas"] = json!(7);
+        prepare_update(deployments, "status", &mut status, &object);
+        assert_eq!(status["spec"]["replicas"], 1);
+        assert_eq!(status["metadata"]["generation"], 1);
+
+        let mut spec = status.clone();
+        spec["spec"]["replicas"] = json!(2);
+        spec["status"] = json!({});
+        prepare_update(deployments, "", &mut spec, &status);
+        assert_eq!(spec["metadata"]["generation"], 2);
+        assert_eq!(spec["status"]["replicas"], 1);
+    }
+
+    #[test]
+    fn quality_of_service() {
+        let pod = |resources: Value| json!({"spec": {"containers": [{"resources": resources}]}});
+        for (resources, expected) in [
+            (json!({}), "BestEffort"),
+            (json!({"requests": {"cpu": "1"}}), "Burstable"),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
+            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable"),
+        ] {
+            assert_eq!(qos_class(&pod(resources)), expected);
+        }
+    }
+
+    #[test]
+    fn messages_read_as_upstreams() {
+        let message = |error: FieldError| format!("{}: {}", error.field, error.message);
+        assert_eq!(message(FieldError::required("spec.containers", "")), "spec.containers: Required value");
+        assert_eq!(
+            message(FieldError::unsupported("spec.type", &json!("X"), &["ClusterIP", "NodePort"])),
+            "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"NodePort\""
+        );
+    }
+}
