@@ -3,4 +3,5 @@
 pub mod apply;
 pub mod patch;
 pub mod resource;
+pub mod status;
 pub mod strategy;
