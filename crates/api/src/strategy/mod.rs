@@ -11,65 +11,8 @@ mod facts;
 pub use facts::{allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted};
 
 use crate::resource::Resource;
+use crate::status::FieldError;
 use serde_json::{Map, Value, json};
-
-/// One thing wrong with one field, as upstream's `field.Error`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldError {
-    /// Path of the field, for instance `spec.containers[0].name`.
-    pub field: String,
-    /// Machine-readable reason: `FieldValueRequired`, `FieldValueInvalid`, `FieldValueNotSupported`,
-    /// `FieldValueDuplicate`, `FieldValueForbidden`, `FieldValueTooLong`, `FieldValueTooMany`,
-    /// `FieldValueNotFound`, `FieldValueTypeInvalid`.
-    pub reason: &'static str,
-    /// The message without the path: `Required value`, `Invalid value: "x": must be ...`.
-    pub message: String,
-}
-
-impl FieldError {
-    /// A field that must be given.
-    pub fn required(field: impl Into<String>, detail: &str) -> Self {
-        Self::new(field, "FieldValueRequired", "Required value", detail)
-    }
-
-    /// A field whose value breaks a rule.
-    pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
-        Self::new(field, "FieldValueInvalid", &format!("Invalid value: {}", shown(value)), detail)
-    }
-
-    /// A field that may not be set or changed here.
-    pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
-        Self::new(field, "FieldValueForbidden", "Forbidden", detail)
-    }
-
-    /// A value that occurs twice where it may occur once.
-    pub fn duplicate(field: impl Into<String>, value: &Value) -> Self {
-        Self::new(field, "FieldValueDuplicate", &format!("Duplicate value: {}", shown(value)), "")
-    }
-
-    /// A value that names something that is not there.
-    pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
-        Self::new(field, "FieldValueNotFound", &format!("Not found: {}", shown(value)), "")
-    }
-
-    /// A value outside the known ones.
-    pub fn unsupported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
-        let list: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
-        let head = format!("Unsupported value: {}", shown(value));
-        Self::new(field, "FieldValueNotSupported", &head, &format!("supported values: {}", list.join(", ")))
-    }
-
-    fn new(field: impl Into<String>, reason: &'static str, head: &str, detail: &str) -> Self {
-        let message =
-            if detail.is_empty() { head.to_owned() } else { format!("{head}: {detail}") };
-        Self { field: field.into(), reason, message }
-    }
-}
-
-/// A value as upstream prints it in a message: texts quoted, the rest as JSON.
-fn shown(value: &Value) -> String {
-    value.to_string()
-}
 
 /// Fills in what the writer left out.
 pub fn default(_resource: &Resource, _version: &str, _object: &mut Value) {}
@@ -96,7 +39,7 @@ fn immutable_metadata(new: &Value, old: &Value) -> Vec<FieldError> {
     for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let (new, old) = (&new["metadata"][field], &old["metadata"][field]);
         if new != old {
-            errors.push(FieldError::invalid(format!("metadata.{field}"), new, "field is immutable"));
+            errors.push(FieldError::invalid(format!("metadata.{field}"), new.clone(), "field is immutable"));
         }
     }
     errors
@@ -261,15 +204,5 @@ mod tests {
         ] {
             assert_eq!(qos_class(&pod(resources)), expected);
         }
-    }
-
-    #[test]
-    fn messages_read_as_upstreams() {
-        let message = |error: FieldError| format!("{}: {}", error.field, error.message);
-        assert_eq!(message(FieldError::required("spec.containers", "")), "spec.containers: Required value");
-        assert_eq!(
-            message(FieldError::unsupported("spec.type", &json!("X"), &["ClusterIP", "NodePort"])),
-            "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"NodePort\""
-        );
     }
 }
