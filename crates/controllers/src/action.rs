@@ -4,7 +4,6 @@
 use std::fmt;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Resource;
 use serde_json::{Map, Value};
 
 /// Any built-in kind that controllers read or write.

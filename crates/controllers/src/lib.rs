@@ -1,1 +1,64 @@
-//! The controllers: each a pure plan and a thin driver.
+//! The controllers. Each is a row of one table: what wakes it, and a pure function that turns
+//! the caches into a printable list of actions; one driver carries them all.
+//!
+//! kube-runtime's `Controller` was turned down: it wants a reconciler with I/O inside, where
+//! ours can be tested with a few lines of YAML and no cluster.
+
+pub mod action;
+mod carry_out;
+pub mod context;
+mod driver;
+mod owner;
+mod pods;
+mod replicaset;
+pub mod world;
+
+#[cfg(test)]
+mod fixture;
+
+use client::Informers;
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Controller;
+
+/// Settings of the cluster that controllers need.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The cluster CA's certificate, published to every namespace. Empty: not published.
+    pub root_ca_pem: String,
+    /// Pod addresses of the whole cluster, such as `10.42.0.0/16`; each node gets a part of
+    /// it. Empty: nodes bring their own.
+    pub cluster_cidr: String,
+    /// Prefix length of a node's part.
+    pub node_cidr_prefix_bits: u8,
+    /// A node that has not renewed its lease for so long is not ready.
+    pub node_grace_seconds: u32,
+    /// Finished pods kept before the oldest are deleted.
+    pub terminated_pods_kept: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            root_ca_pem: String::new(),
+            cluster_cidr: "10.42.0.0/16".into(),
+            node_cidr_prefix_bits: 24,
+            node_grace_seconds: 40,
+            terminated_pods_kept: 12_500,
+        }
+    }
+}
+
+/// All controllers.
+const CONTROLLERS: &[Controller] =
+    &[replicaset::REPLICA_SET, replicaset::REPLICATION_CONTROLLER];
+
+/// Runs all controllers until `stop` is cancelled; what is under way is finished first.
+pub async fn run(
+    client: kube::Client,
+    informers: Informers,
+    config: Config,
+    stop: CancellationToken,
+) {
+    driver::run(CONTROLLERS, client, informers, config, stop).await;
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::core::{Selector, SelectorExt};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use crate::action::{Action, Kind};
 

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{Selector, SelectorExt};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use crate::action::{Action, Announce, Kind, Plan, reference};
 use crate::context::{Cx, Failure, Key};
@@ -311,4 +311,115 @@ fn conditions(
 /// A count as API objects carry it.
 pub fn count(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{check, compare, plan};
+
+    const SET: &str = "
+kind: ReplicaSet
+metadata: {name: web-5d, generation: 2}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: c, image: i}]}
+status: {replicas: 0}
+";
+
+    fn pod(name: &str, rest: &str) -> String {
+        format!("\n---\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: web}}, {rest}\n")
+    }
+
+    #[test]
+    fn creates_what_is_missing() {
+        let running = pod(
+            "web-5d-a",
+            "owner: ReplicaSet/web-5d}\nstatus: {phase: Running, conditions: [{type: Ready, status: 'True'}]}",
+        );
+        check(
+            &REPLICA_SET,
+            "default/web-5d",
+            &format!("{SET}{running}"),
+            r#"
+            create Pod default/web-5d-*
+            create Pod default/web-5d-*
+            patch ReplicaSet default/web-5d/status {"status":{"availableReplicas":1,"fullyLabeledReplicas":1,"observedGeneration":2,"readyReplicas":1,"replicas":1,"terminatingReplicas":0}}
+            "#,
+        );
+    }
+
+    #[test]
+    fn adopts_orphans_and_releases_strangers() {
+        let orphan = pod("lost", "uid: lost}");
+        let stranger = "\n---\nkind: Pod\nmetadata: {name: other, labels: {app: db}, owner: ReplicaSet/web-5d}\n";
+        let gone = pod("done", "owner: ReplicaSet/web-5d}\nstatus: {phase: Succeeded}");
+        check(
+            &REPLICA_SET,
+            "default/web-5d",
+            &format!("{SET}{orphan}{stranger}{gone}"),
+            r#"
+            patch Pod default/lost {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web-5d","uid":"ReplicaSet-web-5d"}]}}
+            patch Pod default/other {"metadata":{"ownerReferences":null}}
+            create Pod default/web-5d-*
+            create Pod default/web-5d-*
+            patch ReplicaSet default/web-5d/status {"status":{"fullyLabeledReplicas":1,"observedGeneration":2,"replicas":1,"terminatingReplicas":0}}
+            "#,
+        );
+    }
+
+    #[test]
+    fn deletes_the_least_useful_first() {
+        let ready = "status: {phase: Running, conditions: [{type: Ready, status: 'True', lastTransitionTime: '2026-01-01T11:00:00Z'}]}";
+        let owned = "owner: ReplicaSet/web-5d}\nspec: {nodeName: n1, containers: []}\n";
+        let pods: String = [
+            pod("e-ready", &format!("{owned}{ready}")),
+            pod("d-ready", &format!("{owned}{ready}")),
+            pod("c-ready", &format!("{owned}{ready}")),
+            pod("b-unready", &format!("{owned}status: {{phase: Running}}")),
+            pod("a-unassigned", "owner: ReplicaSet/web-5d}"),
+            pod(
+                "cheap",
+                "annotations: {controller.kubernetes.io/pod-deletion-cost: '-5'}, owner: ReplicaSet/web-5d}\nspec: {nodeName: n1, containers: []}\nstatus: {phase: Running, conditions: [{type: Ready, status: 'True', lastTransitionTime: '2026-01-01T11:00:00Z'}]}",
+            ),
+        ]
+        .concat();
+        check(
+            &REPLICA_SET,
+            "default/web-5d",
+            &format!("{SET}{pods}"),
+            r#"
+            delete Pod default/a-unassigned
+            delete Pod default/b-unready
+            delete Pod default/cheap
+            patch ReplicaSet default/web-5d/status {"status":{"availableReplicas":4,"fullyLabeledReplicas":6,"observedGeneration":2,"readyReplicas":4,"replicas":6,"terminatingReplicas":0}}
+            "#,
+        );
+    }
+
+    #[test]
+    fn a_failure_shows_as_a_condition() {
+        let failure = Failure { reason: "FailedCreate", message: "pods \"x\" is forbidden".into() };
+        let set = SET.replace("replicas: 3", "replicas: 0");
+        compare(
+            &plan(&REPLICA_SET, "default/web-5d", &set, Some(failure)),
+            r#"
+            patch ReplicaSet default/web-5d/status {"status":{"conditions":[{"lastTransitionTime":"2026-01-01T12:00:00Z","message":"pods \"x\" is forbidden","reason":"FailedCreate","status":"True","type":"ReplicaFailure"}],"observedGeneration":2,"terminatingReplicas":0}}
+            "#,
+        );
+    }
+
+    #[test]
+    fn looks_again_when_the_next_pod_becomes_available() {
+        let set = SET.replace("replicas: 3", "replicas: 1\n  minReadySeconds: 30");
+        let ready = pod(
+            "a",
+            "owner: ReplicaSet/web-5d}\nstatus: {phase: Running, conditions: [{type: Ready, status: 'True', lastTransitionTime: '2026-01-01T11:59:45Z'}]}",
+        );
+        let plan = plan(&REPLICA_SET, "default/web-5d", &format!("{set}{ready}"), None);
+        assert_eq!(plan.again, "2026-01-01T12:00:15Z".parse().ok());
+    }
 }

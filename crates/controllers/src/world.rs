@@ -2,46 +2,68 @@
 //! A plan reads nothing else, so a test can hand it a world made of a few YAML documents.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use kube::Resource;
-use kube::runtime::reflector::{ObjectRef, Store};
+use client::{Informer, Key};
 
 use crate::action::Kind;
 
 /// Read-only caches by kind.
 #[derive(Default)]
 pub struct World {
-    stores: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+    caches: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+}
+
+enum Source<K> {
+    Live(Informer<K>),
+    Fixed(BTreeMap<Key, Arc<K>>),
 }
 
 impl World {
-    /// Makes kind `K` readable.
-    pub fn insert<K: Kind>(&mut self, store: Store<K>) {
-        self.stores.insert(TypeId::of::<K>(), Box::new(store));
+    /// Makes kind `K` readable from its shared cache.
+    pub fn insert<K: Kind>(&mut self, informer: Informer<K>) {
+        self.caches.insert(TypeId::of::<K>(), Box::new(Source::Live(informer)));
     }
 
-    fn store<K: Kind>(&self) -> Option<&Store<K>> {
-        self.stores.get(&TypeId::of::<K>())?.downcast_ref()
+    /// Makes kind `K` readable as exactly these objects.
+    pub fn fix<K: Kind>(&mut self, objects: impl IntoIterator<Item = K>) {
+        let objects = objects.into_iter().map(|object| (Key::of(&object), Arc::new(object)));
+        let source = Source::Fixed(objects.collect());
+        self.caches.insert(TypeId::of::<K>(), Box::new(source));
+    }
+
+    fn source<K: Kind>(&self) -> Option<&Source<K>> {
+        self.caches.get(&TypeId::of::<K>())?.downcast_ref()
     }
 
     /// One object; the namespace is empty for cluster-scoped kinds.
     pub fn get<K: Kind>(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        let key = ObjectRef::new(name);
-        self.store::<K>()?.get(&if namespace.is_empty() { key } else { key.within(namespace) })
+        let key = Key::new(namespace, name);
+        match self.source::<K>()? {
+            Source::Live(informer) => informer.get(&key),
+            Source::Fixed(objects) => objects.get(&key).cloned(),
+        }
     }
 
     /// All objects of the kind in `namespace` (empty: in all), ordered by namespace and name.
     pub fn list<K: Kind>(&self, namespace: &str) -> Vec<Arc<K>> {
-        let Some(store) = self.store::<K>() else { return Vec::new() };
-        let mut all = store.state();
-        all.retain(|object| {
+        let keep = |object: &K| {
             namespace.is_empty() || object.meta().namespace.as_deref() == Some(namespace)
-        });
-        all.sort_by(|a, b| {
-            (&a.meta().namespace, &a.meta().name).cmp(&(&b.meta().namespace, &b.meta().name))
-        });
-        all
+        };
+        match self.source::<K>() {
+            None => Vec::new(),
+            Some(Source::Fixed(objects)) => {
+                objects.values().filter(|object| keep(object)).cloned().collect()
+            }
+            Some(Source::Live(informer)) => {
+                let mut all = informer.select(keep);
+                all.sort_by(|a, b| {
+                    let (a, b) = (a.meta(), b.meta());
+                    (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name))
+                });
+                all
+            }
+        }
     }
 }
