@@ -1,0 +1,157 @@
+//! What can go wrong, each with what was being done.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::{Entry, Revision};
+
+/// The history asked for is no longer in the window (HTTP 410 Gone).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("revision {asked} has left the watch window, which reaches back to {oldest}")]
+pub struct Compacted {
+    /// The revision asked for.
+    pub asked: Revision,
+    /// The oldest revision from which one can still go on.
+    pub oldest: Revision,
+}
+
+/// Why a list cannot be given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// The page's revision has left the window; the caller must start over.
+    #[error("list at revision {asked}: the window reaches back to {oldest} only")]
+    Expired {
+        /// The revision asked for.
+        asked: Revision,
+        /// The oldest revision that can still be shown.
+        oldest: Revision,
+    },
+    /// The revision is yet to come.
+    #[error("list at revision {asked}: the newest is {newest}")]
+    Ahead {
+        /// The revision asked for.
+        asked: Revision,
+        /// The newest revision.
+        newest: Revision,
+    },
+}
+
+/// Why a write was not done. After any of these the object is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The object is not at the expected revision, or exists, or is gone (`None`).
+    #[error("write to an object that has changed")]
+    Conflict {
+        /// What is there now.
+        current: Option<Arc<Entry>>,
+    },
+    /// There is nothing to delete.
+    #[error("delete of an object that is not there")]
+    NotFound,
+    /// The value is larger than [`VALUE_MAX_BYTES`](crate::VALUE_MAX_BYTES).
+    #[error("value of {size} bytes is larger than the limit of {limit} bytes")]
+    TooLarge {
+        /// The value's size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The driver could not make it durable. Reads go on.
+    #[error("make a write durable")]
+    Storage(#[source] Arc<DriverError>),
+    /// The store was closed before the write was taken up.
+    #[error("write to a closed store")]
+    Closed,
+}
+
+/// Why a driver failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// No space, or over quota.
+    #[error("disk full while writing {path}; free some space, the store will carry on by itself")]
+    Full {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// SQLite refused.
+    #[error("{doing} in {path}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The file system refused.
+    #[error("{doing} {path}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has the data folder.
+    #[error(
+        "{path} is in use by another process{}; stop it, or give this one another --data-dir",
+        .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// Who has it, where that is known.
+        holder: Option<u32>,
+    },
+    /// The folder cannot be written to.
+    #[error(
+        "{path} is not writable; give this user the right to write there, or choose another --data-dir"
+    )]
+    Unwritable {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database is damaged and no verified copy can take its place.
+    #[error(
+        "{path} is damaged ({reason}) and there is no verified copy of it; \
+         restore the folder from a backup, or move it away to start empty"
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What the check found.
+        reason: String,
+    },
+    /// The database was written by a newer version.
+    #[error(
+        "{path} has layout {found}, this version knows up to {known}; install the newer version again"
+    )]
+    TooNew {
+        /// The database.
+        path: PathBuf,
+        /// Its layout.
+        found: i64,
+        /// The newest layout this version knows.
+        known: i64,
+    },
+}
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The driver could not load.
+    #[error("open the store")]
+    Driver(#[from] DriverError),
+    /// The writer thread could not be started.
+    #[error("start the store's writer thread")]
+    Thread(#[source] std::io::Error),
+    /// The writer thread ended while loading.
+    #[error("the store's writer thread ended while loading")]
+    Gone,
+}

@@ -1,0 +1,284 @@
+//! The deciding half of a driver whose medium no other process writes to.
+//!
+//! Revisions are reserved in blocks: the medium always holds a number that no revision
+//! handed out exceeds. After a crash the store goes on from there, so that no revision is
+//! given twice although volatile writes use revisions without touching the medium.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::driver::{Change, Driver, Ground, Loaded, Outcome, Proposal, Verdict};
+use crate::{DriverError, Expect, Key, Options, Recovery, Revision, Stats, Waker};
+
+/// Revisions reserved at a time. With a volatile write each second a block lasts over an
+/// hour; after a crash the counter jumps by at most this much.
+pub const REVISION_BLOCK: Revision = 4096;
+/// Volatile objects changed since the last checkpoint that make the next one due at once.
+const DIRTY_MAX_OBJECTS: usize = 16_384;
+
+/// A row to be written: a value, or a deletion.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Of which object.
+    pub key: Key,
+    /// The revision that created it.
+    pub created: Revision,
+    /// The revision of the change.
+    pub revision: Revision,
+    /// The new value; `None` deletes.
+    pub value: Option<Bytes>,
+    /// Whether its collection is volatile.
+    pub volatile: bool,
+}
+
+/// What a medium holds beside its rows.
+#[derive(Debug)]
+pub struct Found {
+    /// The reserved revision: none handed out exceeds it.
+    pub reserved: Revision,
+    /// How the data came back.
+    pub recovery: Recovery,
+}
+
+/// Somewhere to keep rows. Its methods may block.
+pub trait Medium: Send + 'static {
+    /// Brings up all rows, each with a value.
+    fn load(
+        &mut self,
+        options: &Options,
+        sink: &mut dyn FnMut(Change),
+    ) -> Result<Found, DriverError>;
+
+    /// Makes rows and, where given, a new reserved revision durable: all or nothing, and
+    /// after an error nothing.
+    fn commit(&mut self, rows: &[Row], reserved: Option<Revision>) -> Result<(), DriverError>;
+
+    /// When [`tend`](Self::tend) wants to be called next.
+    fn wake_at(&self) -> Option<Instant>;
+
+    /// Does what is due.
+    fn tend(&mut self, now: Instant);
+
+    /// Makes a verified copy now, where the medium keeps such.
+    fn copy(&mut self) -> Result<(), DriverError>;
+
+    /// Notes that the store was closed and lets go of everything.
+    fn close(&mut self, revision: Revision) -> Result<(), DriverError>;
+
+    /// Counts what the medium wrote into `stats`.
+    fn count(&self, stats: &mut Stats);
+}
+
+/// A driver over a medium of one's own.
+pub struct Local<M> {
+    medium: M,
+    options: Options,
+    /// The newest revision handed out, successful or not.
+    last: Revision,
+    reserved: Revision,
+    /// Volatile objects that differ from the medium.
+    dirty: HashSet<Key>,
+    /// When the next checkpoint is due, if anything is dirty.
+    due: Option<Instant>,
+    checkpointed: Option<Instant>,
+    stats: Stats,
+}
+
+/// An object as far as a decision needs it.
+#[derive(Clone, Copy)]
+struct Mark {
+    created: Revision,
+    revision: Revision,
+}
+
+impl<M: Medium> Local<M> {
+    /// A driver over `medium`.
+    pub fn new(medium: M) -> Self {
+        Self {
+            medium,
+            options: Options::default(),
+            last: 0,
+            reserved: 0,
+            dirty: HashSet::new(),
+            due: None,
+            checkpointed: None,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Decides each proposal upon the ones before it: the rows to write, and a verdict each.
+    fn decide(&mut self, batch: Vec<Proposal>, ground: &dyn Ground) -> (Vec<Row>, Vec<Verdict>) {
+        let mut marks: HashMap<Key, Option<Mark>> = HashMap::new();
+        let mut rows = Vec::with_capacity(batch.len());
+        let mut verdicts = Vec::with_capacity(batch.len());
+        for Proposal { key, expect, value } in batch {
+            let mark = *marks.entry(key.clone()).or_insert_with(|| {
+                ground.entry(&key).map(|e| Mark { created: e.created, revision: e.revision })
+            });
+            if let Err(refused) = judge(mark, expect, value.is_some()) {
+                verdicts.push(refused);
+                continue;
+            }
+            self.last += 1;
+            let revision = self.last;
+            let created = mark.map_or(revision, |m| m.created);
+            marks.insert(key.clone(), value.as_ref().map(|_| Mark { created, revision }));
+            verdicts.push(Verdict::Applied(revision));
+            let volatile = self.options.is_volatile(&key.collection);
+            rows.push(Row { key, created, revision, value, volatile });
+        }
+        (rows, verdicts)
+    }
+
+    /// Writes what must be durable now. On failure the revisions stay used up: part of
+    /// them may have reached the disk.
+    fn write(&mut self, durable: &[Row]) -> Result<(), DriverError> {
+        let reserve = (self.last > self.reserved).then(|| self.last + REVISION_BLOCK);
+        if durable.is_empty() && reserve.is_none() {
+            return Ok(());
+        }
+        if let Err(error) = self.medium.commit(durable, reserve) {
+            self.stats.failures += 1;
+            return Err(error);
+        }
+        self.reserved = reserve.unwrap_or(self.reserved);
+        if !durable.is_empty() {
+            self.stats.batch(durable.len());
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, key: Key) {
+        self.dirty.insert(key);
+        let soonest =
+            self.checkpointed.unwrap_or_else(Instant::now) + self.options.checkpoint_interval;
+        if self.dirty.len() >= DIRTY_MAX_OBJECTS {
+            self.due = Some(Instant::now());
+        } else if self.due.is_none() {
+            self.due = Some(soonest.max(Instant::now()));
+        }
+    }
+
+    fn checkpoint(&mut self, ground: &dyn Ground) -> Result<(), DriverError> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        let row = |key: &Key| {
+            let entry = ground.entry(key);
+            Row {
+                key: key.clone(),
+                created: entry.as_ref().map_or(0, |e| e.created),
+                revision: entry.as_ref().map_or(0, |e| e.revision),
+                value: entry.map(|e| e.value.clone()),
+                volatile: true,
+            }
+        };
+        let rows: Vec<Row> = self.dirty.iter().map(row).collect();
+        let now = Instant::now();
+        self.checkpointed = Some(now);
+        if let Err(error) = self.medium.commit(&rows, None) {
+            self.stats.failures += 1;
+            self.due = Some(now + self.options.checkpoint_interval);
+            return Err(error);
+        }
+        self.stats.checkpoints += 1;
+        self.dirty.clear();
+        self.due = None;
+        Ok(())
+    }
+}
+
+/// Whether a proposal may go ahead.
+fn judge(mark: Option<Mark>, expect: Expect, put: bool) -> Result<(), Verdict> {
+    match (mark, expect) {
+        (None, _) if !put => Err(Verdict::NotFound),
+        (None, Expect::Revision(_)) | (Some(_), Expect::Absent) => Err(Verdict::Conflict),
+        (Some(mark), Expect::Revision(r)) if mark.revision != r => Err(Verdict::Conflict),
+        _ => Ok(()),
+    }
+}
+
+impl<M: Medium> Driver for Local<M> {
+    fn load(
+        &mut self,
+        options: &Options,
+        _wake: Waker,
+        sink: &mut dyn FnMut(Change),
+    ) -> Result<Loaded, DriverError> {
+        self.options = options.clone();
+        let Found { reserved, recovery } = self.medium.load(options, sink)?;
+        // History starts above zero: zero means "from anywhere" to a Kubernetes client.
+        self.reserved = reserved.max(1);
+        self.last = self.reserved;
+        Ok(Loaded { revision: self.last, recovery })
+    }
+
+    fn commit(&mut self, batch: Vec<Proposal>, ground: &dyn Ground) -> Outcome {
+        let reserved = self.reserved;
+        let (rows, mut verdicts) = self.decide(batch, ground);
+        let (durable, volatile): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|r| !r.volatile);
+        let mut done = volatile;
+        match self.write(&durable) {
+            Ok(()) => done.extend(durable),
+            Err(error) => {
+                // Heartbeats go on while the disk is full, as far as revisions are reserved.
+                done.retain(|row| row.revision <= reserved);
+                let error = Arc::new(error);
+                let kept: HashSet<Revision> = done.iter().map(|row| row.revision).collect();
+                for verdict in &mut verdicts {
+                    if matches!(verdict, Verdict::Applied(r) if !kept.contains(r)) {
+                        *verdict = Verdict::Failed(error.clone());
+                    }
+                }
+            }
+        }
+        done.sort_unstable_by_key(|row| row.revision);
+        for row in done.iter().filter(|row| row.volatile) {
+            self.stats.volatile_writes += 1;
+            self.touch(row.key.clone());
+        }
+        let change = |row: Row| Change {
+            key: row.key,
+            created: row.created,
+            revision: row.revision,
+            value: row.value,
+        };
+        Outcome { verdicts, changes: done.into_iter().map(change).collect() }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        [self.due, self.medium.wake_at()].into_iter().flatten().min()
+    }
+
+    fn tend(&mut self, now: Instant, ground: &dyn Ground) -> Vec<Change> {
+        if self.due.is_some_and(|due| due <= now)
+            && let Err(error) = self.checkpoint(ground)
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "checkpoint volatile objects");
+        }
+        self.medium.tend(now);
+        Vec::new()
+    }
+
+    fn flush(&mut self, ground: &dyn Ground) -> Result<(), DriverError> {
+        self.checkpoint(ground)
+    }
+
+    fn copy(&mut self) -> Result<(), DriverError> {
+        self.medium.copy()
+    }
+
+    fn close(&mut self, ground: &dyn Ground) -> Result<(), DriverError> {
+        self.checkpoint(ground)?;
+        self.medium.close(self.last)
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = self.stats;
+        self.medium.count(&mut stats);
+        stats
+    }
+}

@@ -1,0 +1,4 @@
+//! One suite for every driver.
+
+mod basics;
+mod support;
