@@ -53,4 +53,10 @@ pub fn apply(
 }
 
 /// Records in `new` that `manager` set what differs from `live`, for writes that are no apply.
-pub fn track(_resource: &Resource, _live: Option<&Value>, _new: &mut Value, _manager: &Manager<'_>) {}
+pub fn track(
+    _resource: &Resource,
+    _live: Option<&Value>,
+    _new: &mut Value,
+    _manager: &Manager<'_>,
+) {
+}

@@ -3,5 +3,6 @@
 pub mod apply;
 pub mod patch;
 pub mod resource;
+pub mod selector;
 pub mod status;
 pub mod strategy;

@@ -59,6 +59,8 @@ pub struct Resource {
     pub stored: bool,
     /// Name of the store's collection, `plural` or `group/plural`.
     pub collection: Text,
+    /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`.
+    pub selectable_fields: Vec<Text>,
 }
 
 /// A view or an action below an object, for instance `pods/log`.
@@ -113,6 +115,7 @@ impl Resource {
             verbs: STANDARD_VERBS,
             subresources: Vec::new(),
             stored: true,
+            selectable_fields: Vec::new(),
             group,
             kind,
             plural,

@@ -5,6 +5,7 @@
 
 mod field;
 
+pub(crate) use field::aggregate;
 pub use field::{FieldError, FieldErrorKind, Path, go_quote};
 
 use crate::resource::Resource;
@@ -185,7 +186,7 @@ impl Status {
         let mut message = format!("{subject} {} is invalid", go_quote(name));
         if !errors.is_empty() {
             message.push_str(": ");
-            message.push_str(&field::aggregate(errors));
+            message.push_str(&aggregate(errors));
         }
         let causes = errors.iter().map(Cause::from).collect();
         Self::new(422, "Invalid", message).with_details(Details { causes, ..subject.details(name) })

@@ -263,6 +263,7 @@ fn resource(group: &'static str, versions: &'static [&'static str], row: &Row) -
     resource.subresources =
         words(subresources).into_iter().map(|name| subresource(name, kind)).collect();
     resource.verbs = verbs(group, kind);
+    resource.selectable_fields = words(selectable_fields(group, kind));
     resource.stored = resource.allows("watch");
     if !resource.allows("list") {
         resource.list_kind = Cow::Borrowed("");
@@ -280,6 +281,34 @@ fn verbs(group: &str, kind: &str) -> &'static [&'static str] {
         ("", "ComponentStatus") => READ,
         ("", "Namespace") => NAMESPACE,
         _ => STANDARD_VERBS,
+    }
+}
+
+/// What upstream's conversion functions for field labels let through.
+fn selectable_fields(group: &str, kind: &str) -> &'static str {
+    match (group, kind) {
+        ("", "Pod") => {
+            "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName \
+             spec.hostNetwork status.phase status.podIP status.podIPs status.nominatedNodeName"
+        }
+        ("", "Node") => "spec.unschedulable",
+        ("", "Namespace") => "status.phase",
+        ("", "ReplicationController") | ("apps", "ReplicaSet") => "status.replicas",
+        ("", "Secret") => "type",
+        ("", "Service") => "spec.clusterIP spec.type",
+        ("", "Event") => {
+            "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid \
+             involvedObject.apiVersion involvedObject.resourceVersion involvedObject.fieldPath \
+             reason reportingComponent source type"
+        }
+        ("events.k8s.io", "Event") => {
+            "regarding.kind regarding.namespace regarding.name regarding.uid regarding.apiVersion \
+             regarding.resourceVersion regarding.fieldPath reason reportingController type"
+        }
+        ("batch", "Job" | "CronJob") => "status.successful",
+        ("certificates.k8s.io", "CertificateSigningRequest") => "spec.signerName",
+        ("resource.k8s.io", "ResourceSlice") => "spec.nodeName spec.driver",
+        _ => "",
     }
 }
 

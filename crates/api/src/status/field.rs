@@ -178,7 +178,7 @@ impl fmt::Display for FieldError {
 }
 
 /// Several errors as one text: repeated ones once, several in brackets.
-pub(super) fn aggregate(errors: &[FieldError]) -> String {
+pub(crate) fn aggregate(errors: &[FieldError]) -> String {
     let mut texts: Vec<String> = Vec::with_capacity(errors.len());
     for error in errors {
         let text = error.to_string();
