@@ -1,3 +1,49 @@
-//! The project's own checks and builds.
+//! The project's own checks and builds. `cargo xtask --help` lists them.
 
-fn main() {}
+mod directions;
+mod dist;
+mod run;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's own checks and builds
+#[derive(Parser)]
+struct Xtask {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check format, lints, crate directions and docs; changes nothing
+    Verify,
+    /// Repair what can be repaired by itself: format and the lints that know their own fix
+    Fix,
+    /// Make the static binaries, x86_64 and aarch64, in target/dist
+    Dist {
+        /// Only this architecture
+        #[arg(long)]
+        arch: Option<dist::Arch>,
+        /// Also run the unit tests of base and api on aarch64 under qemu-user-static
+        #[arg(long)]
+        test: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Xtask::parse().command {
+        Task::Verify => verify::verify(),
+        Task::Fix => verify::fix(),
+        Task::Dist { arch, test } => dist::dist(arch, test),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
