@@ -76,7 +76,7 @@ impl Hands {
     }
 
     /// Carries out `actions` in order. Neighbouring creations go in batches of 1, 2, 4, ...;
-    /// after a failure no more is created, while the rest (status, deletions) is still done.
+    /// after a failure nothing more is done, since the next plan knows of it.
     pub async fn carry_out(&self, actions: Vec<Action>) -> Results {
         let mut results = Results::default();
         // A second patch of an object in one plan goes on from the first one's version.
@@ -95,6 +95,9 @@ impl Hands {
                 group.push(next);
             }
             self.group(group, &mut versions, &mut results).await;
+            if results.retry {
+                break;
+            }
         }
         results
     }

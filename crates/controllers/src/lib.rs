@@ -7,6 +7,7 @@
 pub mod action;
 mod carry_out;
 pub mod context;
+mod deployment;
 mod driver;
 mod owner;
 mod pods;
@@ -51,7 +52,7 @@ impl Default for Config {
 
 /// All controllers.
 const CONTROLLERS: &[Controller] =
-    &[replicaset::REPLICA_SET, replicaset::REPLICATION_CONTROLLER];
+    &[deployment::DEPLOYMENT, replicaset::REPLICA_SET, replicaset::REPLICATION_CONTROLLER];
 
 /// Runs all controllers until `stop` is cancelled; what is under way is finished first.
 pub async fn run(

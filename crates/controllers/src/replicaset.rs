@@ -14,7 +14,7 @@ use kube::ResourceExt;
 
 use crate::action::{Action, Announce, Kind, Plan, reference};
 use crate::context::{Cx, Failure, Key};
-use crate::driver::{Controller, Watches};
+use crate::driver::{Controller, Reconcile, Watches};
 use crate::{owner, pods};
 
 /// Pods created or deleted for one owner in one go, as upstream's BurstReplicas.
@@ -24,14 +24,14 @@ const BURST_REPLICAS_PODS: usize = 500;
 pub const REPLICA_SET: Controller = Controller {
     name: "replicaset-controller",
     watches: watches::<ReplicaSet>,
-    reconcile: crate::driver::Reconcile::Plan(plan::<ReplicaSet>),
+    reconcile: Reconcile::Plan(plan::<ReplicaSet>),
 };
 
 /// ReplicationControllers, by the same code.
 pub const REPLICATION_CONTROLLER: Controller = Controller {
     name: "replication-controller",
     watches: watches::<ReplicationController>,
-    reconcile: crate::driver::Reconcile::Plan(plan::<ReplicationController>),
+    reconcile: Reconcile::Plan(plan::<ReplicationController>),
 };
 
 /// What ReplicaSet and ReplicationController have in common.
@@ -139,11 +139,16 @@ fn plan<K: Replicated>(cx: &Cx, key: &Key) -> Plan {
     plan.push(claim.actions);
     let active: Vec<_> = claim.owned.iter().filter(|pod| pods::is_active(pod)).cloned().collect();
     let (replicas, min_ready_seconds, template) = set.wants();
+    let status = status(set.as_ref(), &claim.owned, &active, cx);
+    let mut status = Action::change(set.as_ref(), &set.with_status(status), "status");
+    if cx.failure.is_some() {
+        // What failed may fail again and end the plan; first say so.
+        plan.push(status.take());
+    }
     if set.meta().deletion_timestamp.is_none() {
         plan.push(scale(set.as_ref(), &active, &all, template, replicas, cx.now));
     }
-    let status = status(set.as_ref(), &claim.owned, &active, cx);
-    plan.push(Action::change(set.as_ref(), &set.with_status(status), "status"));
+    plan.push(status);
     let waiting = active.iter().filter_map(|pod| pods::available_at(pod, min_ready_seconds));
     if let Some(next) = waiting.filter(|at| *at > cx.now).min() {
         plan.look_again(next);
