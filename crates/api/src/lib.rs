@@ -1,6 +1,7 @@
 //! What a cluster can hold: the table of resources, schemas, defaulting, validation, patches. Pure functions.
 
 pub mod apply;
+pub mod convert;
 pub mod patch;
 pub mod resource;
 pub mod selector;
