@@ -1,1 +1,26 @@
 //! Requests to objects: the Kubernetes API over the store.
+//!
+//! A request becomes a [`RequestInfo`], is authenticated, impersonated, limited and authorized
+//! in `chain`, and is then answered by one of: the generic verbs (`registry`), the virtual
+//! review kinds, the kubelet proxies, discovery, OpenAPI, health or metrics. There is no
+//! hand-written router per kind: what differs between kinds is data in `api::resource`.
+
+mod authn;
+mod authz;
+mod bootstrap;
+mod chain;
+mod config;
+mod feed;
+mod objects;
+mod registry;
+mod request;
+mod response;
+mod serve;
+mod server;
+mod token;
+mod user;
+
+pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Version};
+pub use request::{Body, BoxError, Request, RequestInfo, Response};
+pub use server::{ApiServer, InProcess, NewError};
+pub use user::User;

@@ -1,0 +1,143 @@
+//! What a node's agent may do: the rules of `system:node`, narrowed for secrets, config maps,
+//! volumes and tokens to what pods bound to that node refer to.
+//!
+//! Upstream keeps a graph of these references. Here the pods of the node are looked through
+//! when the question comes up, which is when a pod starts: a scan of the memory index.
+
+use serde_json::Value;
+use store::{Page, Range, Store};
+
+use super::rbac::Rule;
+use super::{Attributes, Decision};
+use crate::bootstrap::policy;
+use crate::objects;
+use crate::user::User;
+
+/// The node behind a user, if it is one.
+pub(crate) fn node_name(user: &User) -> Option<&str> {
+    let name = user.name.strip_prefix("system:node:")?;
+    (!name.is_empty() && user.in_group("system:nodes")).then_some(name)
+}
+
+/// Decides for users that are nodes; has no opinion on others.
+pub(crate) struct NodeAuthorizer {
+    store: Store,
+    rules: Vec<Rule>,
+}
+
+impl NodeAuthorizer {
+    pub(crate) fn new(store: Store) -> Self {
+        NodeAuthorizer { store, rules: policy::node_rules() }
+    }
+
+    pub(crate) fn authorize(&self, want: &Attributes) -> Decision {
+        let Some(node) = node_name(want.user) else { return Decision::default() };
+        if !self.rules.iter().any(|rule| rule.allows(want)) {
+            return Decision::default();
+        }
+        let refers = Reference::of(want);
+        let related = match (want.resource, &refers) {
+            ("persistentvolumes", _) => self.volume_in_use(node, want.name),
+            (_, Some(reference)) => {
+                !want.name.is_empty() && self.pods_refer(node, want.namespace, reference, want.name)
+            }
+            _ => true,
+        };
+        if related {
+            return Decision { allowed: true, reason: String::new() };
+        }
+        let reason = format!("no relationship found between node '{node}' and this object");
+        Decision { allowed: false, reason }
+    }
+
+    /// Whether the claim that a volume is bound to is mounted by a pod of the node.
+    fn volume_in_use(&self, node: &str, volume: &str) -> bool {
+        let Some(volume) = objects::object(&self.store, "persistentvolumes", "", volume) else {
+            return false;
+        };
+        let claim = &volume["spec"]["claimRef"];
+        match (claim["namespace"].as_str(), claim["name"].as_str()) {
+            (Some(namespace), Some(name)) => {
+                self.pods_refer(node, namespace, &Reference::CLAIM, name)
+            }
+            _ => false,
+        }
+    }
+
+    fn pods_refer(&self, node: &str, namespace: &str, kind: &Reference, name: &str) -> bool {
+        let range = Range { collection: "pods", namespace: Some(namespace) };
+        let Ok(pods) = self.store.list(range, Page::default()) else { return false };
+        pods.entries.iter().any(|entry| {
+            // Most pods do not name the object at all, and need not be parsed to see that.
+            contains(&entry.value, name.as_bytes())
+                && serde_json::from_slice::<Value>(&entry.value)
+                    .is_ok_and(|pod| pod["spec"]["nodeName"] == node && kind.in_pod(&pod, name))
+        })
+    }
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    !needle.is_empty() && haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+/// How a pod's spec refers to an object of some kind.
+struct Reference {
+    /// Members whose text is the name.
+    text: &'static [&'static str],
+    /// Members whose value, or each of whose values, has the name as its member `name`.
+    named: &'static [&'static str],
+}
+
+impl Reference {
+    const SECRET: Reference = Reference {
+        text: &["secretName"],
+        named: &["secret", "secretRef", "secretKeyRef", "nodePublishSecretRef", "imagePullSecrets"],
+    };
+    const CONFIG_MAP: Reference =
+        Reference { text: &[], named: &["configMap", "configMapRef", "configMapKeyRef"] };
+    const CLAIM: Reference = Reference { text: &["claimName"], named: &[] };
+    const ACCOUNT: Reference = Reference { text: &["serviceAccountName"], named: &[] };
+
+    fn of(want: &Attributes) -> Option<Reference> {
+        match (want.group, want.resource) {
+            ("", "secrets") => Some(Self::SECRET),
+            ("", "configmaps") => Some(Self::CONFIG_MAP),
+            ("", "persistentvolumeclaims") => Some(Self::CLAIM),
+            ("", "serviceaccounts") => Some(Self::ACCOUNT),
+            _ => None,
+        }
+    }
+
+    fn in_pod(&self, pod: &Value, name: &str) -> bool {
+        self.in_value(&pod["spec"], name) || self.generated_claim(pod, name)
+    }
+
+    fn in_value(&self, value: &Value, name: &str) -> bool {
+        match value {
+            Value::Array(items) => items.iter().any(|item| self.in_value(item, name)),
+            Value::Object(members) => members.iter().any(|(key, value)| {
+                let key = key.as_str();
+                (self.text.contains(&key) && value == name)
+                    || (self.named.contains(&key)
+                        && (value["name"] == name
+                            || value.as_array().is_some_and(|items| {
+                                items.iter().any(|item| item["name"] == name)
+                            })))
+                    || self.in_value(value, name)
+            }),
+            _ => false,
+        }
+    }
+
+    /// The claim of an ephemeral volume is named after pod and volume.
+    fn generated_claim(&self, pod: &Value, name: &str) -> bool {
+        let own = pod["metadata"]["name"].as_str().unwrap_or_default();
+        self.text.contains(&"claimName")
+            && pod["spec"]["volumes"].as_array().is_some_and(|volumes| {
+                volumes.iter().any(|volume| {
+                    volume["ephemeral"].is_object()
+                        && volume["name"].as_str().is_some_and(|v| format!("{own}-{v}") == name)
+                })
+            })
+    }
+}

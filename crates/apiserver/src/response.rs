@@ -1,0 +1,54 @@
+//! Making responses.
+
+use api::status::Status;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use serde::Serialize;
+
+use crate::request::{Body, BoxError, Response};
+
+/// A body of bytes at hand.
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| -> BoxError { match never {} }).boxed_unsync()
+}
+
+/// A response of a content type.
+pub(crate) fn with_type(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = http::Response::new(full(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// Plain text, as health checks answer.
+pub(crate) fn text(code: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = with_type(code, "text/plain; charset=utf-8", body);
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A JSON response, ended by a line feed as upstream's encoder does.
+pub(crate) fn json(code: StatusCode, value: &impl Serialize) -> Response {
+    // Values made here have text keys, so that serialising them cannot fail.
+    let mut text = serde_json::to_vec(value).unwrap_or_default();
+    text.push(b'\n');
+    with_type(code, "application/json", text)
+}
+
+/// A `Status` object as the answer.
+pub(crate) fn status(status: &Status) -> Response {
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(code, status);
+    let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    if retry > 0 {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
+    }
+    response
+}
+
+/// Upstream's plain answer where no handler knows the path.
+pub(crate) fn not_found() -> Response {
+    text(StatusCode::NOT_FOUND, "404 page not found\n")
+}

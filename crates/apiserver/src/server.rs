@@ -1,0 +1,102 @@
+//! The API server as a value: what it is made of, and its two doors (in-process, TLS).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http_body_util::BodyExt;
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::authz::Authorizer;
+use crate::config::Config;
+use crate::registry::Registry;
+use crate::request::{Body, BoxError, Response};
+use crate::token::Tokens;
+use crate::user::User;
+
+/// What every part of the server shares.
+pub(crate) struct Context {
+    /// The objects.
+    pub store: Store,
+    /// What the binary said.
+    pub config: Config,
+    /// Roles and bindings, for whoever must ask what a user may do.
+    pub authorizer: Authorizer,
+    /// Service-account tokens.
+    pub tokens: Tokens,
+    /// Cancelled when the server stops: watches end, no new work is begun.
+    pub stopping: CancellationToken,
+}
+
+/// The Kubernetes API over a store.
+pub struct ApiServer {
+    pub(crate) context: Arc<Context>,
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// Why an API server cannot be made of a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum NewError {
+    /// A service-account key is not what it should be.
+    #[error("reading the service-account key: {0}")]
+    ServiceAccountKey(String),
+}
+
+impl ApiServer {
+    /// Makes the server. Must be called inside a tokio runtime: the caches over
+    /// the store's events are its tasks.
+    pub fn new(store: Store, config: Config) -> Result<Arc<ApiServer>, NewError> {
+        let stopping = CancellationToken::new();
+        let context = Arc::new(Context {
+            authorizer: Authorizer::new(&store, &stopping),
+            tokens: Tokens::new(store.clone(), &config.service_account)
+                .map_err(NewError::ServiceAccountKey)?,
+            config,
+            stopping,
+            store,
+        });
+        let registry = Registry::new(Arc::clone(&context));
+        Ok(Arc::new(ApiServer { context, registry }))
+    }
+
+    /// The server as a tower service for callers in this process, as this user:
+    /// authentication is skipped, everything behind it is not.
+    pub fn in_process(self: &Arc<Self>, user: User) -> InProcess {
+        InProcess { server: Arc::clone(self), user: Some(user) }
+    }
+
+    /// The server as a tower service that authenticates each request by its headers.
+    pub fn service(self: &Arc<Self>) -> InProcess {
+        InProcess { server: Arc::clone(self), user: None }
+    }
+}
+
+/// A tower service over the server; see [`ApiServer::in_process`].
+#[derive(Clone)]
+pub struct InProcess {
+    server: Arc<ApiServer>,
+    user: Option<User>,
+}
+
+impl<B> tower::Service<http::Request<B>> for InProcess
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let server = Arc::clone(&self.server);
+        let user = self.user.clone();
+        let request = request.map(|body| -> Body { body.map_err(Into::into).boxed_unsync() });
+        Box::pin(async move { Ok(server.answer(request, user).await) })
+    }
+}

@@ -1,0 +1,354 @@
+//! Service-account tokens: made, checked, and described to others (OIDC discovery).
+//!
+//! The format is upstream's bound token: a JWT with the claim `kubernetes.io` naming the
+//! account and the pod or secret that it lives and dies with.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jiff::Timestamp;
+use ring::signature::{self, EcdsaKeyPair, KeyPair, UnparsedPublicKey};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use store::Store;
+use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
+
+use crate::authn::CREDENTIAL_ID;
+use crate::config::ServiceAccountConfig;
+use crate::objects;
+use crate::user::User;
+
+/// Tokens whose signature was found good and is not computed again.
+const VERIFIED_TOKENS_MAX: usize = 1024;
+/// A token's length in bytes beyond which it is not looked at.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+/// For this long after its deletion was asked for, a bound object still holds its tokens.
+const DELETION_LEEWAY_SECONDS: i64 = 60;
+/// DER of a P-256 SubjectPublicKeyInfo up to the 65 bytes of the point.
+const P256_SPKI_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// A name and the uid that it must have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reference {
+    pub name: String,
+    pub uid: String,
+}
+
+/// The claim `kubernetes.io`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Binding {
+    pub namespace: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<Reference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Reference>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Reference>,
+    pub serviceaccount: Reference,
+}
+
+/// What a token says. Times are seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Claims {
+    pub aud: Vec<String>,
+    pub exp: i64,
+    pub iat: i64,
+    pub iss: String,
+    pub jti: String,
+    #[serde(rename = "kubernetes.io")]
+    pub kubernetes: Binding,
+    pub nbf: i64,
+    pub sub: String,
+}
+
+/// Why a token is refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(crate) enum TokenError {
+    #[error("invalid bearer token")]
+    Malformed,
+    #[error("invalid bearer token, no key of this server has signed it")]
+    Signature,
+    #[error("invalid bearer token, the issuer {0:?} is not this server's")]
+    Issuer(String),
+    #[error("service account token has expired")]
+    Expired,
+    #[error("service account token is not valid yet")]
+    Early,
+    #[error("token audiences {0:?} is invalid for the target audiences {1:?}")]
+    Audience(Vec<String>, Vec<String>),
+    #[error("service account token has been invalidated")]
+    Unbound,
+}
+
+struct PublicKey {
+    id: String,
+    algorithm: &'static str,
+    verification: &'static dyn signature::VerificationAlgorithm,
+    /// The point of a P-256 key, the RSAPublicKey of an RSA key.
+    bytes: Vec<u8>,
+    jwk: Value,
+}
+
+/// Signs and checks tokens.
+pub(crate) struct Tokens {
+    store: Store,
+    issuer: String,
+    audiences: Vec<String>,
+    signer: EcdsaKeyPair,
+    keys: Vec<PublicKey>,
+    verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+}
+
+impl Tokens {
+    /// Reads the keys. The error says which one could not be read.
+    pub(crate) fn new(store: Store, config: &ServiceAccountConfig) -> Result<Tokens, String> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(config.signing_key_pem.as_bytes())
+            .map_err(|error| format!("the signing key is no PKCS #8 PEM: {error:?}"))?;
+        let signer = EcdsaKeyPair::from_pkcs8(
+            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+            der.secret_pkcs8_der(),
+            &ring::rand::SystemRandom::new(),
+        )
+        .map_err(|error| format!("the signing key is no P-256 key: {error}"))?;
+        let own = [&P256_SPKI_PREFIX, signer.public_key().as_ref()].concat();
+        let mut keys = vec![public_key(&own)?];
+        for pem in &config.public_keys_pem {
+            let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
+                .map_err(|error| format!("a public key is no SPKI PEM: {error:?}"))?;
+            let key = public_key(&der)?;
+            if keys.iter().all(|known| known.id != key.id) {
+                keys.push(key);
+            }
+        }
+        let audiences = if config.audiences.is_empty() {
+            vec![config.issuer.clone()]
+        } else {
+            config.audiences.clone()
+        };
+        Ok(Tokens {
+            store,
+            issuer: config.issuer.clone(),
+            audiences,
+            signer,
+            keys,
+            verified: Mutex::default(),
+        })
+    }
+
+    /// The audiences that mean this server.
+    pub(crate) fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    /// Makes a token for an account; `expires` counts from now.
+    pub(crate) fn issue(
+        &self,
+        binding: Binding,
+        aud: Vec<String>,
+        expires: i64,
+        now: i64,
+    ) -> String {
+        let claims = Claims {
+            aud,
+            exp: now + expires,
+            iat: now,
+            iss: self.issuer.clone(),
+            jti: base::names::uuid(),
+            nbf: now,
+            sub: format!(
+                "system:serviceaccount:{}:{}",
+                binding.namespace, binding.serviceaccount.name
+            ),
+            kubernetes: binding,
+        };
+        let head = json!({"alg": "ES256", "kid": self.keys[0].id});
+        let claims = serde_json::to_vec(&claims).unwrap_or_default();
+        let text = format!("{}.{}", BASE64.encode(head.to_string()), BASE64.encode(claims));
+        // Signing fails only when the kernel's random generator does; the token is then
+        // refused like any other without a good signature.
+        let signature = self
+            .signer
+            .sign(&ring::rand::SystemRandom::new(), text.as_bytes())
+            .map(|signature| BASE64.encode(signature))
+            .unwrap_or_default();
+        format!("{text}.{signature}")
+    }
+
+    /// The user behind a token meant for this server.
+    pub(crate) fn authenticate(&self, token: &str) -> Result<User, TokenError> {
+        self.review(token, &self.audiences).map(|(user, _)| user)
+    }
+
+    /// The user behind a token, and which of the audiences it is meant for.
+    pub(crate) fn review(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(User, Vec<String>), TokenError> {
+        let claims = self.verify(token)?;
+        let now = Timestamp::now().as_second();
+        if now >= claims.exp {
+            return Err(TokenError::Expired);
+        }
+        if now < claims.nbf {
+            return Err(TokenError::Early);
+        }
+        let meant: Vec<String> =
+            audiences.iter().filter(|name| claims.aud.contains(name)).cloned().collect();
+        if meant.is_empty() {
+            return Err(TokenError::Audience(claims.aud.clone(), audiences.to_vec()));
+        }
+        self.check_bound(&claims.kubernetes, now)?;
+        Ok((user_of(&claims), meant))
+    }
+
+    /// The claims of a token with a good signature of ours.
+    fn verify(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::Malformed);
+        }
+        let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+        let digest: [u8; 32] = digest.as_ref().try_into().map_err(|_| TokenError::Malformed)?;
+        let cached = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(claims) = cached.get(&digest) {
+            return Ok(Arc::clone(claims));
+        }
+        drop(cached);
+        let claims = Arc::new(self.verify_signature(token)?);
+        let mut cached = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        if cached.len() >= VERIFIED_TOKENS_MAX {
+            cached.clear();
+        }
+        cached.insert(digest, Arc::clone(&claims));
+        Ok(claims)
+    }
+
+    fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
+        #[derive(Deserialize)]
+        struct Head {
+            alg: String,
+            #[serde(default)]
+            kid: String,
+        }
+        let (text, signature) = token.rsplit_once('.').ok_or(TokenError::Malformed)?;
+        let (head, claims) = text.split_once('.').ok_or(TokenError::Malformed)?;
+        let decode = |part: &str| BASE64.decode(part).map_err(|_| TokenError::Malformed);
+        let head: Head =
+            serde_json::from_slice(&decode(head)?).map_err(|_| TokenError::Malformed)?;
+        let claims: Claims =
+            serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
+        if claims.iss != self.issuer {
+            return Err(TokenError::Issuer(claims.iss));
+        }
+        let signature = decode(signature)?;
+        let good = self
+            .keys
+            .iter()
+            .filter(|key| key.algorithm == head.alg && (head.kid.is_empty() || head.kid == key.id))
+            .any(|key| {
+                UnparsedPublicKey::new(key.verification, &key.bytes)
+                    .verify(text.as_bytes(), &signature)
+                    .is_ok()
+            });
+        if good { Ok(claims) } else { Err(TokenError::Signature) }
+    }
+
+    /// A token dies with its account and with the object it is bound to.
+    fn check_bound(&self, binding: &Binding, now: i64) -> Result<(), TokenError> {
+        let namespace = binding.namespace.as_str();
+        let alive = |collection: &str, namespace: &str, reference: &Reference| {
+            objects::identity(&self.store, collection, namespace, &reference.name).is_some_and(
+                |found| {
+                    found.uid == reference.uid
+                        && found.deleted.is_none_or(|at| now < at + DELETION_LEEWAY_SECONDS)
+                },
+            )
+        };
+        let bound = [
+            ("serviceaccounts", namespace, Some(&binding.serviceaccount)),
+            ("pods", namespace, binding.pod.as_ref()),
+            ("secrets", namespace, binding.secret.as_ref()),
+            // With a pod the node is information only: the pod's own life decides.
+            ("nodes", "", binding.node.as_ref().filter(|_| binding.pod.is_none())),
+        ];
+        let all = bound.into_iter().all(|(collection, namespace, reference)| {
+            reference.is_none_or(|reference| alive(collection, namespace, reference))
+        });
+        if all { Ok(()) } else { Err(TokenError::Unbound) }
+    }
+
+    /// `/.well-known/openid-configuration`.
+    pub(crate) fn openid_configuration(&self) -> Value {
+        let mut algorithms: Vec<&str> = self.keys.iter().map(|key| key.algorithm).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        json!({
+            "issuer": self.issuer,
+            "jwks_uri": format!("{}/openid/v1/jwks", self.issuer.trim_end_matches('/')),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": algorithms,
+        })
+    }
+
+    /// `/openid/v1/jwks`.
+    pub(crate) fn jwks(&self) -> Value {
+        json!({"keys": self.keys.iter().map(|key| key.jwk.clone()).collect::<Vec<_>>()})
+    }
+}
+
+fn user_of(claims: &Claims) -> User {
+    let binding = &claims.kubernetes;
+    let mut user = User::service_account(&binding.namespace, &binding.serviceaccount.name);
+    user.uid = binding.serviceaccount.uid.clone();
+    let mut fact = |key: &str, value: &str| {
+        user.extra.insert(key.to_owned(), vec![value.to_owned()]);
+    };
+    fact(CREDENTIAL_ID, &format!("JTI={}", claims.jti));
+    for (kind, reference) in [("pod", &binding.pod), ("node", &binding.node)] {
+        if let Some(reference) = reference {
+            fact(&format!("authentication.kubernetes.io/{kind}-name"), &reference.name);
+            fact(&format!("authentication.kubernetes.io/{kind}-uid"), &reference.uid);
+        }
+    }
+    user
+}
+
+fn public_key(spki: &[u8]) -> Result<PublicKey, String> {
+    let (_, parsed) = SubjectPublicKeyInfo::from_der(spki)
+        .map_err(|error| format!("a public key is no SPKI: {error}"))?;
+    let bytes = parsed.subject_public_key.data.to_vec();
+    let id = BASE64.encode(ring::digest::digest(&ring::digest::SHA256, spki));
+    let common = |algorithm: &str, kind: &str| json!({"use": "sig", "kty": kind, "kid": id.clone(), "alg": algorithm});
+    let parsed_key = parsed.parsed().map_err(|error| format!("reading a public key: {error}"))?;
+    match parsed_key {
+        x509_parser::public_key::PublicKey::EC(_) if spki.starts_with(&P256_SPKI_PREFIX) => {
+            let mut jwk = common("ES256", "EC");
+            // An uncompressed point: one byte of form, 32 bytes of x, 32 bytes of y.
+            jwk["crv"] = "P-256".into();
+            jwk["x"] = BASE64.encode(&bytes[1..33]).into();
+            jwk["y"] = BASE64.encode(&bytes[33..]).into();
+            let verification = &signature::ECDSA_P256_SHA256_FIXED;
+            Ok(PublicKey { id, algorithm: "ES256", verification, bytes, jwk })
+        }
+        x509_parser::public_key::PublicKey::RSA(rsa) => {
+            let trim = |number: &[u8]| {
+                let zeros = number.iter().take_while(|byte| **byte == 0).count();
+                BASE64.encode(&number[zeros..])
+            };
+            let mut jwk = common("RS256", "RSA");
+            jwk["n"] = trim(rsa.modulus).into();
+            jwk["e"] = trim(rsa.exponent).into();
+            let verification = &signature::RSA_PKCS1_2048_8192_SHA256;
+            Ok(PublicKey { id, algorithm: "RS256", verification, bytes, jwk })
+        }
+        _ => Err("a public key is neither P-256 nor RSA".to_owned()),
+    }
+}
