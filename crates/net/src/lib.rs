@@ -13,6 +13,7 @@
 
 mod cidr;
 pub mod dns;
+mod firewall;
 mod linux;
 pub mod pod;
 pub mod service;

@@ -3,8 +3,18 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::addresses::{Addresses, Exhausted};
+use super::plan;
+use super::state::StateFile;
 use crate::Cidr;
+use crate::firewall::{Family, replace};
+use crate::linux::firewall::{self, Firewall};
+use crate::linux::links::{self, Links, RoutePlan};
+
+/// Ethernet's, when there is no interface to take it from.
+const DEFAULT_MTU_BYTES: u32 = 1500;
 
 /// How the pod network is set up.
 #[derive(Clone, Debug)]
@@ -108,50 +118,233 @@ pub enum PodNetworkError {
 }
 
 /// The pod network of one board.
-#[derive(Debug)]
 pub struct PodNetwork {
     config: PodNetworkConfig,
+    mtu: u32,
+    links: Box<dyn Links>,
+    firewall: Box<dyn Firewall>,
+    file: StateFile,
+    addresses: Mutex<Addresses>,
+    /// One change of links at a time, so that two attachments of one sandbox cannot meet.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl PodNetwork {
     /// Makes the bridge and its rules, or adopts what an earlier process left.
     pub async fn open(config: PodNetworkConfig) -> Result<Self, PodNetworkError> {
-        Ok(Self { config })
+        Self::with(config, Box::new(links::Kernel), Box::new(firewall::Kernel)).await
+    }
+
+    async fn with(
+        config: PodNetworkConfig,
+        links: Box<dyn Links>,
+        firewall: Box<dyn Firewall>,
+    ) -> Result<Self, PodNetworkError> {
+        if let Some(complaint) = plan::complaint(&config) {
+            return Err(PodNetworkError::Config(complaint));
+        }
+        let file = StateFile::open(&config.state_dir)
+            .map_err(|source| state_error("making the folder of the", &config.state_dir, source))?;
+        let addresses = file.load().map_err(|e| state_error("reading", file.path(), e))?;
+        let mtu = match config.mtu {
+            Some(mtu) => mtu,
+            None => links
+                .uplink_mtu()
+                .await
+                .map_err(|e| kernel_error("finding the MTU of", "the default route", e))?
+                .unwrap_or(DEFAULT_MTU_BYTES),
+        };
+        let addresses = Mutex::new(addresses);
+        let turn = tokio::sync::Mutex::default();
+        let network = Self { config, mtu, links, firewall, file, addresses, turn };
+        network.set_up().await?;
+        Ok(network)
+    }
+
+    async fn set_up(&self) -> Result<(), PodNetworkError> {
+        let bridge = plan::bridge(&self.config, self.mtu);
+        let made = self.links.bridge(&bridge).await;
+        made.map_err(|e| kernel_error("setting up bridge", &bridge.name, e))?;
+        // Loose: a packet that was translated on its way may come back by another interface.
+        let reverse_path = format!("net/ipv4/conf/{}/rp_filter", bridge.name);
+        for (key, value) in [("net/ipv4/ip_forward", "1"), (&reverse_path, "2")] {
+            let set = self.links.set_parameter(key, value);
+            set.map_err(|e| kernel_error("setting kernel parameter", key, e))?;
+        }
+        for family in self.families() {
+            if family == Family::V6 {
+                let key = "net/ipv6/conf/all/forwarding";
+                let set = self.links.set_parameter(key, "1");
+                set.map_err(|e| kernel_error("setting kernel parameter", key, e))?;
+            }
+            let table = &self.config.table;
+            let done = if self.config.masquerade {
+                let rules = replace(&plan::masquerade(&self.config, family));
+                self.firewall.commit(table, family, &rules).await
+            } else {
+                self.firewall.remove(table, family).await
+            };
+            done.map_err(|e| kernel_error("loading nftables table", table, e))?;
+        }
+        Ok(())
+    }
+
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let v6 = self.config.pod_cidrs.iter().any(|block| !block.is_ipv4());
+        [Some(Family::V4), v6.then_some(Family::V6)].into_iter().flatten()
     }
 
     /// Gives the namespace at `netns` an interface and addresses. Repeating it is harmless: the
     /// same `sandbox` always has the same addresses until it is detached.
     pub async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Attachment, PodNetworkError> {
-        let _ = (netns, &self.config);
-        Err(PodNetworkError::Config(format!("cannot attach {sandbox} yet")))
+        let _turn = self.turn.lock().await;
+        self.change_addresses(|addresses| {
+            let assigned = addresses.assign(sandbox, &plan::blocks(&self.config));
+            assigned.map_err(|Exhausted(block)| PodNetworkError::Exhausted(block))
+        })?;
+        let attachment = self.attachment(sandbox).ok_or_else(|| {
+            PodNetworkError::Config(format!("no block of addresses for {sandbox}"))
+        })?;
+        let pod = plan::pod(&self.config, self.mtu, sandbox, &attachment.addresses);
+        let attached = self.links.pod(&pod, netns).await;
+        attached.map_err(|e| {
+            kernel_error("attaching to the pod network", &netns.display().to_string(), e)
+        })?;
+        Ok(attachment)
     }
 
     /// What `sandbox` was given, if it is attached.
     pub fn attachment(&self, sandbox: &str) -> Option<Attachment> {
-        let _ = sandbox;
-        None
+        let addresses = self.lock().get(sandbox)?.to_vec();
+        let pod = plan::pod(&self.config, self.mtu, sandbox, &addresses);
+        Some(Attachment {
+            addresses,
+            mac: pod.mac,
+            interface: pod.interface,
+            host_interface: pod.host_interface,
+            gateways: pod.gateways,
+            mtu: pod.mtu,
+        })
     }
 
     /// Takes the interface away and frees the addresses. Harmless when there is nothing.
     pub async fn detach(&self, sandbox: &str) -> Result<(), PodNetworkError> {
-        let _ = sandbox;
-        Ok(())
+        let _turn = self.turn.lock().await;
+        self.detach_in_turn(sandbox).await
     }
 
-    /// Detaches every sandbox that is not in `live`, and returns their names.
+    async fn detach_in_turn(&self, sandbox: &str) -> Result<(), PodNetworkError> {
+        // The interface first: an address that is free must not be in use anywhere.
+        let name = plan::host_interface(&self.config.veth_prefix, sandbox);
+        let removed = self.links.remove(&name).await;
+        removed.map_err(|e| kernel_error("removing interface", &name, e))?;
+        self.change_addresses(|addresses| {
+            addresses.release(sandbox);
+            Ok(())
+        })
+    }
+
+    /// Detaches every sandbox that is not in `live`, removes interfaces of ours that belong to
+    /// nobody, and returns the names of the sandboxes that went.
     pub async fn retain(&self, live: &HashSet<String>) -> Result<Vec<String>, PodNetworkError> {
-        let _ = live;
-        Ok(Vec::new())
+        let _turn = self.turn.lock().await;
+        let known: Vec<String> = self.lock().sandboxes().map(str::to_owned).collect();
+        let (kept, gone): (Vec<String>, Vec<String>) =
+            known.into_iter().partition(|sandbox| live.contains(sandbox));
+        for sandbox in &gone {
+            self.detach_in_turn(sandbox).await?;
+        }
+        let interface = |sandbox: &String| plan::host_interface(&self.config.veth_prefix, sandbox);
+        let kept: HashSet<String> = kept.iter().map(interface).collect();
+        let ports = self.links.ports(&self.config.bridge).await;
+        for port in ports.map_err(|e| kernel_error("listing ports of", &self.config.bridge, e))? {
+            if port.starts_with(&self.config.veth_prefix) && !kept.contains(&port) {
+                let removed = self.links.remove(&port).await;
+                removed.map_err(|e| kernel_error("removing interface", &port, e))?;
+            }
+        }
+        Ok(gone)
     }
 
-    /// Makes the routes to other boards exactly these.
+    /// Makes the routes to other boards exactly these. A board that cannot be reached directly
+    /// (it is not on this switch) does not keep the others from being routed; it is the error
+    /// afterwards.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), PodNetworkError> {
-        let _ = peers;
-        Ok(())
+        let _turn = self.turn.lock().await;
+        let wanted = plan::routes(&self.config, peers);
+        let present = self.routes().await?;
+        let mut failure = None;
+        for (route, node) in wanted.iter().filter(|(route, _)| !present.contains(route)) {
+            if let Err(error) = self.links.add_route(route).await {
+                let object = format!("{} of {node} by {}", route.destination, route.via);
+                failure.get_or_insert(kernel_error("routing", &object, error));
+            }
+        }
+        let destinations: HashSet<Cidr> = wanted.keys().map(|route| route.destination).collect();
+        for route in present.iter().filter(|route| !destinations.contains(&route.destination)) {
+            self.remove_route(route).await?;
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    async fn routes(&self) -> Result<Vec<RoutePlan>, PodNetworkError> {
+        let routes = self.links.routes().await;
+        routes.map_err(|e| kernel_error("listing routes of", &self.config.bridge, e))
+    }
+
+    async fn remove_route(&self, route: &RoutePlan) -> Result<(), PodNetworkError> {
+        let removed = self.links.remove_route(route).await;
+        removed
+            .map_err(|e| kernel_error("removing the route to", &route.destination.to_string(), e))
     }
 
     /// Removes bridge, pairs, routes, rules and the address file.
     pub async fn uninstall(self) -> Result<(), PodNetworkError> {
-        Ok(())
+        self.retain(&HashSet::new()).await?;
+        for route in self.routes().await? {
+            self.remove_route(&route).await?;
+        }
+        let bridge = &self.config.bridge;
+        let removed = self.links.remove(bridge).await;
+        removed.map_err(|e| kernel_error("removing bridge", bridge, e))?;
+        for family in [Family::V4, Family::V6] {
+            let removed = self.firewall.remove(&self.config.table, family).await;
+            removed.map_err(|e| kernel_error("removing table", &self.config.table, e))?;
+        }
+        self.file.remove().map_err(|e| state_error("removing", self.file.path(), e))
     }
+
+    /// Changes the addresses and has them on disk before anything relies on them.
+    fn change_addresses<T>(
+        &self,
+        change: impl FnOnce(&mut Addresses) -> Result<T, PodNetworkError>,
+    ) -> Result<T, PodNetworkError> {
+        let mut addresses = self.lock();
+        let mut changed = addresses.clone();
+        let result = change(&mut changed)?;
+        if changed != *addresses {
+            self.file.save(&changed).map_err(|e| state_error("writing", self.file.path(), e))?;
+            *addresses = changed;
+        }
+        Ok(result)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Addresses> {
+        // Whoever panicked while holding it had not yet put the changed copy in place.
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for PodNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PodNetwork").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn kernel_error(action: &'static str, object: &str, source: std::io::Error) -> PodNetworkError {
+    PodNetworkError::Kernel { action, object: object.to_owned(), source }
+}
+
+fn state_error(action: &'static str, path: &Path, source: std::io::Error) -> PodNetworkError {
+    PodNetworkError::State { action, path: path.to_owned(), source }
 }

@@ -1,6 +1,8 @@
 //! The service proxy: services to endpoints, in nftables.
 
+mod flows;
 mod model;
+mod plan;
 mod proxy;
 
 pub use model::{

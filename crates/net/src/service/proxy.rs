@@ -1,7 +1,13 @@
 //! The proxy itself: keeps what is loaded, sends differences.
 
+use std::collections::BTreeMap;
+
 use super::ServiceModel;
+use super::flows::UdpFlows;
+use super::plan::plan;
 use crate::Cidr;
+use crate::firewall::{Family, Ruleset, diff, replace};
+use crate::linux::firewall::{Firewall, Kernel, Tracked};
 
 /// How the proxy is set up.
 #[derive(Clone, Debug)]
@@ -32,6 +38,9 @@ impl Default for ProxyConfig {
 /// Why the proxy could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
+    /// Without a mark nothing could be masqueraded.
+    #[error("the masquerade mark must not be 0")]
+    NoMark,
     /// The kernel refused.
     #[error("{action} in nftables table {table:?}")]
     Firewall {
@@ -46,26 +55,112 @@ pub enum ProxyError {
 }
 
 /// The service proxy of one board.
-#[derive(Debug)]
 pub struct ServiceProxy {
     config: ProxyConfig,
+    firewall: Box<dyn Firewall>,
+    /// What the kernel holds, per family; absent while that is not known.
+    loaded: BTreeMap<Family, Ruleset>,
+    /// `None` before the first model: whatever an earlier process left may be stale.
+    udp: Option<UdpFlows>,
 }
 
 impl ServiceProxy {
     /// Takes over the table: what an earlier process left in it is replaced by the first
     /// [`ServiceProxy::apply`], in the same transaction, so that services keep working between.
     pub async fn open(config: ProxyConfig) -> Result<Self, ProxyError> {
-        Ok(Self { config })
+        if config.masquerade_mark == 0 {
+            return Err(ProxyError::NoMark);
+        }
+        Ok(Self::with_firewall(config, Box::new(Kernel)))
     }
 
-    /// Makes the kernel serve exactly `model`, in one atomic transaction.
+    fn with_firewall(config: ProxyConfig, firewall: Box<dyn Firewall>) -> Self {
+        Self { config, firewall, loaded: BTreeMap::new(), udp: None }
+    }
+
+    /// Makes the kernel serve exactly `model`, in one atomic transaction per address family
+    /// (IPv6 only once a service has an IPv6 address). After an error the kernel still serves
+    /// the model before; the next call sends everything again.
     pub async fn apply(&mut self, model: &ServiceModel) -> Result<(), ProxyError> {
-        let _ = (model, &self.config);
+        for family in [Family::V4, Family::V6] {
+            if family == Family::V4 || self.loaded.contains_key(&family) || has_v6(model) {
+                self.load(plan(model, &self.config, family)).await?;
+            }
+        }
+        self.forget_stale_udp(UdpFlows::of(model)).await
+    }
+
+    /// Sends the difference. When the kernel does not take it (somebody touched our table), all
+    /// of it is sent again.
+    async fn load(&mut self, wanted: Ruleset) -> Result<(), ProxyError> {
+        let family = wanted.family;
+        if let Some(loaded) = self.loaded.remove(&family) {
+            let changes = diff(&loaded, &wanted);
+            if changes.is_empty() {
+                self.loaded.insert(family, loaded);
+                return Ok(());
+            }
+            match self.firewall.commit(&self.config.table, family, &changes).await {
+                Ok(()) => {
+                    self.loaded.insert(family, wanted);
+                    return Ok(());
+                }
+                Err(error) => tracing::warn!(
+                    table = self.config.table,
+                    %error,
+                    "the service table is not as we left it; loading all of it again"
+                ),
+            }
+        }
+        let changes = replace(&wanted);
+        let sent = self.firewall.commit(&self.config.table, family, &changes).await;
+        sent.map_err(|source| self.error("loading services", source))?;
+        self.loaded.insert(family, wanted);
         Ok(())
+    }
+
+    async fn forget_stale_udp(&mut self, now: UdpFlows) -> Result<(), ProxyError> {
+        if self.udp.as_ref() == Some(&now) {
+            return Ok(());
+        }
+        let before = self.udp.clone().unwrap_or_default();
+        let stale = |tracked: &Tracked| now.makes_stale(&before, tracked);
+        for family in self.loaded.keys() {
+            let forgotten = self.firewall.forget_udp(*family, &stale).await;
+            let count =
+                forgotten.map_err(|source| self.error("forgetting UDP connections", source))?;
+            tracing::debug!(count, "forgot UDP connections of endpoints that are gone");
+        }
+        self.udp = Some(now);
+        Ok(())
+    }
+
+    fn error(&self, action: &'static str, source: std::io::Error) -> ProxyError {
+        ProxyError::Firewall { action, table: self.config.table.clone(), source }
     }
 
     /// Removes the table. Connections that are open keep their translation until they end.
     pub async fn uninstall(self) -> Result<(), ProxyError> {
+        for family in [Family::V4, Family::V6] {
+            let removed = self.firewall.remove(&self.config.table, family).await;
+            removed.map_err(|source| self.error("removing services", source))?;
+        }
         Ok(())
+    }
+}
+
+fn has_v6(model: &ServiceModel) -> bool {
+    let services = model.services.iter().any(|service| {
+        [&service.cluster_ips, &service.external_ips, &service.load_balancer_ips]
+            .into_iter()
+            .flatten()
+            .any(|ip| ip.is_ipv6())
+    });
+    services || model.host_ports.iter().any(|port| port.target.is_ipv6())
+}
+
+impl std::fmt::Debug for ServiceProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceProxy").field("config", &self.config).finish_non_exhaustive()
     }
 }
