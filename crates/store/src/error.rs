@@ -128,6 +128,14 @@ pub enum DriverError {
         /// What the check found.
         reason: String,
     },
+    /// A copy does not read back as it was written; the ones before it are kept.
+    #[error("the copy {path} does not read back ({reason}); the disk may be failing")]
+    BadCopy {
+        /// The copy.
+        path: PathBuf,
+        /// What the check found.
+        reason: String,
+    },
     /// The database was written by a newer version.
     #[error(
         "{path} has layout {found}, this version knows up to {known}; install the newer version again"

@@ -30,7 +30,7 @@ pub use memory::Memory;
 pub use object::{Codec, Entry, Expect, Key, Labels, List, Page, Range, Revision, Slot};
 pub use options::{Options, VALUE_MAX_BYTES};
 pub use recovery::Recovery;
-pub use sqlite::Sqlite;
+pub use sqlite::{FALL_BACK_LEAP, Sqlite, SqliteOptions};
 pub use stamp::stamp_member;
 pub use stats::{BATCH_BUCKETS_WRITES, Stats};
 pub use store::{Count, Store, Waker};

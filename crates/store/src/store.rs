@@ -49,9 +49,20 @@ impl Waker {
 #[derive(Clone)]
 pub struct Store {
     index: Arc<Index>,
-    jobs: mpsc::Sender<Job>,
+    jobs: Arc<Jobs>,
     queue: Arc<Semaphore>,
     shared: Arc<Shared>,
+}
+
+/// The way to the writer thread. A driver's [`Waker`] keeps the channel open, so the last
+/// clone of the store has to say that it goes.
+struct Jobs(mpsc::Sender<Job>);
+
+impl Drop for Jobs {
+    fn drop(&mut self) {
+        // The thread may be gone already.
+        let _ = self.0.send(Job::Close(None));
+    }
 }
 
 impl Store {
@@ -71,6 +82,7 @@ impl Store {
             .name("store-writer".into())
             .spawn(move || writer.run(&options, waker, loaded))
             .map_err(OpenError::Thread)?;
+        let jobs = Arc::new(Jobs(jobs));
         let recovery = opened.await.map_err(|_| OpenError::Gone)??;
         let queue = Arc::new(Semaphore::new(QUEUE_MAX_WRITES));
         Ok((Store { index, jobs, queue, shared }, recovery))
@@ -118,7 +130,7 @@ impl Store {
         let permit = queue.await.map_err(|_| WriteError::Closed)?;
         let (reply, answer) = oneshot::channel();
         let job = Job::Write { proposal, reply, _permit: permit };
-        self.jobs.send(job).map_err(|_| WriteError::Closed)?;
+        self.jobs.0.send(job).map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
@@ -151,12 +163,12 @@ impl Store {
     /// Makes everything durable and closes; later writes fail, watches end, and reads by
     /// other clones go on.
     pub async fn close(self) -> Result<(), WriteError> {
-        self.ask(Job::Close).await?
+        self.ask(|reply| Job::Close(Some(reply))).await?
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, WriteError> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(job(reply)).map_err(|_| WriteError::Closed)?;
+        self.jobs.0.send(job(reply)).map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum Job {
     Wake,
     Flush(Reply<()>),
     Copy(Reply<()>),
-    Close(Reply<()>),
+    Close(Option<Reply<()>>),
 }
 
 /// What the thread shows to the outside.
@@ -131,13 +131,15 @@ impl<D: Driver> Writer<D> {
             match next {
                 Some(Job::Flush(reply)) => {
                     let flushed = self.driver.flush(&*self.index);
+                    self.shared.set(self.driver.stats());
                     let _ = reply.send(flushed.map_err(storage));
                 }
                 Some(Job::Copy(reply)) => {
                     let copied = self.driver.copy();
+                    self.shared.set(self.driver.stats());
                     let _ = reply.send(copied.map_err(storage));
                 }
-                Some(Job::Close(reply)) => return Some(reply),
+                Some(Job::Close(reply)) => return reply,
                 Some(Job::Wake) => self.tend(),
                 Some(Job::Write { .. }) | None => {}
             }
@@ -167,6 +169,8 @@ impl<D: Driver> Writer<D> {
         let keys: Vec<_> = batch.proposals.iter().map(|p| p.key.clone()).collect();
         let outcome = self.driver.commit(batch.proposals, &*self.index);
         let events = self.index.apply(outcome.changes);
+        // Before the answers, so that whoever got one finds it counted.
+        self.shared.set(self.driver.stats());
         for (((reply, _permit), verdict), key) in
             batch.replies.into_iter().zip(outcome.verdicts).zip(keys)
         {

@@ -1,0 +1,165 @@
+//! Damage, and what the start makes of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use store::{
+    DriverError, Expect, FALL_BACK_LEAP, OpenError, REVISION_BLOCK, Recovery, Sqlite, Store,
+};
+
+use crate::support::{Json, Medium, copy_folder, key, lease, options, value};
+
+async fn open(folder: &Path) -> Result<(Store, Recovery), OpenError> {
+    Store::open(Sqlite::driver(folder), Arc::new(Json), options()).await
+}
+
+/// A store with 200 objects copied and one more after the copy, as a power cut leaves it.
+async fn cut(damage: impl FnOnce(&Path)) -> (Medium, u64) {
+    let (medium, after) = (Medium::sqlite(), Medium::sqlite());
+    let (store, _) = medium.open().await;
+    for n in 0..200 {
+        store.put(key(&format!("p{n}")), Expect::Any, value(&"x".repeat(500))).await.unwrap();
+    }
+    store.copy().await.unwrap();
+    store.put(key("late"), Expect::Any, value("1")).await.unwrap();
+    let revision = store.revision();
+    store.close().await.unwrap();
+    copy_folder(&medium.path(), &after.path());
+    copy_folder(&medium.path().join("copies"), &after.path().join("copies"));
+    damage(&after.path());
+    (after, revision)
+}
+
+fn overwrite(path: &Path, at: usize, bytes: &[u8]) {
+    let mut file = std::fs::read(path).unwrap();
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+    std::fs::write(path, file).unwrap();
+}
+
+#[tokio::test]
+async fn the_newest_copy_takes_over() {
+    type Damage = (&'static str, fn(&Path));
+    let damages: [Damage; 5] = [
+        ("header", |f| overwrite(&f.join("store.db"), 0, &[0xAA; 100])),
+        ("page", |f| overwrite(&f.join("store.db"), 5 * 4096, &[0xAA; 4096])),
+        ("missing", |f| std::fs::remove_file(f.join("store.db")).unwrap()),
+        ("empty", |f| std::fs::write(f.join("store.db"), "").unwrap()),
+        ("value", |f| {
+            let file = std::fs::read(f.join("store.db")).unwrap();
+            let at = file.windows(8).rposition(|w| w == b"xxxxxxxx").unwrap();
+            overwrite(&f.join("store.db"), at, b"y");
+        }),
+    ];
+    for (name, damage) in damages {
+        let (medium, revision) = cut(damage).await;
+        let (store, recovery) = medium.open().await;
+        let Recovery::Restored { damaged, .. } = &recovery else {
+            panic!("{name}: {recovery:?}");
+        };
+        assert!(damaged.exists());
+        assert!(recovery.to_string().contains("restored the verified copy"), "{recovery}");
+        assert!(store.get(&key("p199")).is_some() && store.get(&key("late")).is_none());
+        assert!(store.revision() >= revision, "{name}");
+        assert!(store.revision() <= revision + REVISION_BLOCK, "{name}: the counter is known");
+        store.put(key("late"), Expect::Absent, value("1")).await.unwrap();
+        store.close().await.unwrap();
+        assert_eq!(medium.open().await.1, Recovery::Clean);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_copy_is_passed_over() {
+    let (medium, _) = cut(|folder| {
+        let copies = folder.join("copies");
+        let good = std::fs::read_dir(&copies).unwrap().next().unwrap().unwrap().path();
+        std::fs::copy(&good, copies.join("store-9999999999999.db")).unwrap();
+        overwrite(&copies.join("store-9999999999999.db"), 5 * 4096, &[0xAA; 4096]);
+        overwrite(&folder.join("store.db"), 0, &[0xAA; 100]);
+    })
+    .await;
+    let (store, recovery) = medium.open().await;
+    assert!(
+        matches!(recovery, Recovery::Restored { copy, .. } if !copy.ends_with("store-9999999999999.db"))
+    );
+    assert!(store.get(&key("p0")).is_some());
+}
+
+#[tokio::test]
+async fn an_unknown_counter_leaps() {
+    let (medium, revision) = cut(|folder| {
+        overwrite(&folder.join("store.db"), 0, &[0xAA; 100]);
+        std::fs::write(folder.join("revision"), "12").unwrap();
+    })
+    .await;
+    let (store, _) = medium.open().await;
+    assert!(store.revision() >= revision + FALL_BACK_LEAP - REVISION_BLOCK);
+}
+
+#[tokio::test]
+async fn damage_without_a_copy_stops_the_start() {
+    let (medium, _) = cut(|folder| {
+        std::fs::remove_dir_all(folder.join("copies")).unwrap();
+        overwrite(&folder.join("store.db"), 0, &[0xAA; 100]);
+    })
+    .await;
+    let error = open(&medium.path()).await.err().unwrap();
+    let OpenError::Driver(error @ DriverError::Damaged { .. }) = error else { panic!("{error}") };
+    assert!(error.to_string().contains("no verified copy"));
+    assert!(medium.path().join("store.db").exists(), "nothing was touched");
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused() {
+    let medium = Medium::sqlite();
+    let (store, _) = medium.open().await;
+    let error = open(&medium.path()).await.err().unwrap();
+    let pid = std::process::id();
+    assert!(
+        matches!(&error, OpenError::Driver(DriverError::InUse { holder: Some(p), .. }) if *p == pid),
+        "{error:?}"
+    );
+    store.close().await.unwrap();
+    assert!(open(&medium.path()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_named() {
+    let error = open(Path::new("/proc/no/such")).await.err().unwrap();
+    let OpenError::Driver(error @ DriverError::Unwritable { .. }) = error else {
+        panic!("{error}")
+    };
+    assert!(error.to_string().starts_with("/proc/no/such is not writable"));
+}
+
+#[tokio::test]
+async fn collections_move_when_their_class_changes() {
+    let medium = Medium::sqlite();
+    let (store, _) = medium.open().await;
+    store.put(lease("l"), Expect::Any, value("1")).await.unwrap();
+    store.put(key("p"), Expect::Any, value("1")).await.unwrap();
+    store.close().await.unwrap();
+    for volatile in [vec![], vec!["pods".to_owned()], vec!["leases".to_owned()]] {
+        let (store, _) = medium.open_with(store::Options { volatile, ..options() }).await;
+        for key in [lease("l"), key("p")] {
+            let now = store.get(&key).unwrap().revision;
+            store.put(key, Expect::Revision(now), value("2")).await.unwrap();
+        }
+        store.close().await.unwrap();
+    }
+    let (store, _) = medium.open().await;
+    assert_eq!(store.counts().iter().map(|c| c.objects).sum::<usize>(), 2);
+}
+
+#[tokio::test]
+async fn copies_roll() {
+    let medium = Medium::sqlite();
+    let (store, _) = medium.open().await;
+    for n in 0..5 {
+        store.put(key("p"), Expect::Any, value(&n.to_string())).await.unwrap();
+        store.copy().await.unwrap();
+    }
+    let copies = std::fs::read_dir(medium.path().join("copies")).unwrap();
+    let names: Vec<_> = copies.map(|c| c.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(store.stats().copies, 5);
+}
