@@ -3,6 +3,7 @@
 mod directions;
 mod dist;
 mod run;
+mod schema;
 mod verify;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ enum Task {
     Verify,
     /// Repair what can be repaired by itself: format and the lints that know their own fix
     Fix,
+    /// Make the checked-in data files again from their public sources
+    Generate,
     /// Make the static binaries, x86_64 and aarch64, in target/dist
     Dist {
         /// Only this architecture
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Xtask::parse().command {
         Task::Verify => verify::verify(),
         Task::Fix => verify::fix(),
+        Task::Generate => schema::generate(),
         Task::Dist { arch, test } => dist::dist(arch, test),
     };
     match outcome {

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod convert;
 pub mod patch;
 pub mod resource;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;

@@ -1,0 +1,355 @@
+//! Values against schemas: type mismatches and unknown fields in upstream's words, pruning.
+
+use super::{Schema, Type};
+use crate::status::go_quote;
+use base64::Engine;
+use serde_json::{Map, Value};
+
+/// What a value has that its schema does not allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The value cannot be decoded; the text is that of upstream's decoder.
+    Type(String),
+    /// A field that the schema does not know, by its path (`spec.containers[0].foo`).
+    Unknown(String),
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Type(message) => f.write_str(message),
+            Self::Unknown(path) => write!(f, "unknown field {}", go_quote(path)),
+        }
+    }
+}
+
+/// The message of a request whose body cannot be decoded.
+pub fn decode_error(kind: &str, version: &str, why: &str) -> String {
+    format!("{kind} in version {} cannot be handled as a {kind}: {why}", go_quote(version))
+}
+
+/// What `fieldValidation=Strict` says of unknown and duplicate fields.
+pub fn strict_error(problems: &[String]) -> String {
+    format!("strict decoding error: {}", problems.join(", "))
+}
+
+impl Schema<'_> {
+    /// All that is wrong with the types and names in `value`. Null stands for an absent value.
+    pub fn check(&self, value: &Value) -> Vec<Problem> {
+        let mut walk = Walk { problems: Vec::new(), path: String::new(), fields: Vec::new() };
+        walk.value(*self, None, value);
+        walk.problems
+    }
+
+    /// Drops what typed decoding would drop: unknown fields, and fields that are null. Null in a
+    /// list or a map becomes the type's zero value.
+    pub fn prune(&self, value: &mut Value) {
+        match value {
+            Value::Object(members) if self.kind() == Type::Object => {
+                members.retain(|name, member| {
+                    let field = self.field(name).filter(|_| !member.is_null());
+                    field.is_some_and(|field| {
+                        field.prune(member);
+                        true
+                    })
+                });
+            }
+            Value::Object(members) => {
+                if let Some(schema) = self.additional() {
+                    members.values_mut().for_each(|member| schema.prune_item(member));
+                }
+            }
+            Value::Array(items) => {
+                if let Some(schema) = self.items() {
+                    items.iter_mut().for_each(|item| schema.prune_item(item));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn prune_item(&self, value: &mut Value) {
+        if value.is_null() {
+            *value = match self.kind() {
+                Type::String | Type::Bytes => Value::from(""),
+                Type::Int32 | Type::Int64 | Type::Number | Type::IntOrString => Value::from(0),
+                Type::Boolean => Value::from(false),
+                Type::Quantity => Value::from("0"),
+                Type::Object => Value::Object(Map::new()),
+                Type::Any | Type::Time | Type::MicroTime | Type::List | Type::Map => Value::Null,
+            };
+        }
+        self.prune(value);
+    }
+
+    /// The type's name in the language upstream is written in, which its messages show.
+    fn go_type(&self) -> String {
+        match self.kind() {
+            Type::String => "string".to_owned(),
+            Type::Int32 => "int32".to_owned(),
+            Type::Int64 => "int64".to_owned(),
+            Type::Number => "float64".to_owned(),
+            Type::Boolean => "bool".to_owned(),
+            Type::Bytes => "[]uint8".to_owned(),
+            Type::List => format!("[]{}", self.items().map_or_else(String::new, |i| i.go_type())),
+            Type::Map => {
+                format!(
+                    "map[string]{}",
+                    self.additional().map_or_else(String::new, |v| v.go_type())
+                )
+            }
+            _ => {
+                let mut parts = self.name().unwrap_or_default().rsplit('.');
+                let (name, package) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+                format!("{package}.{name}")
+            }
+        }
+    }
+}
+
+/// A walk through a value: where it is, and what it found.
+struct Walk<'v> {
+    problems: Vec<Problem>,
+    /// Path with indices and keys, as strict decoding reports it.
+    path: String,
+    /// Names of fields only, as type errors report them.
+    fields: Vec<&'v str>,
+}
+
+impl<'v> Walk<'v> {
+    /// `owner` is the object type that the value is, or is in, a field of.
+    fn value(&mut self, schema: Schema<'_>, owner: Option<&str>, value: &'v Value) {
+        match (schema.kind(), value) {
+            (_, Value::Null) | (Type::Any, _) => {}
+            (Type::Object, Value::Object(members)) => {
+                for (name, member) in members {
+                    self.member(schema, name, member);
+                }
+            }
+            (Type::Map, Value::Object(members)) => {
+                for (name, member) in members {
+                    let Some(below) = schema.additional() else { continue };
+                    self.step(name, |walk| walk.value(below, owner, member));
+                }
+            }
+            (Type::List, Value::Array(items)) => {
+                for (i, item) in items.iter().enumerate() {
+                    let Some(below) = schema.items() else { continue };
+                    let length = self.path.len();
+                    self.path.push_str(&format!("[{i}]"));
+                    self.value(below, owner, item);
+                    self.path.truncate(length);
+                }
+            }
+            (_, value) => {
+                if let Some(message) = self.scalar(schema, owner, value) {
+                    self.problems.push(Problem::Type(message));
+                }
+            }
+        }
+    }
+
+    fn member(&mut self, schema: Schema<'_>, name: &'v str, member: &'v Value) {
+        match schema.field(name) {
+            Some(field) => {
+                self.fields.push(name);
+                self.step(name, |walk| walk.value(field, schema.name(), member));
+                self.fields.pop();
+            }
+            None => self.step(name, |walk| walk.problems.push(Problem::Unknown(walk.path.clone()))),
+        }
+    }
+
+    fn step(&mut self, name: &str, inside: impl FnOnce(&mut Self)) {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(name);
+        inside(self);
+        self.path.truncate(length);
+    }
+
+    /// Why a value that is neither walked into nor null does not fit, if it does not.
+    fn scalar(&self, schema: Schema<'_>, owner: Option<&str>, value: &Value) -> Option<String> {
+        match (schema.kind(), value) {
+            (Type::String, Value::String(_))
+            | (Type::Boolean, Value::Bool(_))
+            | (Type::Number, Value::Number(_))
+            | (Type::IntOrString, Value::String(_)) => None,
+            (Type::Int64, Value::Number(n)) if n.is_i64() => None,
+            (Type::Int32 | Type::IntOrString, Value::Number(n))
+                if n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) =>
+            {
+                None
+            }
+            (Type::Bytes, Value::String(text)) => base64::engine::general_purpose::STANDARD
+                .decode(text)
+                .err()
+                .map(|e| illegal_base64(&e)),
+            (Type::Time | Type::MicroTime, Value::String(text)) => {
+                let layout = match schema.kind() {
+                    Type::Time => "2006-01-02T15:04:05Z07:00",
+                    _ => "2006-01-02T15:04:05.000000Z07:00",
+                };
+                text.parse::<jiff::Timestamp>().err().map(|_| {
+                    let text = go_quote(text);
+                    format!(
+                        "parsing time {text} as {}: cannot parse {text} as \"2006\"",
+                        go_quote(layout)
+                    )
+                })
+            }
+            (Type::Quantity, Value::String(_) | Value::Number(_)) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                text.parse::<base::Quantity>().err().map(|_| {
+                    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".to_owned()
+                })
+            }
+            (Type::Time | Type::MicroTime, _) => Some(format!(
+                "json: cannot unmarshal {} into Go value of type string",
+                found(value)
+            )),
+            (Type::IntOrString, _) => {
+                Some(format!("json: cannot unmarshal {} into Go value of type int32", found(value)))
+            }
+            (kind, value) => Some(self.mismatch(schema, owner, kind, value)),
+        }
+    }
+
+    fn mismatch(
+        &self,
+        schema: Schema<'_>,
+        owner: Option<&str>,
+        kind: Type,
+        value: &Value,
+    ) -> String {
+        let integer = matches!(kind, Type::Int32 | Type::Int64) && value.is_number();
+        let found = if integer { format!("number {value}") } else { found(value).to_owned() };
+        let target = match owner {
+            None => "value".to_owned(),
+            Some(owner) => {
+                let owner = owner.rsplit('.').next().unwrap_or(owner);
+                format!("struct field {owner}.{}", self.fields.join("."))
+            }
+        };
+        format!("json: cannot unmarshal {found} into Go {target} of type {}", schema.go_type())
+    }
+}
+
+fn found(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn illegal_base64(error: &base64::DecodeError) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) => *at,
+        base64::DecodeError::InvalidLastSymbol { offset, .. } => *offset,
+        base64::DecodeError::InvalidLength(length) => *length,
+        base64::DecodeError::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(group: &str, kind: &str, value: Value) -> String {
+        let problems = Schema::of(group, "v1", kind).unwrap().check(&value);
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn finds_unknown_fields_and_wrong_types() {
+        for (group, kind, value, expected) in [
+            ("", "Pod", json!({"spec": {"containers": [{"name": "a", "image": null}]}}), ""),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"foo": 1, "containers": [{}, {"bar": 2}]}, "x": {}}),
+                r#"unknown field "spec.foo"; unknown field "spec.containers[1].bar"; unknown field "x""#,
+            ),
+            (
+                "apps",
+                "Deployment",
+                json!({"spec": {"replicas": "3"}}),
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "apps",
+                "Deployment",
+                json!({"spec": {"replicas": 1.5}}),
+                "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"containers": "x"}}),
+                "json: cannot unmarshal string into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"containers": [{"image": 1}]}}),
+                "json: cannot unmarshal number into Go struct field Container.spec.containers.image of type string",
+            ),
+            (
+                "",
+                "ConfigMap",
+                json!({"metadata": {"labels": {"a": 1}}}),
+                "json: cannot unmarshal number into Go struct field ObjectMeta.metadata.labels of type string",
+            ),
+            ("", "Pod", json!([]), "json: cannot unmarshal array into Go value of type v1.Pod"),
+            ("", "Secret", json!({"data": {"a": "?"}}), "illegal base64 data at input byte 0"),
+            (
+                "",
+                "Pod",
+                json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "x", "memory": 1}}}]}}),
+                "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+            ),
+            (
+                "",
+                "Service",
+                json!({"spec": {"ports": [{"targetPort": "a"}, {"targetPort": 1}, {"targetPort": true}]}}),
+                "json: cannot unmarshal bool into Go value of type int32",
+            ),
+            (
+                "",
+                "Pod",
+                json!({"metadata": {"creationTimestamp": "x"}}),
+                r#"parsing time "x" as "2006-01-02T15:04:05Z07:00": cannot parse "x" as "2006""#,
+            ),
+        ] {
+            assert_eq!(check(group, kind, value), expected);
+        }
+        assert_eq!(
+            decode_error("Pod", "v1", &strict_error(&[r#"unknown field "spec.foo""#.to_owned()])),
+            r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.foo""#
+        );
+    }
+
+    #[test]
+    fn prunes_as_typed_decoding_does() {
+        let mut pod = json!({"x": 1, "metadata": {"name": "a", "labels": {"b": null}, "uid": null},
+            "spec": {"containers": [{"name": "c", "y": 2}], "nodeName": null}});
+        Schema::of("", "v1", "Pod").unwrap().prune(&mut pod);
+        assert_eq!(
+            pod,
+            json!({"metadata": {"name": "a", "labels": {"b": ""}},
+                "spec": {"containers": [{"name": "c"}]}})
+        );
+        let mut revision = json!({"data": {"anything": {"at": null}}, "revision": 1});
+        let kept = revision.clone();
+        Schema::of("apps", "v1", "ControllerRevision").unwrap().prune(&mut revision);
+        assert_eq!(revision, kept);
+    }
+}
