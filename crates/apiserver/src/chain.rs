@@ -1,45 +1,216 @@
-//! What every request passes before it meets its handler.
+//! What every request passes before it meets its handler: panic guard, identity, limits,
+//! permission, deadline; and what every answer gets on its way out.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::status::Status;
+use futures::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::authn;
+use crate::authn::{self, Claim};
 use crate::authz::Attributes;
-use crate::request::{Request, RequestInfo, Response};
+use crate::compress;
+use crate::request::{Request, RequestInfo, Response, query_value};
 use crate::response;
 use crate::server::ApiServer;
-use crate::user::User;
+use crate::user::{MASTERS, User};
+
+static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// A client's own audit id longer than this is replaced.
+const AUDIT_ID_CHARS_MAX: usize = 64;
+/// What a client that met a limit is told to wait.
+const RETRY_AFTER_SECONDS: u32 = 1;
 
 impl ApiServer {
     /// Answers a request; `fixed` is the identity of an in-process caller.
-    pub(crate) async fn answer(
-        self: Arc<Self>,
-        mut request: Request,
-        fixed: Option<User>,
-    ) -> Response {
+    pub(crate) async fn answer(self: Arc<Self>, request: Request, fixed: Option<User>) -> Response {
+        let remote = fixed.is_none();
         let info = match RequestInfo::parse(request.method(), request.uri()) {
             Ok(info) => info,
             Err(message) => return response::status(&Status::bad_request(message)),
         };
+        let audit = remote.then(|| audit_id(request.headers()));
+        let gzip = remote && compress::accepted(request.headers());
+        let started = Instant::now();
+        let mut response = Arc::clone(&self).guarded(info.clone(), request, fixed).await;
+        self.context.metrics.request(&info, response.status().as_u16(), started.elapsed());
+        let headers = response.headers_mut();
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            let value = HeaderValue::from_static("no-cache, private");
+            headers.insert(header::CACHE_CONTROL, value);
+        }
+        if let Some(audit) = audit {
+            headers.insert(AUDIT_ID.clone(), audit);
+        }
+        if gzip { compress::gzip(response).await } else { response }
+    }
+
+    /// Turns a panic of a handler into an answer: one bad request must not end the server.
+    async fn guarded(
+        self: Arc<Self>,
+        info: RequestInfo,
+        request: Request,
+        fixed: Option<User>,
+    ) -> Response {
+        let path = info.path.clone();
+        let work = AssertUnwindSafe(self.admitted(info, request, fixed)).catch_unwind();
+        work.await.unwrap_or_else(|_| {
+            tracing::error!(%path, "a handler panicked");
+            response::status(&Status::internal_error(
+                "This request caused apiserver to panic. Look in the logs for details.",
+            ))
+        })
+    }
+
+    async fn admitted(
+        self: Arc<Self>,
+        info: RequestInfo,
+        mut request: Request,
+        fixed: Option<User>,
+    ) -> Response {
+        let remote = fixed.is_none();
+        let user = match self.identify(&mut request, fixed) {
+            Ok(user) => user,
+            Err(status) => return response::status(&status),
+        };
+        let long = info.is_long_running();
+        let _place = if remote && !long {
+            match self.inflight.enter(request.method(), &user) {
+                Some(place) => Some(place),
+                None => {
+                    let message = "Too many requests, please try again later.";
+                    let status = Status::too_many_requests(message, RETRY_AFTER_SECONDS);
+                    return response::status(&status);
+                }
+            }
+        } else {
+            None
+        };
+        if let Err(status) = self.permitted(&user, &info) {
+            return response::status(&status);
+        }
+        if long {
+            return self.route(info, user, request).await;
+        }
+        if let Err(status) = self.body_fits(request.headers()) {
+            return response::status(&status);
+        }
+        let deadline = self.deadline(request.uri().query().unwrap_or(""));
+        tokio::time::timeout(deadline, self.route(info, user, request)).await.unwrap_or_else(|_| {
+            let why = "request did not complete within the allotted timeout";
+            response::status(&Status::timeout(why))
+        })
+    }
+
+    /// Authentication, then impersonation.
+    fn identify(&self, request: &mut Request, fixed: Option<User>) -> Result<User, Status> {
         let context = &self.context;
         let user = match fixed {
             Some(user) => user,
-            None => {
-                match authn::authenticate(&mut request, &context.tokens, context.config.anonymous) {
-                    Some(user) => user,
-                    None => return response::status(&Status::unauthorized()),
-                }
-            }
+            None => authn::authenticate(request, &context.tokens, context.config.anonymous)
+                .ok_or_else(Status::unauthorized)?,
         };
-        let attributes = Attributes::of(&user, &info);
-        let decision = context.authorizer.authorize(&attributes);
-        if !decision.allowed {
-            return response::status(&attributes.forbidden(&decision.reason));
+        let asked = authn::impersonated(request.headers())
+            .map_err(|message| Status::internal_error(&message))?;
+        let Some((other, claims)) = asked else { return Ok(user) };
+        for claim in &claims {
+            let attributes = impersonation(&user, claim);
+            let decision = context.authorizer.authorize(&attributes);
+            if !decision.allowed {
+                return Err(attributes.forbidden(&decision.reason));
+            }
         }
-        if info.is_resource {
-            return Arc::clone(&self.registry).handle(info, user, request).await;
+        authn::strip_impersonation(request.headers_mut());
+        tracing::debug!(user = user.name, impersonates = other.name, "impersonation");
+        Ok(other)
+    }
+
+    fn permitted(&self, user: &User, info: &RequestInfo) -> Result<(), Status> {
+        let attributes = Attributes::of(user, info);
+        let decision = self.context.authorizer.authorize(&attributes);
+        if decision.allowed { Ok(()) } else { Err(attributes.forbidden(&decision.reason)) }
+    }
+
+    /// Refuses a body that says of itself that it is too large; one that does not say so is
+    /// cut off where it is read.
+    fn body_fits(&self, headers: &HeaderMap) -> Result<(), Status> {
+        let limit = self.context.config.limits.body_bytes;
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        match length.and_then(|length| length.parse::<usize>().ok()) {
+            Some(length) if length > limit => {
+                Err(Status::request_entity_too_large(&format!("limit is {limit}")))
+            }
+            _ => Ok(()),
         }
-        response::not_found()
+    }
+
+    /// The server's limit, or the client's own `timeout` where that is shorter.
+    fn deadline(&self, query: &str) -> Duration {
+        let limit = self.context.config.limits.request;
+        query_value(query, "timeout")
+            .and_then(|text| text.parse::<jiff::SignedDuration>().ok())
+            .and_then(|asked| Duration::try_from(asked).ok())
+            .filter(|asked| !asked.is_zero())
+            .map_or(limit, |asked| asked.min(limit))
+    }
+}
+
+fn impersonation<'a>(user: &'a User, claim: &'a Claim) -> Attributes<'a> {
+    let mut attributes = Attributes::on(user, "impersonate", claim.group, claim.resource);
+    attributes.subresource = &claim.subresource;
+    attributes.namespace = &claim.namespace;
+    attributes.name = &claim.name;
+    attributes
+}
+
+fn audit_id(headers: &HeaderMap) -> HeaderValue {
+    headers
+        .get(&AUDIT_ID)
+        .filter(|value| !value.is_empty() && value.len() <= AUDIT_ID_CHARS_MAX)
+        .cloned()
+        .or_else(|| HeaderValue::from_str(&base::names::uuid()).ok())
+        .unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// How many requests are worked on at once.
+pub(crate) struct InFlight {
+    reads: Arc<tokio::sync::Semaphore>,
+    writes: Arc<tokio::sync::Semaphore>,
+    limits: [usize; 2],
+}
+
+impl InFlight {
+    pub(crate) fn new(reads: usize, writes: usize) -> Self {
+        InFlight {
+            reads: Arc::new(tokio::sync::Semaphore::new(reads)),
+            writes: Arc::new(tokio::sync::Semaphore::new(writes)),
+            limits: [reads, writes],
+        }
+    }
+
+    /// A place for a request, or `None` where all are taken. Administrators are never
+    /// refused, so that an overloaded cluster can still be repaired.
+    fn enter(
+        &self,
+        method: &Method,
+        user: &User,
+    ) -> Option<Option<tokio::sync::OwnedSemaphorePermit>> {
+        let reading = matches!(*method, Method::GET | Method::HEAD);
+        let places = if reading { &self.reads } else { &self.writes };
+        match Arc::clone(places).try_acquire_owned() {
+            Ok(place) => Some(Some(place)),
+            Err(_) if user.in_group(MASTERS) => Some(None),
+            Err(_) => None,
+        }
+    }
+
+    /// Requests under way now: reading, writing.
+    pub(crate) fn current(&self) -> [usize; 2] {
+        [
+            self.limits[0].saturating_sub(self.reads.available_permits()),
+            self.limits[1].saturating_sub(self.writes.available_permits()),
+        ]
     }
 }

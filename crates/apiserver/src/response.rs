@@ -2,7 +2,7 @@
 
 use api::status::Status;
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
@@ -51,4 +51,31 @@ pub(crate) fn status(status: &Status) -> Response {
 /// Upstream's plain answer where no handler knows the path.
 pub(crate) fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+/// Indented JSON, for pages that people read.
+pub(crate) fn pretty(value: &impl Serialize) -> Response {
+    let text = serde_json::to_vec_pretty(value).unwrap_or_default();
+    with_type(StatusCode::OK, "application/json", text)
+}
+
+/// An answer with an ETag of its content; 304 where the client has that content already.
+pub(crate) fn tagged(headers: &HeaderMap, kind: &'static str, body: impl Into<Bytes>) -> Response {
+    let body = body.into();
+    let digest = ring::digest::digest(&ring::digest::SHA512, &body);
+    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+    let tag = format!("\"{hex}\"");
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let same = known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag));
+    let mut response = if same {
+        with_type(StatusCode::NOT_MODIFIED, kind, Bytes::new())
+    } else {
+        with_type(StatusCode::OK, kind, body)
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }

@@ -10,7 +10,10 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::authz::Authorizer;
+use crate::chain::InFlight;
 use crate::config::Config;
+use crate::health::Health;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::request::{Body, BoxError, Response};
 use crate::token::Tokens;
@@ -26,6 +29,8 @@ pub(crate) struct Context {
     pub authorizer: Authorizer,
     /// Service-account tokens.
     pub tokens: Tokens,
+    /// Counters of `/metrics`.
+    pub metrics: Metrics,
     /// Cancelled when the server stops: watches end, no new work is begun.
     pub stopping: CancellationToken,
 }
@@ -34,6 +39,8 @@ pub(crate) struct Context {
 pub struct ApiServer {
     pub(crate) context: Arc<Context>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) health: Health,
+    pub(crate) inflight: InFlight,
 }
 
 /// Why an API server cannot be made of a configuration.
@@ -53,12 +60,27 @@ impl ApiServer {
             authorizer: Authorizer::new(&store, &stopping),
             tokens: Tokens::new(store.clone(), &config.service_account)
                 .map_err(NewError::ServiceAccountKey)?,
+            metrics: Metrics::default(),
             config,
             stopping,
             store,
         });
         let registry = Registry::new(Arc::clone(&context));
-        Ok(Arc::new(ApiServer { context, registry }))
+        let limits = &context.config.limits;
+        let inflight = InFlight::new(limits.reads_in_flight, limits.writes_in_flight);
+        let health = Health::default();
+        add_own_checks(&health, &context);
+        Ok(Arc::new(ApiServer { context, registry, health, inflight }))
+    }
+
+    /// Adds a check to `/readyz` and `/healthz`. An error says what is not ready; it is
+    /// logged, not shown.
+    pub fn add_check(
+        &self,
+        name: &str,
+        check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.health.add(name, false, check);
     }
 
     /// The server as a tower service for callers in this process, as this user:
@@ -71,6 +93,29 @@ impl ApiServer {
     pub fn service(self: &Arc<Self>) -> InProcess {
         InProcess { server: Arc::clone(self), user: None }
     }
+}
+
+fn add_own_checks(health: &Health, context: &Arc<Context>) {
+    health.add("ping", true, || Ok(()));
+    health.add("log", true, || Ok(()));
+    let store = context.store.clone();
+    // Failures and commits at the last failure seen: writes work again once a commit follows.
+    let seen = std::sync::Mutex::new((0, 0));
+    health.add("etcd", true, move || {
+        let stats = store.stats();
+        let mut seen = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if stats.failures > seen.0 {
+            *seen = (stats.failures, stats.commits);
+        }
+        if seen.0 > 0 && stats.commits == seen.1 {
+            return Err("the last write could not be made durable".to_owned());
+        }
+        Ok(())
+    });
+    let stopping = context.stopping.clone();
+    health.add("shutdown", false, move || {
+        if stopping.is_cancelled() { Err("process is shutting down".to_owned()) } else { Ok(()) }
+    });
 }
 
 /// A tower service over the server; see [`ApiServer::in_process`].

@@ -1,0 +1,317 @@
+//! What is served: `/api`, `/apis` and below, in the old form (a document a group version)
+//! and aggregated (one document), and `/version`. All of it is read from the resource table.
+
+use api::resource::{self, Group, RESOURCES, Resource, Subresource};
+use base64::Engine as _;
+use http::{HeaderMap, StatusCode, header};
+use ring::digest::{SHA256, digest};
+use serde_json::{Map, Value, json};
+
+use crate::config::Version;
+use crate::request::Response;
+use crate::response;
+use crate::server::Context;
+
+const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+const AGGREGATED_V2BETA1: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+
+/// Answers a discovery path, `None` for any other.
+pub(crate) fn answer(context: &Context, path: &str, headers: &HeaderMap) -> Option<Response> {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let groups = || resource::groups(RESOURCES.iter());
+    let value = match parts.as_slice() {
+        ["api"] | ["apis"] => {
+            let core = parts == ["api"];
+            if let Some((kind, version)) = aggregated_form(headers) {
+                let document = aggregated(&groups(), core, version);
+                return Some(response::tagged(headers, kind, document.to_string()));
+            }
+            if core { api_versions(context) } else { group_list(&groups()) }
+        }
+        ["api", version] => resource_list("", version)?,
+        ["apis", name] => {
+            let groups = groups();
+            let group = groups.iter().find(|group| group.name == *name && !name.is_empty())?;
+            let mut document = json!({"kind": "APIGroup", "apiVersion": "v1"});
+            merge(&mut document, group_of(group));
+            document
+        }
+        ["apis", name, version] if !name.is_empty() => resource_list(name, version)?,
+        _ => return None,
+    };
+    Some(response::json(StatusCode::OK, &value))
+}
+
+/// All discovery paths.
+pub(crate) fn paths() -> Vec<String> {
+    let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
+    for group in resource::groups(RESOURCES.iter()) {
+        let base =
+            if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
+        paths.extend(group.versions.iter().map(|version| format!("{base}/{version}")));
+        if !group.name.is_empty() {
+            paths.push(base);
+        }
+    }
+    paths
+}
+
+/// `/version`.
+pub(crate) fn version(version: &Version) -> Value {
+    let (major, minor) = version.major_minor();
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    json!({
+        "major": major,
+        "minor": minor,
+        "emulationMajor": major,
+        "emulationMinor": minor,
+        "minCompatibilityMajor": major,
+        "minCompatibilityMinor": minor,
+        "gitVersion": version.git_version,
+        "gitCommit": version.git_commit,
+        "gitTreeState": "clean",
+        "buildDate": version.build_date,
+        "goVersion": version.compiler,
+        "compiler": "rustc",
+        "platform": format!("{}/{arch}", std::env::consts::OS),
+    })
+}
+
+/// The aggregated form that the client prefers over plain JSON, and its version.
+fn aggregated_form(headers: &HeaderMap) -> Option<(&'static str, &'static str)> {
+    let accept = headers.get(header::ACCEPT)?.to_str().ok()?;
+    for clause in accept.split(',') {
+        let parts: Vec<&str> = clause.split(';').map(str::trim).collect();
+        let says = |text: &str| parts.contains(&text);
+        if !matches!(parts[0], "application/json" | "*/*" | "application/*") {
+            continue;
+        }
+        if says("as=APIGroupDiscoveryList") && says("g=apidiscovery.k8s.io") {
+            if says("v=v2") {
+                return Some((AGGREGATED_V2, "v2"));
+            }
+            if says("v=v2beta1") {
+                return Some((AGGREGATED_V2BETA1, "v2beta1"));
+            }
+            continue;
+        }
+        return None;
+    }
+    None
+}
+
+fn api_versions(context: &Context) -> Value {
+    json!({
+        "kind": "APIVersions",
+        "versions": ["v1"],
+        "serverAddressByClientCIDRs": [
+            {"clientCIDR": "0.0.0.0/0", "serverAddress": context.config.advertise.to_string()},
+        ],
+    })
+}
+
+fn group_list(groups: &[Group]) -> Value {
+    let groups: Vec<Value> =
+        groups.iter().filter(|group| !group.name.is_empty()).map(group_of).collect();
+    json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+}
+
+fn group_of(group: &Group) -> Value {
+    let version = |version: &&str| json!({"groupVersion": resource::api_version(group.name, version), "version": version});
+    json!({
+        "name": group.name,
+        "versions": group.versions.iter().map(version).collect::<Vec<_>>(),
+        "preferredVersion": group.versions.first().map(version),
+    })
+}
+
+fn resource_list(group: &str, version: &str) -> Option<Value> {
+    let rows: Vec<&Resource> =
+        RESOURCES.iter().filter(|row| row.group == group && row.serves(version)).collect();
+    if rows.is_empty() {
+        return None;
+    }
+    let mut resources = Vec::new();
+    for row in rows {
+        resources.push(resource_row(row));
+        resources.extend(row.subresources.iter().map(|sub| subresource_row(row, sub)));
+    }
+    let mut document = json!({"kind": "APIResourceList"});
+    if !group.is_empty() {
+        document["apiVersion"] = "v1".into();
+    }
+    document["groupVersion"] = resource::api_version(group, version).into();
+    document["resources"] = resources.into();
+    Some(document)
+}
+
+fn resource_row(row: &Resource) -> Value {
+    let mut value = json!({
+        "name": row.plural,
+        "singularName": row.singular,
+        "namespaced": row.namespaced,
+        "kind": row.kind,
+        "verbs": row.verbs,
+    });
+    set_list(&mut value, "shortNames", &row.short_names);
+    set_list(&mut value, "categories", &row.categories);
+    if row.stored {
+        value["storageVersionHash"] = storage_hash(row).into();
+    }
+    value
+}
+
+fn subresource_row(row: &Resource, sub: &Subresource) -> Value {
+    let mut value = json!({
+        "name": format!("{}/{}", row.plural, sub.name),
+        "singularName": "",
+        "namespaced": row.namespaced,
+    });
+    if let (Some(group), Some(version)) = (&sub.group, &sub.version) {
+        value["group"] = group.as_ref().into();
+        value["version"] = version.as_ref().into();
+    }
+    merge(&mut value, json!({"kind": sub.kind, "verbs": sub.verbs}));
+    value
+}
+
+/// Tells clients when the form at rest changes; upstream's own function of it.
+fn storage_hash(row: &Resource) -> String {
+    let text = format!("{}/{}/{}", row.storage_group, row.storage_version, row.kind);
+    let digest = digest(&SHA256, text.as_bytes());
+    base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..8])
+}
+
+fn aggregated(groups: &[Group], core: bool, version: &str) -> Value {
+    let items: Vec<Value> = groups
+        .iter()
+        .filter(|group| group.name.is_empty() == core)
+        .map(|group| {
+            let mut metadata = Map::new();
+            if !core {
+                metadata.insert("name".to_owned(), group.name.into());
+            }
+            metadata.insert("creationTimestamp".to_owned(), Value::Null);
+            let versions: Vec<Value> = group
+                .versions
+                .iter()
+                .map(|version| aggregated_version(group.name, version))
+                .collect();
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "metadata": {},
+        "items": items,
+    })
+}
+
+fn aggregated_version(group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = RESOURCES
+        .iter()
+        .filter(|row| row.group == group && row.serves(version))
+        .map(|row| aggregated_row(row, version))
+        .collect();
+    json!({"version": version, "resources": resources, "freshness": "Current"})
+}
+
+fn aggregated_row(row: &Resource, version: &str) -> Value {
+    let mut value = json!({
+        "resource": row.plural,
+        "responseKind": {"group": row.group, "version": version, "kind": row.kind},
+        "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": row.singular,
+        "verbs": row.verbs,
+    });
+    set_list(&mut value, "shortNames", &row.short_names);
+    set_list(&mut value, "categories", &row.categories);
+    let subresources: Vec<Value> = row
+        .subresources
+        .iter()
+        .map(|sub| {
+            let group = sub.group.as_ref().unwrap_or(&row.group);
+            let version = sub.version.as_deref().unwrap_or(version);
+            json!({
+                "subresource": sub.name,
+                "responseKind": {"group": group, "version": version, "kind": sub.kind},
+                "verbs": sub.verbs,
+            })
+        })
+        .collect();
+    if !subresources.is_empty() {
+        value["subresources"] = subresources.into();
+    }
+    value
+}
+
+fn set_list(value: &mut Value, member: &str, list: &[resource::Text]) {
+    if !list.is_empty() {
+        value[member] = json!(list);
+    }
+}
+
+fn merge(into: &mut Value, from: Value) {
+    if let (Value::Object(into), Value::Object(from)) = (into, from) {
+        into.extend(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_storage_hash_is_upstreams() {
+        // As any upstream server shows them for pods and deployments.
+        assert_eq!(storage_hash(resource::find("", "v1", "pods").unwrap()), "xPOwRZ+Yhw8=");
+        assert_eq!(
+            storage_hash(resource::find("apps", "v1", "deployments").unwrap()),
+            "8aSe+NMegvE="
+        );
+    }
+
+    #[test]
+    fn the_clients_first_understood_form_wins() {
+        for (accept, expected) in [
+            ("application/json", None),
+            (AGGREGATED_V2, Some("v2")),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json",
+                Some("v2beta1"),
+            ),
+            (
+                "application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,application/json",
+                None,
+            ),
+            ("application/vnd.kubernetes.protobuf,application/json", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            assert_eq!(aggregated_form(&headers).map(|(_, version)| version), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn rows_read_as_upstream_prints_them() {
+        let list = resource_list("apps", "v1").unwrap();
+        let row = |name: &str| {
+            let rows = list["resources"].as_array().unwrap();
+            rows.iter().find(|row| row["name"] == name).unwrap().to_string()
+        };
+        assert_eq!(
+            row("deployments"),
+            r#"{"name":"deployments","singularName":"deployment","namespaced":true,"kind":"Deployment","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["deploy"],"categories":["all"],"storageVersionHash":"8aSe+NMegvE="}"#
+        );
+        assert_eq!(
+            row("deployments/scale"),
+            r#"{"name":"deployments/scale","singularName":"","namespaced":true,"group":"autoscaling","version":"v1","kind":"Scale","verbs":["get","patch","update"]}"#
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! From an authorized request to whoever answers it.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+
+use crate::request::{Request, RequestInfo, Response};
+use crate::server::ApiServer;
+use crate::user::User;
+use crate::{discovery, response};
+
+/// Paths listed at the root beside those of discovery and health checks.
+const FIXED_PATHS: [&str; 6] = [
+    "/.well-known/openid-configuration",
+    "/metrics",
+    "/openapi/v2",
+    "/openapi/v3",
+    "/openid/v1/jwks",
+    "/version",
+];
+
+impl ApiServer {
+    /// Passes a request on by what its path names.
+    pub(crate) async fn route(
+        self: Arc<Self>,
+        info: RequestInfo,
+        user: User,
+        request: Request,
+    ) -> Response {
+        if !info.is_resource {
+            return self.path(&info, &request);
+        }
+        Arc::clone(&self.registry).handle(info, user, request).await
+    }
+
+    /// Answers paths that name no resource; all are for reading.
+    fn path(&self, info: &RequestInfo, request: &Request) -> Response {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return response::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
+        }
+        let path = info.path.as_str();
+        if let Some(answer) = discovery::answer(&self.context, path, request.headers()) {
+            return answer;
+        }
+        let query = request.uri().query().unwrap_or("");
+        if let Some(answer) = self.health.answer(path, query) {
+            return answer;
+        }
+        match path.trim_end_matches('/') {
+            "" => self.root(),
+            "/version" => response::pretty(&discovery::version(&self.context.config.version)),
+            "/metrics" => self.metrics_page(),
+            "/.well-known/openid-configuration" => {
+                let mut answer =
+                    response::json(StatusCode::OK, &self.context.tokens.openid_configuration());
+                openid_cache(&mut answer);
+                answer
+            }
+            "/openid/v1/jwks" => {
+                let keys = self.context.tokens.jwks().to_string();
+                let mut answer =
+                    response::with_type(StatusCode::OK, "application/jwk-set+json", keys);
+                openid_cache(&mut answer);
+                answer
+            }
+            _ => response::not_found(),
+        }
+    }
+
+    fn root(&self) -> Response {
+        let mut paths: Vec<String> = FIXED_PATHS.iter().map(|path| (*path).to_owned()).collect();
+        paths.extend(discovery::paths());
+        paths.extend(self.health.paths());
+        paths.sort();
+        response::pretty(&serde_json::json!({"paths": paths}))
+    }
+}
+
+/// Keys change rarely: relying parties may keep them for an hour.
+fn openid_cache(answer: &mut Response) {
+    let value = http::HeaderValue::from_static("public, max-age=3600");
+    answer.headers_mut().insert(http::header::CACHE_CONTROL, value);
+}
