@@ -13,9 +13,9 @@ use bytes::Bytes;
 use crate::driver::{Change, Driver, Ground, Loaded, Outcome, Proposal, Verdict};
 use crate::{DriverError, Expect, Key, Options, Recovery, Revision, Stats, Waker};
 
-/// Revisions reserved at a time. With a volatile write each second a block lasts over an
-/// hour; after a crash the counter jumps by at most this much.
-pub const REVISION_BLOCK: Revision = 4096;
+/// Revisions reserved at a time. With a volatile write each second a block lasts four hours,
+/// under full load some seconds; after a crash the counter jumps by at most this much.
+pub const REVISION_BLOCK: Revision = 16_384;
 /// Volatile objects changed since the last checkpoint that make the next one due at once.
 const DIRTY_MAX_OBJECTS: usize = 16_384;
 

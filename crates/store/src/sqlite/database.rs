@@ -17,8 +17,6 @@ const LAYOUT: i64 = 1;
 const PAGE_BYTES: u64 = 4096;
 /// A page in the log: the page and its header.
 const FRAME_BYTES: u64 = PAGE_BYTES + 24;
-/// Pages in the log after which they are brought over into the database.
-const LOG_MAX_PAGES: u64 = 1000;
 
 /// Two tables of one shape: volatile rows stand together, so that a checkpoint of some
 /// leases rewrites few pages. Rowid tables, since `WITHOUT ROWID` spreads a value of
@@ -249,8 +247,8 @@ impl Database {
     }
 
     /// Whether the log is long enough to be brought over into the database.
-    pub(super) fn is_log_full(&self) -> bool {
-        self.pending_pages >= LOG_MAX_PAGES
+    pub(super) fn is_log_full(&self, max_pages: u64) -> bool {
+        self.pending_pages >= max_pages
     }
 
     /// Brings the log over into the database, so that it can start from its beginning.

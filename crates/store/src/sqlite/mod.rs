@@ -39,11 +39,18 @@ pub struct SqliteOptions {
     pub copy_interval: Duration,
     /// Where the copies go; by default a folder beside the database. Another disk is better.
     pub copies: Option<PathBuf>,
+    /// Pages of 4 KiB in the log after which they are brought over into the database.
+    pub log_max_pages: u64,
 }
 
 impl Default for SqliteOptions {
     fn default() -> Self {
-        Self { copies_kept: 3, copy_interval: Duration::from_secs(3600), copies: None }
+        Self {
+            copies_kept: 3,
+            copy_interval: Duration::from_secs(3600),
+            copies: None,
+            log_max_pages: 1000,
+        }
     }
 }
 
@@ -164,12 +171,16 @@ impl Medium for Sqlite {
 
     fn wake_at(&self) -> Option<Instant> {
         let open = self.open.as_ref()?;
-        if open.database.is_log_full() { Some(Instant::now()) } else { open.copy_due }
+        if open.database.is_log_full(self.options.log_max_pages) {
+            Some(Instant::now())
+        } else {
+            open.copy_due
+        }
     }
 
     fn tend(&mut self, now: Instant) {
         let Some(open) = &mut self.open else { return };
-        if open.database.is_log_full()
+        if open.database.is_log_full(self.options.log_max_pages)
             && let Err(error) = open.database.shorten_log()
         {
             tracing::warn!(error = &error as &dyn std::error::Error, "shorten the log");

@@ -2,6 +2,8 @@
 
 mod basics;
 mod concurrent;
+mod crash;
 mod model;
 mod recovery;
 mod support;
+mod vfs;

@@ -102,3 +102,11 @@ pub fn copy_folder(from: &Path, to: &Path) {
         }
     }
 }
+
+/// A folder in memory where there is such: thousands of openings must not wait for a disk,
+/// and what a crash leaves is simulated anyway.
+pub fn fast_folder() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    made.expect("a temporary folder")
+}
