@@ -2,6 +2,7 @@
 
 pub mod apply;
 pub mod convert;
+pub mod openapi;
 pub mod patch;
 pub mod resource;
 pub mod schema;

@@ -27,7 +27,7 @@ pub const VOLATILE_COLLECTIONS: &[&str] = &["events", "coordination.k8s.io/lease
 ///
 /// Versions that differ in more than their schema (subresources, say) are rows of their own that
 /// share a `collection`; so are `events` of the core group and of `events.k8s.io`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Resource {
     /// API group, empty for the core group.
     pub group: Text,
@@ -64,7 +64,7 @@ pub struct Resource {
 }
 
 /// A view or an action below an object, for instance `pods/log`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Subresource {
     /// Last segment of the path, for instance `status`.
     pub name: Text,

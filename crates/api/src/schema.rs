@@ -8,7 +8,7 @@ mod check;
 mod types;
 
 pub use check::{Problem, decode_error, strict_error};
-pub(crate) use types::documents;
+pub(crate) use types::{documents, documents_hash, reachable};
 
 use types::{Definition, Merge, Node, Shape, Struct, Types};
 

@@ -3,6 +3,7 @@
 use super::Type;
 use flate2::bufread::GzDecoder;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::LazyLock;
 
@@ -92,6 +93,25 @@ pub(crate) fn documents(mut each: impl FnMut(&str, &str)) {
     }
 }
 
+/// Changes when the documents change: checksum and size at the end of the gzip member.
+pub(crate) fn documents_hash() -> &'static [u8] {
+    DATA.last_chunk::<8>().map_or(DATA, |trailer| trailer)
+}
+
+/// Names of all built-in definitions that `roots` refer to, directly or not, themselves included.
+pub(crate) fn reachable<'a>(roots: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'static str> {
+    let types = builtin();
+    let mut open: Vec<u32> = roots.into_iter().filter_map(|name| types.number(name)).collect();
+    let mut found = BTreeSet::new();
+    while let Some(number) = open.pop() {
+        let definition = &types.definitions[number as usize];
+        if found.insert(definition.name.as_ref()) {
+            types.references(number, &mut |to| open.push(to));
+        }
+    }
+    found
+}
+
 impl Types {
     pub(crate) fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
         let wanted = [kind, group, version];
@@ -103,12 +123,16 @@ impl Types {
     }
 
     pub(crate) fn definition(&self, name: &str) -> Option<&Definition> {
+        self.definitions.get(self.number(name)? as usize)
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
         let found = self.definitions.binary_search_by(|d| d.name.as_ref().cmp(name));
-        self.definitions.get(found.ok()?)
+        u32::try_from(found.ok()?).ok()
     }
 
     /// Numbers of the definitions that a definition refers to, directly.
-    pub(crate) fn references(&self, number: u32, each: &mut impl FnMut(u32)) {
+    fn references(&self, number: u32, each: &mut impl FnMut(u32)) {
         fn walk(node: &Node, each: &mut impl FnMut(u32)) {
             match &node.shape {
                 Shape::Scalar(_) => {}
