@@ -40,7 +40,10 @@ pub fn convert(resource: &Resource, from: &str, to: &str, object: &mut Value) {
     }
 }
 
-fn rename(event: &mut Value, direction: fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+fn rename(
+    event: &mut Value,
+    direction: fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) {
     let Some(fields) = event.as_object_mut() else { return };
     for (from, to) in EVENT_MEMBERS.map(direction) {
         if let Some(value) = fields.shift_remove(from) {
@@ -63,14 +66,17 @@ fn annotations(object: &mut Value) -> Option<&mut Map<String, Value>> {
 fn cpu_target(metric: &Value) -> Option<&Value> {
     let resource = &metric["resource"];
     let cpu = metric["type"] == "Resource" && resource["name"] == "cpu";
-    (cpu && resource["target"]["type"] == "Utilization").then(|| &resource["target"]["averageUtilization"])
+    (cpu && resource["target"]["type"] == "Utilization")
+        .then(|| &resource["target"]["averageUtilization"])
 }
 
 fn autoscaler_to_v1(object: &mut Value) {
     let mut notes: Vec<(&str, Value)> = Vec::new();
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-        let metrics = spec.shift_remove("metrics").and_then(|m| m.as_array().cloned()).unwrap_or_default();
-        let (cpu, other): (Vec<Value>, Vec<Value>) = metrics.into_iter().partition(|m| cpu_target(m).is_some());
+        let metrics =
+            spec.shift_remove("metrics").and_then(|m| m.as_array().cloned()).unwrap_or_default();
+        let (cpu, other): (Vec<Value>, Vec<Value>) =
+            metrics.into_iter().partition(|m| cpu_target(m).is_some());
         if let Some(target) = cpu.first().and_then(cpu_target) {
             spec.insert("targetCPUUtilizationPercentage".to_owned(), target.clone());
         }
@@ -82,19 +88,27 @@ fn autoscaler_to_v1(object: &mut Value) {
     }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         let current = status.shift_remove("currentMetrics");
-        let cpu = current.as_ref().and_then(Value::as_array).into_iter().flatten().find_map(|metric| {
-            let cpu = metric["type"] == "Resource" && metric["resource"]["name"] == "cpu";
-            cpu.then(|| metric["resource"]["current"]["averageUtilization"].clone()).filter(|v| !v.is_null())
-        });
+        let cpu =
+            current.as_ref().and_then(Value::as_array).into_iter().flatten().find_map(|metric| {
+                let cpu = metric["type"] == "Resource" && metric["resource"]["name"] == "cpu";
+                cpu.then(|| metric["resource"]["current"]["averageUtilization"].clone())
+                    .filter(|v| !v.is_null())
+            });
         status.extend(cpu.map(|value| ("currentCPUUtilizationPercentage".to_owned(), value)));
-        notes.extend(current.filter(|list| list.as_array().is_some_and(|l| !l.is_empty())).map(|list| (CURRENT_METRICS, list)));
+        notes.extend(
+            current
+                .filter(|list| list.as_array().is_some_and(|l| !l.is_empty()))
+                .map(|list| (CURRENT_METRICS, list)),
+        );
         notes.extend(status.shift_remove("conditions").map(|list| (CONDITIONS, list)));
     }
     if notes.is_empty() {
         return;
     }
     if let Some(annotations) = annotations(object) {
-        annotations.extend(notes.into_iter().map(|(name, value)| (name.to_owned(), value.to_string().into())));
+        annotations.extend(
+            notes.into_iter().map(|(name, value)| (name.to_owned(), value.to_string().into())),
+        );
     }
 }
 
@@ -109,8 +123,11 @@ fn autoscaler_to_v2(object: &mut Value) {
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
         let mut list = metrics.and_then(|m| m.as_array().cloned()).unwrap_or_default();
         if let Some(target) = spec.shift_remove("targetCPUUtilizationPercentage") {
-            list.insert(0, json!({"type": "Resource", "resource": {
-                "name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}}}));
+            list.insert(
+                0,
+                json!({"type": "Resource", "resource": {
+                "name": "cpu", "target": {"type": "Utilization", "averageUtilization": target}}}),
+            );
         }
         if !list.is_empty() {
             spec.insert("metrics".to_owned(), list.into());
@@ -136,8 +153,11 @@ mod tests {
             "involvedObject": {"kind": "Pod"}, "reportingComponent": "kubelet"});
         let mut object = core.clone();
         convert(events, "v1", "events.k8s.io/v1", &mut object);
-        assert_eq!(object, json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "note": "m",
-            "deprecatedCount": 2, "regarding": {"kind": "Pod"}, "reportingController": "kubelet"}));
+        assert_eq!(
+            object,
+            json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"}, "note": "m",
+            "deprecatedCount": 2, "regarding": {"kind": "Pod"}, "reportingController": "kubelet"})
+        );
         convert(events, "events.k8s.io/v1", "v1", &mut object);
         assert_eq!(object, core);
     }

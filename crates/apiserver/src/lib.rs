@@ -5,6 +5,7 @@
 //! review kinds, the kubelet proxies, discovery, OpenAPI, health or metrics. There is no
 //! hand-written router per kind: what differs between kinds is data in `api::resource`.
 
+mod admission;
 mod authn;
 mod authz;
 mod bootstrap;
@@ -27,6 +28,7 @@ mod user;
 
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Version};
 pub use metrics::{MetricKind, MetricsPage};
+pub use registry::JsonCodec;
 pub use request::{Body, BoxError, Request, RequestInfo, Response};
 pub use server::{ApiServer, InProcess, NewError};
 pub use user::User;

@@ -8,7 +8,9 @@
 
 mod facts;
 
-pub use facts::{allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted};
+pub use facts::{
+    allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted,
+};
 
 use crate::resource::Resource;
 use crate::status::FieldError;
@@ -36,10 +38,21 @@ pub fn validate_update(
 /// `ValidateObjectMetaUpdate`: what no update of any kind may change.
 fn immutable_metadata(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for field in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in [
+        "name",
+        "namespace",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
         let (new, old) = (&new["metadata"][field], &old["metadata"][field]);
         if new != old {
-            errors.push(FieldError::invalid(format!("metadata.{field}"), new.clone(), "field is immutable"));
+            errors.push(FieldError::invalid(
+                format!("metadata.{field}"),
+                new.clone(),
+                "field is immutable",
+            ));
         }
     }
     errors
@@ -108,7 +121,8 @@ fn prepare_status(resource: &Resource, new: &mut Value, old: &Value) {
 fn wish_changed(new: &Value, old: &Value) -> bool {
     let empty = Map::new();
     let (new, old) = (new.as_object().unwrap_or(&empty), old.as_object().unwrap_or(&empty));
-    let wish = |name: &&String| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status");
+    let wish =
+        |name: &&String| !matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status");
     new.keys().chain(old.keys()).filter(wish).any(|name| new.get(name) != old.get(name))
 }
 
@@ -174,9 +188,13 @@ mod tests {
     #[test]
     fn generation_counts_wishes_not_status() {
         let deployments = find("apps", "v1", "deployments").unwrap();
-        let mut object = json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
+        let mut object =
+            json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}, "status": {"replicas": 9}});
         prepare_create(deployments, &mut object);
-        assert_eq!(object, json!({"metadata": {"name": "a", "generation": 1}, "spec": {"replicas": 1}}));
+        assert_eq!(
+            object,
+            json!({"metadata": {"name": "a", "generation": 1}, "spec": {"replicas": 1}})
+        );
 
         let mut status = object.clone();
         status["status"] = json!({"replicas": 1});
@@ -200,7 +218,10 @@ mod tests {
             (json!({}), "BestEffort"),
             (json!({"requests": {"cpu": "1"}}), "Burstable"),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), "Guaranteed"),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}), "Burstable"),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}),
+                "Burstable",
+            ),
         ] {
             assert_eq!(qos_class(&pod(resources)), expected);
         }

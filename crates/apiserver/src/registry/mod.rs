@@ -1,31 +1,225 @@
-//! The generic verbs over the store.
+//! The generic verbs over the store: one road for every kind.
+//!
+//! A request is resolved to a [`Target`] by the resource table, handed to its verb, and the
+//! verb's reply is rendered as the client asked for it. What differs between kinds is asked of
+//! `api::strategy`; the few views with a meaning of their own (scale, binding, eviction) build
+//! a change and take the same road.
 
+mod call;
+mod codec;
+mod decode;
+mod delete;
+mod deletion;
+pub(crate) mod meta;
+mod names;
+mod negotiate;
+mod options;
+mod patch;
+mod read;
+mod scale;
+mod services;
+mod views;
+mod watch;
+mod write;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::request::{Request, RequestInfo, Response};
+use api::resource::Resource;
+use api::status::Status;
+use base::{Clock, SystemClock};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use serde_json::Value;
+use store::{Key, Page, Range, Store};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub use codec::JsonCodec;
+
+use crate::admission::Cluster;
+use crate::config::Config;
+use crate::request::{Body, Request, RequestInfo, Response};
 use crate::response;
 use crate::server::Context;
 use crate::user::User;
+use call::{Call, Reply, Target};
+use negotiate::Negotiated;
+
+/// What a step comes to, or the `Status` that says why not.
+pub(crate) type Outcome<T> = Result<T, Status>;
+
+/// Group, version and plural of a served resource.
+type Path = (String, String, String);
 
 /// Answers every resource request that is not a proxy or a virtual review.
 pub(crate) struct Registry {
     context: Arc<Context>,
+    resources: HashMap<Path, Arc<Resource>>,
+    clock: Arc<dyn Clock>,
+    /// Held while addresses and ports are given out, until the Service is written.
+    allocation: Mutex<()>,
 }
 
 impl Registry {
     /// A registry over the context's store.
     pub(crate) fn new(context: Arc<Context>) -> Arc<Self> {
-        Arc::new(Registry { context })
+        let mut resources = HashMap::new();
+        for resource in api::resource::RESOURCES.iter() {
+            let shared = Arc::new(resource.clone());
+            for version in &resource.versions {
+                let path =
+                    (resource.group.to_string(), version.to_string(), resource.plural.to_string());
+                resources.insert(path, Arc::clone(&shared));
+            }
+        }
+        let clock = Arc::new(SystemClock);
+        Arc::new(Registry { context, resources, clock, allocation: Mutex::new(()) })
     }
 
     /// Answers one authorized request.
     pub(crate) async fn handle(
         self: Arc<Self>,
-        _info: RequestInfo,
-        _user: User,
-        _request: Request,
+        info: RequestInfo,
+        user: User,
+        request: Request,
     ) -> Response {
-        let _ = self.context.store.revision();
-        response::not_found()
+        match self.answer(info, user, request).await {
+            Ok(response) => response,
+            Err(status) => response::status(&status),
+        }
+    }
+
+    async fn answer(&self, info: RequestInfo, user: User, request: Request) -> Outcome<Response> {
+        let target = self.target(&info)?;
+        check_verb(&target.resource, &info)?;
+        let (parts, body) = request.into_parts();
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let accept = Negotiated::new(&parts.headers, &query)?;
+        let body = match info.verb.as_str() {
+            "get" | "list" | "watch" => Bytes::new(),
+            _ => read_body(body, self.config().limits.body_bytes).await?,
+        };
+        let subresource = info.subresource.clone();
+        let call = Call { target, subresource, user, query, headers: parts.headers, accept, body };
+        let reply = self.dispatch(&info.verb, &call).await?;
+        negotiate::render(&call, reply)
+    }
+
+    /// The resource and the object that a path names.
+    fn target(&self, info: &RequestInfo) -> Outcome<Target> {
+        let path = (info.group.clone(), info.version.clone(), info.resource.clone());
+        let resource = self.resources.get(&path).ok_or_else(Status::unknown_path)?;
+        let namespace = if resource.namespaced { info.namespace.clone() } else { String::new() };
+        let in_namespace = !info.namespace.is_empty() && resource.collection() != "namespaces";
+        let collection = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+        if !resource.namespaced && in_namespace {
+            return Err(Status::unknown_path());
+        }
+        if resource.namespaced && namespace.is_empty() && !collection {
+            return Err(if info.verb == "create" {
+                Status::new(
+                    405,
+                    "MethodNotAllowed",
+                    "the server does not allow this method on the requested resource",
+                )
+            } else {
+                Status::unknown_path()
+            });
+        }
+        // A list's name comes from its field selector, which the list reads itself.
+        let name = if collection { String::new() } else { info.name.clone() };
+        Ok(Target {
+            resource: Arc::clone(resource),
+            version: info.version.clone(),
+            namespace,
+            name,
+        })
+    }
+
+    async fn dispatch(&self, verb: &str, call: &Call) -> Outcome<Reply> {
+        match (call.subresource.as_str(), verb) {
+            ("", "get") => self.get(call),
+            ("", "list") => self.list(call).await,
+            ("", "watch") => self.watch(call).await,
+            ("", "create") if call.target.resource.collection() == "bindings" => {
+                self.bind(call).await
+            }
+            ("", "create") => self.post(call).await,
+            ("", "update") => self.put(call).await,
+            ("", "patch") => self.patch(call).await,
+            ("", "delete") => self.delete(call).await,
+            ("", "deletecollection") => self.delete_collection(call).await,
+            ("scale", "get") => self.get_scale(call),
+            ("scale", "update") => self.put_scale(call).await,
+            ("scale", "patch") => self.patch_scale(call).await,
+            ("binding", "create") => self.bind(call).await,
+            ("eviction", "create") => self.evict(call).await,
+            (_, "get") => self.get(call),
+            (_, "update") => self.put(call).await,
+            (_, "patch") => self.patch(call).await,
+            _ => Err(Status::method_not_allowed(&*call.target.resource, verb)),
+        }
+    }
+
+    fn store(&self) -> &Store {
+        &self.context.store
+    }
+
+    fn config(&self) -> &Config {
+        &self.context.config
+    }
+
+    fn stopping(&self) -> CancellationToken {
+        self.context.stopping.clone()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// Reads a request's body within the limit.
+async fn read_body(mut body: Body, limit_bytes: usize) -> Outcome<Bytes> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Status::bad_request(format!("reading the request's body: {error}")))?;
+        let data = frame.into_data().unwrap_or_default();
+        if whole.len() + data.len() > limit_bytes {
+            return Err(Status::request_entity_too_large(&format!("limit is {limit_bytes}")));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// Refuses verbs and subresources that the table does not have.
+fn check_verb(resource: &Resource, info: &RequestInfo) -> Outcome<()> {
+    let verbs = match info.subresource.as_str() {
+        "" => resource.verbs,
+        name => resource.subresource(name).ok_or_else(Status::unknown_path)?.verbs,
+    };
+    if verbs.contains(&info.verb.as_str()) {
+        return Ok(());
+    }
+    Err(Status::new(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    ))
+}
+
+impl Cluster for Registry {
+    fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Value> {
+        let entry = self.store().get(&Key::new(collection, namespace, name))?;
+        serde_json::from_slice(&entry.value).ok()
+    }
+
+    fn all(&self, collection: &str) -> Vec<Value> {
+        let list = self.store().list(Range { collection, namespace: None }, Page::default());
+        let entries = list.map(|list| list.entries).unwrap_or_default();
+        entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect()
     }
 }

@@ -1,0 +1,176 @@
+//! delete and deletecollection.
+
+use api::status::{MODIFIED, Status};
+use api::strategy;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+use store::{Entry, Expect, Page, WriteError};
+
+use super::call::{Call, Content, Reply, Target};
+use super::deletion::{self, Plan};
+use super::options::{DeleteOptions, ListOptions};
+use super::read::{Selection, invalid_options};
+use super::write::write_failure;
+use super::{Outcome, Registry, codec, decode, meta, negotiate};
+use crate::admission::{self, Operation};
+use crate::user::User;
+
+/// How often a delete is tried again because somebody else wrote meanwhile.
+const DELETE_ATTEMPTS: usize = 64;
+
+/// What came of a delete.
+pub struct Deleted {
+    /// The object's last state, or the one that waits for its end.
+    pub value: Bytes,
+    /// Whether it is gone.
+    pub gone: bool,
+    /// `metadata.uid`.
+    pub uid: String,
+}
+
+impl Registry {
+    /// DELETE of an object.
+    pub(super) async fn delete(&self, call: &Call) -> Outcome<Reply> {
+        let options = delete_options(call)?;
+        let target = &call.target;
+        let deleted = self.remove(target, &call.user, &options).await?;
+        let content = if deleted.gone && !strategy::returns_deleted(&target.resource) {
+            let status = Status::deleted(&*target.resource, &target.name, &deleted.uid);
+            Content::Object(serde_json::to_value(status).unwrap_or_default())
+        } else {
+            Content::Stored(deleted.value)
+        };
+        let cascades = options.orphan_dependents == Some(false)
+            || options.propagation_policy.as_deref() == Some("Foreground");
+        let status = if !deleted.gone && cascades { StatusCode::ACCEPTED } else { StatusCode::OK };
+        Ok(Reply { status, content, warnings: Vec::new() })
+    }
+
+    /// Deletes an object or notes that it is to go.
+    pub(super) async fn remove(
+        &self,
+        target: &Target,
+        user: &User,
+        options: &DeleteOptions,
+    ) -> Outcome<Deleted> {
+        for _ in 0..DELETE_ATTEMPTS {
+            let entry = self
+                .store()
+                .get(&target.key())
+                .ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
+            if let Some(deleted) = self.remove_once(target, user, options, &entry).await? {
+                return Ok(deleted);
+            }
+        }
+        Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
+    }
+
+    /// One attempt; `None` where somebody else wrote meanwhile.
+    async fn remove_once(
+        &self,
+        target: &Target,
+        user: &User,
+        options: &DeleteOptions,
+        entry: &Entry,
+    ) -> Outcome<Option<Deleted>> {
+        let live = negotiate::parse(&entry.value)?;
+        check_preconditions(target, &live, options)?;
+        admission::admit_delete(&self.attributes(
+            Operation::Delete,
+            target,
+            "",
+            user,
+            Some(&live),
+        ))?;
+        let uid = meta::uid(&live).to_owned();
+        let expect = Expect::Revision(entry.revision);
+        let plan = deletion::plan(&target.resource, &live, options, self.now());
+        let (result, gone) = match plan {
+            Plan::Pending => {
+                return Ok(Some(Deleted { value: entry.value.clone(), gone: false, uid }));
+            }
+            _ if options.dry_run => {
+                return Ok(Some(Deleted {
+                    value: entry.value.clone(),
+                    gone: plan == Plan::Remove,
+                    uid,
+                }));
+            }
+            Plan::Remove => (self.store().delete(&entry.key, expect).await, true),
+            Plan::Mark(object) => {
+                let value = codec::encode(&object).into();
+                (self.store().put(entry.key.clone(), expect, value).await, false)
+            }
+        };
+        match result {
+            Ok(entry) => Ok(Some(Deleted { value: entry.value.clone(), gone, uid })),
+            Err(WriteError::Conflict { .. } | WriteError::NotFound) => Ok(None),
+            Err(error) => Err(write_failure(target, error)),
+        }
+    }
+
+    /// DELETE of a collection: everything that a list with the same query shows.
+    pub(super) async fn delete_collection(&self, call: &Call) -> Outcome<Reply> {
+        let options = delete_options(call)?;
+        let selected = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
+        let selection = Selection::parse(&call.target, &selected)?;
+        let list = self.store().list(selection.range(&call.target), Page::default());
+        let list = list.map_err(|error| Status::internal_error(&error.to_string()))?;
+        let mut items = Vec::new();
+        for entry in list.entries.iter().filter(|entry| selection.matches(&call.target, entry)) {
+            let mut target = call.target.named(&entry.key.name);
+            target.namespace = entry.key.namespace.to_string();
+            match self.remove(&target, &call.user, &options).await {
+                Ok(deleted) => {
+                    items.push(negotiate::presented(&target, call.accept.shape, &deleted.value)?)
+                }
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        let list = json!({
+            "kind": call.target.resource.list_kind, "apiVersion": call.target.api_version(),
+            "metadata": {"resourceVersion": list.revision.to_string()}, "items": items,
+        });
+        Ok(Reply::ok(Content::Ready(crate::response::with_type(
+            StatusCode::OK,
+            call.accept.content_type(),
+            call.accept.write(&list)?,
+        ))))
+    }
+}
+
+/// Reads `DeleteOptions` from body and query.
+fn delete_options(call: &Call) -> Outcome<DeleteOptions> {
+    let body = if call.body.is_empty() {
+        None
+    } else {
+        Some(decode::parse(&call.content_type(), &call.body)?)
+    };
+    if let Some(kind) = body.as_ref().and_then(|body| body["kind"].as_str()) {
+        if kind != "DeleteOptions" {
+            return Err(Status::bad_request(format!(
+                "the body of a delete must be DeleteOptions, not {kind}"
+            )));
+        }
+    }
+    DeleteOptions::parse(&call.query, body.as_ref()).map_err(invalid_options)
+}
+
+fn check_preconditions(target: &Target, live: &Value, options: &DeleteOptions) -> Outcome<()> {
+    let refuse = |why: String| Err(Status::conflict(&*target.resource, &target.name, &why));
+    let uid = meta::uid(live);
+    if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
+        return refuse(format!(
+            "the UID in the precondition ({wanted}) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
+        ));
+    }
+    let version = meta::text(live, "resourceVersion");
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != version) {
+        return refuse(format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({version}). The object might have been modified"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! How the client wants its answer: media type, Table or metadata only, pretty or dense.
+
+use api::status::Status;
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::{Value, json};
+
+use super::Outcome;
+use super::call::{Call, Content, Reply, Target};
+use crate::request::{Response, query_value};
+use crate::response;
+
+/// In which shape objects are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Whole.
+    Object,
+    /// `metadata` alone (`as=PartialObjectMetadata[List]`).
+    Partial,
+}
+
+/// In which notation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+}
+
+/// What client and server agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Negotiated {
+    /// Shape of objects.
+    pub shape: Shape,
+    /// Notation.
+    pub format: Format,
+    /// Whether JSON is indented.
+    pub pretty: bool,
+}
+
+const SERVED: [&str; 2] = ["application/json", "application/yaml"];
+
+impl Negotiated {
+    /// Reads `Accept`, `pretty` and, as upstream does, whether a person with curl is asking.
+    pub fn new(headers: &HeaderMap, query: &str) -> Outcome<Self> {
+        let text = |name| {
+            headers
+                .get(name)
+                .and_then(|value: &HeaderValue| value.to_str().ok())
+                .unwrap_or_default()
+        };
+        let accept = text(header::ACCEPT);
+        let agent = text(header::USER_AGENT);
+        let pretty = match query_value(query, "pretty").as_deref() {
+            Some(value) => !matches!(value, "" | "false" | "0"),
+            None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person)),
+        };
+        let (shape, format) = if accept.is_empty() {
+            (Shape::Object, Format::Json)
+        } else {
+            let mut clauses: Vec<(u32, &str)> =
+                accept.split(',').map(|clause| (quality(clause), clause)).collect();
+            // Stable: of clauses with one quality the first wins.
+            clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
+            clauses
+                .into_iter()
+                .find_map(|(_, clause)| understand(clause))
+                .ok_or_else(|| Status::not_acceptable(&SERVED))?
+        };
+        Ok(Negotiated { shape, format, pretty })
+    }
+
+    /// Whether bytes from the store can be sent as they are.
+    pub fn is_plain(&self) -> bool {
+        *self == Negotiated { shape: Shape::Object, format: Format::Json, pretty: false }
+    }
+
+    /// The `Content-Type` of an answer.
+    pub fn content_type(&self) -> &'static str {
+        match self.format {
+            Format::Json => "application/json",
+            Format::Yaml => "application/yaml",
+        }
+    }
+
+    /// An object in the notation that was agreed on.
+    pub fn write(&self, value: &Value) -> Outcome<Vec<u8>> {
+        let mut bytes = match (self.format, self.pretty) {
+            (Format::Json, false) => serde_json::to_vec(value),
+            (Format::Json, true) => serde_json::to_vec_pretty(value),
+            (Format::Yaml, _) => {
+                return serde_saphyr::to_string(value)
+                    .map(String::into_bytes)
+                    .map_err(|error| Status::internal_error(&error.to_string()));
+            }
+        }
+        .map_err(|error| Status::internal_error(&error.to_string()))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+fn quality(clause: &str) -> u32 {
+    let q = clause.split(';').skip(1).find_map(|part| part.trim().strip_prefix("q="));
+    q.and_then(|q| q.trim().parse::<f32>().ok()).map_or(1000, |q| (q * 1000.0) as u32)
+}
+
+fn understand(clause: &str) -> Option<(Shape, Format)> {
+    let mut parts = clause.split(';').map(str::trim);
+    let format = match parts.next()? {
+        "application/json" | "application/*" | "*/*" => Format::Json,
+        "application/yaml" => Format::Yaml,
+        _ => return None,
+    };
+    let mut shape = Shape::Object;
+    for part in parts {
+        match part.split_once('=') {
+            Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
+                shape = Shape::Partial
+            }
+            Some(("as", _)) => return None,
+            Some(("v", version)) if !matches!(version, "v1" | "v1beta1") => return None,
+            Some(("g", group)) if group != "meta.k8s.io" => return None,
+            _ => {}
+        }
+    }
+    Some((shape, format))
+}
+
+/// An object as the agreed shape shows it.
+pub fn shaped(shape: Shape, object: Value) -> Value {
+    match shape {
+        Shape::Object => object,
+        Shape::Partial => json!({
+            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
+        }),
+    }
+}
+
+/// A stored value as the client is to see it: version, then shape.
+pub fn presented(target: &Target, shape: Shape, stored: &[u8]) -> Outcome<Value> {
+    Ok(shaped(shape, target.present(parse(stored)?)?))
+}
+
+/// A stored value as a tree.
+pub fn parse(stored: &[u8]) -> Outcome<Value> {
+    serde_json::from_slice(stored)
+        .map_err(|error| Status::internal_error(&format!("reading a stored object: {error}")))
+}
+
+/// Makes the HTTP answer.
+pub fn render(call: &Call, reply: Reply) -> Outcome<Response> {
+    let accept = call.accept;
+    let mut answer = match reply.content {
+        Content::Ready(ready) => return Ok(ready),
+        Content::Stored(bytes) if accept.is_plain() && call.target.is_storage_version() => {
+            response::with_type(reply.status, accept.content_type(), bytes)
+        }
+        Content::Stored(bytes) => {
+            let value = presented(&call.target, accept.shape, &bytes)?;
+            response::with_type(reply.status, accept.content_type(), accept.write(&value)?)
+        }
+        Content::Object(value) => {
+            let value = if value["kind"] == "Status" { value } else { shaped(accept.shape, value) };
+            response::with_type(reply.status, accept.content_type(), accept.write(&value)?)
+        }
+    };
+    for warning in reply.warnings {
+        let text = format!("299 - {}", api::status::go_quote(&warning));
+        if let Ok(value) = HeaderValue::try_from(text) {
+            answer.headers_mut().append(header::WARNING, value);
+        }
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_is_read_as_clients_mean_it() {
+        let agreed = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            Negotiated::new(&headers, "").ok().map(|n| (n.shape, n.format))
+        };
+        for (accept, expected) in [
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some((Shape::Object, Format::Json)),
+            ),
+            ("application/yaml", Some((Shape::Object, Format::Yaml))),
+            ("application/yaml;q=0.5, application/json", Some((Shape::Object, Format::Json))),
+            ("*/*", Some((Shape::Object, Format::Json))),
+            (
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Some((Shape::Partial, Format::Json)),
+            ),
+            ("application/vnd.kubernetes.protobuf", None),
+        ] {
+            assert_eq!(agreed(accept), expected, "{accept}");
+        }
+    }
+}

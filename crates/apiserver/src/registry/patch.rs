@@ -1,0 +1,227 @@
+//! patch: JSON patch, merge patch, strategic merge patch and server-side apply.
+
+use api::apply::{ApplyError, Conflict, Manager};
+use api::status::{Cause, Status};
+use serde_json::Value;
+
+use super::call::{Call, Reply};
+use super::options::WriteOptions;
+use super::read::invalid_options;
+use super::write::{Change, Writer, check_fields};
+use super::{Outcome, Registry, decode, meta, names};
+
+/// Most operations in a JSON patch, as upstream.
+const JSON_PATCH_MAX_OPERATIONS: usize = 10_000;
+
+const JSON: &str = "application/json-patch+json";
+const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+/// A patch as it was sent, read once.
+pub enum Patch {
+    /// RFC 6902.
+    Json(json_patch::Patch),
+    /// RFC 7396.
+    Merge(Value),
+    /// Upstream's merge that knows list keys.
+    Strategic(Value),
+    /// What a manager wants its fields to be.
+    Apply(Value),
+}
+
+impl Patch {
+    /// Reads the body as its content type says.
+    pub fn parse(call: &Call) -> Outcome<Self> {
+        let broken = |error: serde_json::Error| {
+            Status::bad_request(format!("error decoding patch: {error}"))
+        };
+        match call.content_type().as_str() {
+            JSON => {
+                let patch: json_patch::Patch =
+                    serde_json::from_slice(&call.body).map_err(broken)?;
+                if patch.0.len() > JSON_PATCH_MAX_OPERATIONS {
+                    return Err(Status::request_entity_too_large(&format!(
+                        "The allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {}",
+                        patch.0.len()
+                    )));
+                }
+                Ok(Patch::Json(patch))
+            }
+            MERGE => serde_json::from_slice(&call.body).map(Patch::Merge).map_err(broken),
+            STRATEGIC => serde_json::from_slice(&call.body).map(Patch::Strategic).map_err(broken),
+            APPLY => decode::yaml(&call.body).map(Patch::Apply),
+            _ => Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
+        }
+    }
+
+    /// The patched form of an object (any patch but an apply).
+    pub fn patched(&self, call: &Call, live: &Value) -> Outcome<Value> {
+        let mut object = live.clone();
+        match self {
+            Patch::Json(patch) => json_patch::patch(&mut object, patch).map_err(|error| {
+                let mut status = Status::new(
+                    422,
+                    "Invalid",
+                    "the server rejected our request due to an error in our request",
+                );
+                let cause = Cause {
+                    reason: "UnexpectedServerResponse".to_owned(),
+                    message: error.to_string(),
+                    field: String::new(),
+                };
+                status.details.get_or_insert_default().causes.push(cause);
+                status
+            })?,
+            Patch::Merge(patch) => json_patch::merge(&mut object, patch),
+            Patch::Strategic(patch) => {
+                let target = &call.target;
+                api::patch::strategic(&target.resource, &target.version, &mut object, patch)
+                    .map_err(|error| Status::bad_request(error.to_string()))?;
+            }
+            Patch::Apply(_) => {}
+        }
+        decode::drop_nulls(&mut object);
+        Ok(object)
+    }
+}
+
+impl Registry {
+    /// PATCH on an object or one of its views.
+    pub(super) async fn patch(&self, call: &Call) -> Outcome<Reply> {
+        let options = patch_options(call)?;
+        let patch = Patch::parse(call)?;
+        let target = &call.target;
+        let writer = Writer {
+            user: &call.user,
+            manager: call.field_manager(&options),
+            dry_run: options.dry_run,
+        };
+        let (mut warnings, is_apply) = (Vec::new(), matches!(patch, Patch::Apply(_)));
+        let applied = match &patch {
+            Patch::Apply(applied) => {
+                let mut applied = applied.clone();
+                warnings = settle_applied(call, &options, &mut applied)?;
+                Some(applied)
+            }
+            _ => None,
+        };
+        let time = names::time(self.now());
+        let api_version = target.api_version();
+        let build = |live: Option<&Value>| match (&applied, live) {
+            (Some(applied), live) => {
+                let manager = Manager {
+                    name: &writer.manager,
+                    api_version: &api_version,
+                    subresource: &call.subresource,
+                    time: &time,
+                };
+                api::apply::apply(&target.resource, live, applied, &manager, options.force)
+                    .map_err(apply_failure)
+            }
+            (None, Some(live)) => {
+                let mut object = patch.patched(call, live)?;
+                decode::settle_kind(&target.resource, &target.version, &mut object)?;
+                call.check_names(&object)?;
+                check_fields(target, &options, &mut object)?;
+                Ok(object)
+            }
+            (None, None) => Err(Status::not_found(&*target.resource, &target.name)),
+        };
+        let change = Change {
+            target,
+            subresource: &call.subresource,
+            create: is_apply && call.subresource.is_empty(),
+            conditional: false,
+            track: !is_apply,
+            build: &build,
+        };
+        let written = self.change(&change, &writer).await?;
+        Ok(Reply::written(written.value, written.created).with_warnings(warnings))
+    }
+}
+
+/// Reads and checks the query of a patch.
+pub fn patch_options(call: &Call) -> Outcome<WriteOptions> {
+    let options = WriteOptions::parse(&call.query, "PatchOptions").map_err(invalid_options)?;
+    let refuse = |detail: &str| {
+        Status::new(422, "Invalid", format!("PatchOptions.meta.k8s.io \"\" is invalid: {detail}"))
+    };
+    let apply = call.content_type() == APPLY;
+    if apply && options.field_manager.is_empty() {
+        return Err(refuse("fieldManager: Required value: is required for apply patch"));
+    }
+    if !apply && options.force {
+        return Err(refuse("force: Forbidden: may not be specified for non-apply patch"));
+    }
+    Ok(options)
+}
+
+/// Makes an applied configuration whole: its kind, its name, its namespace.
+fn settle_applied(
+    call: &Call,
+    options: &WriteOptions,
+    applied: &mut Value,
+) -> Outcome<Vec<String>> {
+    let target = &call.target;
+    if !applied.is_object()
+        || applied["apiVersion"].as_str().is_none_or(str::is_empty)
+        || applied["kind"].as_str().is_none_or(str::is_empty)
+    {
+        return Err(Status::bad_request(
+            "invalid object type: apiVersion and kind must be set in an applied configuration",
+        ));
+    }
+    decode::settle_kind(&target.resource, &target.version, applied)?;
+    decode::drop_nulls(applied);
+    if applied["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
+        return Err(Status::bad_request("metadata.managedFields must be nil"));
+    }
+    if meta::name(applied).is_empty() {
+        meta::set(applied, "name", target.name.as_str());
+    }
+    if meta::namespace(applied).is_empty() && target.resource.namespaced {
+        meta::set(applied, "namespace", target.namespace.as_str());
+    }
+    call.check_names(applied)?;
+    check_fields(target, options, applied)
+}
+
+fn apply_failure(error: ApplyError) -> Status {
+    match error {
+        ApplyError::Invalid(message) => Status::bad_request(message),
+        ApplyError::Conflicts(conflicts) => {
+            let lines = |of: &str| -> Vec<String> {
+                conflicts
+                    .iter()
+                    .filter(|c| c.manager == of)
+                    .map(|c| format!("- {}", c.field))
+                    .collect()
+            };
+            let cause = |conflict: &Conflict| Cause {
+                reason: "FieldManagerConflict".to_owned(),
+                message: format!("conflict with {}", conflict.manager),
+                field: conflict.field.clone(),
+            };
+            let causes: Vec<Cause> = conflicts.iter().map(cause).collect();
+            let mut managers: Vec<&str> = conflicts.iter().map(|c| c.manager.as_str()).collect();
+            managers.sort_unstable();
+            managers.dedup();
+            let text = match (managers.as_slice(), conflicts.as_slice()) {
+                (_, [one]) => format!("conflict with {}: {}", one.manager, one.field),
+                (managers, _) => {
+                    let parts: Vec<String> = managers
+                        .iter()
+                        .map(|m| format!("conflicts with {m}:\n{}", lines(m).join("\n")))
+                        .collect();
+                    parts.join("\n")
+                }
+            };
+            let noun = if conflicts.len() == 1 { "conflict" } else { "conflicts" };
+            Status::apply_conflict(
+                causes,
+                format!("Apply failed with {} {noun}: {text}", conflicts.len()),
+            )
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! get and list.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::selector::{FieldSelector, LabelSelector};
+use api::status::Status;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use store::{Entry, List, ListError, Page, Range, Revision};
+
+use super::call::{Call, Content, Reply, Target};
+use super::codec::Continue;
+use super::negotiate::{Format, Negotiated, Shape};
+use super::options::{ListOptions, VersionMatch};
+use super::{Outcome, Registry, negotiate};
+use crate::request::{BoxError, Response};
+use crate::response;
+
+/// A list up to this size is sent in one piece, with its length.
+const WHOLE_MAX_BYTES: usize = 64 << 10;
+/// The size of the pieces of a longer one.
+const PIECE_BYTES: usize = 128 << 10;
+/// How many entries are looked through at a time for a page under a selector.
+const SCAN_ENTRIES: usize = 500;
+/// How long a read waits for a revision that is yet to come.
+const AHEAD_WAIT: Duration = Duration::from_secs(3);
+
+const EXPIRED_TOKEN: &str = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+const EXPIRED_VERSION: &str = "The resourceVersion for the provided list is too old.";
+
+/// Which objects of a collection are meant.
+pub struct Selection {
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Selection {
+    /// Reads the selectors of a request.
+    pub fn parse(target: &Target, options: &ListOptions) -> Outcome<Self> {
+        let refuse = |error: api::selector::SelectorError| {
+            Status::bad_request(format!(
+                "Unable to find {:?} that match label selector {:?}, field selector {:?}: {error}",
+                format!("{}, Resource={}", target.api_version(), target.resource.plural),
+                options.labels,
+                options.fields,
+            ))
+        };
+        Ok(Selection {
+            labels: LabelSelector::parse(&options.labels).map_err(refuse)?,
+            fields: FieldSelector::parse(&options.fields, &target.resource).map_err(refuse)?,
+        })
+    }
+
+    /// Whether every object is meant.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
+    /// Whether this object is meant.
+    pub fn matches(&self, target: &Target, entry: &Entry) -> bool {
+        if !self.fields.matches_key(&entry.key.namespace, &entry.key.name) {
+            return false;
+        }
+        if !self.labels.is_empty() && !self.labels.matches(|name| entry.labels.get(name)) {
+            return false;
+        }
+        if self.fields.needs_only_key() {
+            return true;
+        }
+        let object = negotiate::parse(&entry.value).and_then(|stored| target.present(stored));
+        object.is_ok_and(|object| self.fields.matches(&object))
+    }
+
+    /// The one namespace that is meant.
+    fn namespace<'a>(&'a self, target: &'a Target) -> Option<&'a str> {
+        match target.namespace.as_str() {
+            "" => self.fields.exact("metadata.namespace").filter(|_| target.resource.namespaced),
+            namespace => Some(namespace),
+        }
+    }
+
+    /// What part of the store is concerned.
+    pub fn range<'a>(&'a self, target: &'a Target) -> Range<'a> {
+        Range { collection: target.resource.collection(), namespace: self.namespace(target) }
+    }
+}
+
+/// A page as it is shown.
+struct Shown {
+    revision: Revision,
+    entries: Vec<Arc<Entry>>,
+    next: Option<Continue>,
+    remaining: Option<usize>,
+}
+
+impl Registry {
+    /// Reads one object.
+    pub(super) fn get(&self, call: &Call) -> Outcome<Reply> {
+        let target = &call.target;
+        let entry = self
+            .store()
+            .get(&target.key())
+            .ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
+        Ok(Reply::ok(Content::Stored(entry.value.clone())))
+    }
+
+    /// Reads a collection.
+    pub(super) async fn list(&self, call: &Call) -> Outcome<Reply> {
+        let options = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
+        let selection = Selection::parse(&call.target, &options)?;
+        let shown = self.page(&call.target, &options, &selection).await?;
+        Ok(Reply::ok(Content::Ready(answer(&call.target, call.accept, shown)?)))
+    }
+
+    async fn page(
+        &self,
+        target: &Target,
+        options: &ListOptions,
+        selection: &Selection,
+    ) -> Outcome<Shown> {
+        let (mut after, mut at) = (None, None);
+        let paged = !options.continue_token.is_empty();
+        if paged {
+            if !matches!(options.resource_version.as_str(), "" | "0") {
+                return Err(Status::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
+            }
+            let token = Continue::decode(&options.continue_token).map_err(Status::bad_request)?;
+            at = token.revision;
+            after = Some((token.after.0.into(), token.after.1.into()));
+        } else {
+            let wanted = self.wanted_revision(&options.resource_version).await?;
+            let exact = match options.version_match {
+                Some(how) => how == VersionMatch::Exact,
+                // Upstream's old rule: a limit makes a plain resourceVersion exact.
+                None => options.limit.is_some() && wanted > 0,
+            };
+            at = if exact { Some(wanted) } else { at };
+        }
+        self.collect(target, options, selection, after, at).map_err(|error| match error {
+            ListError::Expired { .. } if paged => expired_token(&options.continue_token),
+            ListError::Expired { .. } => Status::expired(EXPIRED_VERSION),
+            ListError::Ahead { asked, newest } => too_new(asked, newest),
+        })
+    }
+
+    /// Goes through the store until the page is full or the collection is at its end.
+    fn collect(
+        &self,
+        target: &Target,
+        options: &ListOptions,
+        selection: &Selection,
+        mut after: Option<store::Slot>,
+        mut at: Option<Revision>,
+    ) -> Result<Shown, ListError> {
+        let limit = options.limit.unwrap_or(usize::MAX);
+        let everything = selection.is_everything();
+        let scan = match (options.limit, everything) {
+            (None, _) => 0,
+            (Some(limit), true) => limit,
+            (Some(_), false) => SCAN_ENTRIES,
+        };
+        let mut entries: Vec<Arc<Entry>> = Vec::new();
+        loop {
+            let page = Page { limit: scan, after: after.take(), at };
+            let List { revision, entries: found, remaining, next } =
+                self.store().list(selection.range(target), page)?;
+            let count = found.len();
+            let mut used = 0;
+            if everything {
+                used = count;
+                entries.extend(found.iter().cloned());
+            } else {
+                for entry in found.iter() {
+                    if entries.len() == limit {
+                        break;
+                    }
+                    used += 1;
+                    if selection.matches(target, entry) {
+                        entries.push(entry.clone());
+                    }
+                }
+            }
+            let rest = remaining + (count - used);
+            let full = entries.len() >= limit && rest > 0;
+            if full || next.is_none() {
+                let last = used.checked_sub(1).and_then(|last| found.get(last)).filter(|_| full);
+                let next = last.map(|entry| Continue {
+                    revision: Some(revision),
+                    after: (entry.key.namespace.to_string(), entry.key.name.to_string()),
+                });
+                let remaining = (next.is_some() && everything).then_some(rest);
+                return Ok(Shown { revision, entries, next, remaining });
+            }
+            // All further pages show the state of the first.
+            (after, at) = (next, Some(revision));
+        }
+    }
+
+    /// The revision that a `resourceVersion` parameter names (0 for any), once it is there.
+    pub(super) async fn wanted_revision(&self, text: &str) -> Outcome<Revision> {
+        let wanted: Revision = match text {
+            "" => 0,
+            text => text.parse().map_err(|_| {
+                Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            })?,
+        };
+        let deadline = tokio::time::Instant::now() + AHEAD_WAIT;
+        while wanted > self.store().revision() {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(too_new(wanted, self.store().revision()));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(wanted)
+    }
+}
+
+/// Upstream's 422 of list options is worded whole by the options themselves.
+pub fn invalid_options(message: String) -> Status {
+    if message.contains("is invalid:") {
+        Status::new(422, "Invalid", message)
+    } else {
+        Status::bad_request(message)
+    }
+}
+
+fn too_new(wanted: Revision, newest: Revision) -> Status {
+    let message = format!("Too large resource version: {wanted}, current: {newest}");
+    let mut status = Status::new(504, "Timeout", format!("Timeout: {message}")).with_retry_after(1);
+    status.details.get_or_insert_default().causes.push(api::status::Cause {
+        reason: "ResourceVersionTooLarge".to_owned(),
+        message: "Too large resource version".to_owned(),
+        field: String::new(),
+    });
+    status
+}
+
+/// 410 with a token that goes on without promising one consistent state.
+fn expired_token(token: &str) -> Status {
+    let mut status = Status::expired(EXPIRED_TOKEN);
+    status.continue_token =
+        Continue::decode(token).ok().map(|token| Continue { revision: None, ..token }.encode());
+    status
+}
+
+fn head(kind: &str, api_version: &str, shown: &Shown) -> String {
+    let mut metadata = json!({"resourceVersion": shown.revision.to_string()});
+    if let Some(next) = &shown.next {
+        metadata["continue"] = next.encode().into();
+    }
+    if let Some(remaining) = shown.remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    format!(
+        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",
+        json!(kind),
+        json!(api_version)
+    )
+}
+
+/// A list as the client wants it. Stored bytes are spliced in unread where nothing has to change.
+fn answer(target: &Target, accept: Negotiated, shown: Shown) -> Outcome<Response> {
+    let api_version = target.api_version();
+    let (kind, api_version) = match accept.shape {
+        Shape::Partial => ("PartialObjectMetadataList", "meta.k8s.io/v1"),
+        Shape::Object => (target.resource.list_kind.as_ref(), api_version.as_str()),
+    };
+    let head = head(kind, api_version, &shown);
+    if accept.is_plain() && target.is_storage_version() {
+        let values = shown.entries.iter().map(|entry| entry.value.clone());
+        return Ok(spliced(head, values.collect()));
+    }
+    let mut items = Vec::with_capacity(shown.entries.len());
+    for entry in &shown.entries {
+        items.push(negotiate::presented(target, accept.shape, &entry.value)?);
+    }
+    if accept.format == Format::Json && !accept.pretty {
+        return Ok(spliced(head, items.iter().map(|item| item.to_string().into()).collect()));
+    }
+    let mut list: Value = negotiate::parse(format!("{head}]}}").as_bytes())?;
+    list["items"] = items.into();
+    Ok(response::with_type(StatusCode::OK, accept.content_type(), accept.write(&list)?))
+}
+
+/// The list's body, made piece by piece so that a long list is never held twice.
+fn spliced(head: String, values: Vec<Bytes>) -> Response {
+    let total: usize = head.len() + values.iter().map(|value| value.len() + 1).sum::<usize>() + 3;
+    let mut values = values.into_iter();
+    let mut open = Some(head);
+    let mut first = true;
+    let mut pieces = std::iter::from_fn(move || {
+        let start = open.take()?;
+        let mut piece = Vec::with_capacity(total.min(PIECE_BYTES + (16 << 10)));
+        piece.extend_from_slice(start.as_bytes());
+        for value in values.by_ref() {
+            if !std::mem::take(&mut first) {
+                piece.push(b',');
+            }
+            piece.extend_from_slice(&value);
+            if piece.len() >= PIECE_BYTES {
+                open = Some(String::new());
+                return Some(Bytes::from(piece));
+            }
+        }
+        piece.extend_from_slice(b"]}\n");
+        Some(Bytes::from(piece))
+    });
+    if total <= WHOLE_MAX_BYTES {
+        let whole = pieces.next().unwrap_or_default();
+        return response::with_type(StatusCode::OK, "application/json", whole);
+    }
+    let frames = futures::stream::iter(pieces.map(|piece| Ok::<_, BoxError>(Frame::data(piece))));
+    let mut answer = http::Response::new(StreamBody::new(frames).boxed_unsync());
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}

@@ -1,0 +1,301 @@
+//! watch: changes as they happen, one JSON object a line.
+//!
+//! An event is encoded once and its bytes are shared by all watchers that want it plain; what
+//! is ready is sent in one piece.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use api::status::Status;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::{HeaderValue, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use serde_json::{Value, json};
+use store::{Compacted, Entry, Event, EventKind, Page, Revision, Watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::call::{Call, Content, Reply, Target};
+use super::negotiate::Negotiated;
+use super::options::ListOptions;
+use super::read::{Selection, invalid_options};
+use super::{Outcome, Registry, negotiate};
+use crate::request::{BoxError, Response};
+
+/// Most bytes sent in one piece.
+const PIECE_MAX_BYTES: usize = 256 << 10;
+/// How often a quiet watch tells how far it is.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+/// So long before its end a watch tells how far it came.
+const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+/// A watch without a timeout of its own lasts this long, and up to twice as long, so that
+/// the watches of one moment do not all come back in one moment.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
+/// Marks the bookmark that ends the initial state.
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+
+impl Registry {
+    /// Opens a watch.
+    pub(super) async fn watch(&self, call: &Call) -> Outcome<Reply> {
+        let options = ListOptions::parse(&call.query, true).map_err(invalid_options)?;
+        let selection = Selection::parse(&call.target, &options)?;
+        let wanted = self.wanted_revision(&options.resource_version).await?;
+        let initial = match options.send_initial_events {
+            Some(initial) => initial,
+            None => wanted == 0,
+        };
+        let mut ready = VecDeque::new();
+        let lens = Lens { target: call.target.clone(), accept: call.accept, selection };
+        let after = if initial {
+            let page = self.store().list(lens.selection.range(&lens.target), Page::default());
+            let list = page.map_err(|error| Status::internal_error(&error.to_string()))?;
+            for entry in &list.entries {
+                if lens.selection.matches(&lens.target, entry) {
+                    ready.push_back(lens.line("ADDED", entry)?);
+                }
+            }
+            if options.send_initial_events == Some(true) {
+                ready.push_back(lens.bookmark(list.revision, true)?);
+            }
+            list.revision
+        } else if wanted == 0 {
+            self.store().revision()
+        } else {
+            wanted
+        };
+        let watch =
+            self.store().watch(lens.selection.range(&lens.target), after).map_err(too_old)?;
+        let now = Instant::now();
+        let jitter = || DEFAULT_TIMEOUT.mul_f64(1.0 + fastrand::f64());
+        let end = now + options.timeout.unwrap_or_else(jitter);
+        let bookmark = options
+            .bookmarks
+            .then(|| (now + BOOKMARK_INTERVAL).min(end - LAST_BOOKMARK.min(end - now)));
+        let feed =
+            Feed { lens, watch, ready, end, bookmark, stopping: self.stopping(), done: false };
+        Ok(Reply::ok(Content::Ready(feed.into_response(call.accept))))
+    }
+}
+
+fn too_old(compacted: Compacted) -> Status {
+    Status::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.oldest))
+}
+
+/// How one watcher sees the collection.
+struct Lens {
+    target: Target,
+    accept: Negotiated,
+    selection: Selection,
+}
+
+impl Lens {
+    /// Whether the bytes that all watchers share will do.
+    fn is_plain(&self) -> bool {
+        self.accept.is_plain() && self.target.is_storage_version()
+    }
+
+    /// One line about an object.
+    fn line(&self, kind: &str, entry: &Entry) -> Outcome<Bytes> {
+        if self.is_plain() {
+            return Ok(encode(kind, &entry.value));
+        }
+        let object = negotiate::presented(&self.target, self.accept.shape, &entry.value)?;
+        self.write(json!({"type": kind, "object": object}))
+    }
+
+    /// Lines are JSON whatever was agreed on; YAML has no streaming form.
+    fn write(&self, event: Value) -> Outcome<Bytes> {
+        let mut line = event.to_string().into_bytes();
+        line.push(b'\n');
+        Ok(line.into())
+    }
+
+    fn bookmark(&self, revision: Revision, initial_end: bool) -> Outcome<Bytes> {
+        let mut metadata =
+            json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({INITIAL_END: "true"});
+        }
+        let object = json!({
+            "kind": self.target.resource.kind, "apiVersion": self.target.api_version(), "metadata": metadata,
+        });
+        self.write(
+            json!({"type": "BOOKMARK", "object": negotiate::shaped(self.accept.shape, object)}),
+        )
+    }
+
+    /// What this watcher is told of a change, if anything: an object that moves into the
+    /// selection is added for it, one that moves out is deleted.
+    fn translate(&self, event: &Event) -> Outcome<Option<Bytes>> {
+        let kind = match event.kind {
+            EventKind::Created => "ADDED",
+            EventKind::Updated => "MODIFIED",
+            EventKind::Deleted => "DELETED",
+        };
+        if self.selection.is_everything() {
+            return self.shared(kind, event).map(Some);
+        }
+        let here = |entry: &Entry| self.selection.matches(&self.target, entry);
+        let before = event.previous.as_deref().is_some_and(here);
+        let now = event.kind != EventKind::Deleted && here(&event.entry);
+        match (before, now, event.kind) {
+            (false, false, _) => Ok(None),
+            (true, true, _)
+            | (true, false, EventKind::Deleted)
+            | (false, true, EventKind::Created) => self.shared(kind, event).map(Some),
+            (false, true, _) => self.line("ADDED", &event.entry).map(Some),
+            // The state that matched, at the revision of the change that moved it out.
+            (true, false, _) => match &event.previous {
+                Some(previous) => self.left(previous, event.revision).map(Some),
+                None => Ok(None),
+            },
+        }
+    }
+
+    fn shared(&self, kind: &str, event: &Event) -> Outcome<Bytes> {
+        if self.is_plain() {
+            return Ok(event.encoded.get_or_init(|| encode(kind, &event.entry.value)).clone());
+        }
+        self.line(kind, &event.entry)
+    }
+
+    fn left(&self, previous: &Entry, revision: Revision) -> Outcome<Bytes> {
+        let value = store::Codec::stamp(&super::codec::JsonCodec, &previous.value, revision);
+        self.line("DELETED", &Entry { value, ..previous.clone() })
+    }
+}
+
+/// The line about an object whose bytes need no change.
+fn encode(kind: &str, value: &[u8]) -> Bytes {
+    let mut line = BytesMut::with_capacity(value.len() + 40);
+    for part in [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", value, b"}\n"] {
+        line.extend_from_slice(part);
+    }
+    line.freeze()
+}
+
+/// A running watch.
+struct Feed {
+    lens: Lens,
+    watch: Watch,
+    /// Lines that wait to be sent.
+    ready: VecDeque<Bytes>,
+    end: Instant,
+    /// When the next bookmark is due, where bookmarks are wanted.
+    bookmark: Option<Instant>,
+    stopping: CancellationToken,
+    /// Nothing follows what is ready.
+    done: bool,
+}
+
+impl Feed {
+    fn into_response(self, accept: Negotiated) -> Response {
+        let frames = stream::unfold(self, |mut feed| async move {
+            let piece = feed.next().await?;
+            Some((Ok::<_, BoxError>(Frame::data(piece)), feed))
+        });
+        let mut answer = http::Response::new(StreamBody::new(frames).boxed_unsync());
+        let kind = match accept.content_type() {
+            "application/json" => "application/json",
+            _ => "application/json;stream=watch",
+        };
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        answer
+    }
+
+    /// The next piece of the body; `None` at its end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.piece() {
+                return Some(piece);
+            }
+            if self.done {
+                return None;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// All that is ready, within a piece's limit. One line alone is sent as it is, uncopied.
+    fn piece(&mut self) -> Option<Bytes> {
+        let first = self.ready.pop_front().or_else(|| self.pull())?;
+        let Some(mut line) = self.ready.pop_front().or_else(|| self.pull()) else {
+            return Some(first);
+        };
+        let mut piece =
+            BytesMut::with_capacity(PIECE_MAX_BYTES.min((first.len() + line.len()) * 8));
+        piece.extend_from_slice(&first);
+        loop {
+            piece.extend_from_slice(&line);
+            if piece.len() >= PIECE_MAX_BYTES {
+                break;
+            }
+            match self.ready.pop_front().or_else(|| self.pull()) {
+                Some(next) => line = next,
+                None => break,
+            }
+        }
+        Some(piece.freeze())
+    }
+
+    /// A line from changes that have happened already.
+    fn pull(&mut self) -> Option<Bytes> {
+        while !self.done {
+            let event = self.watch.try_next()?;
+            if let Some(line) = self.take(Some(event)) {
+                return Some(line);
+            }
+        }
+        None
+    }
+
+    /// Turns what the store said into a line; notes the watch's end.
+    fn take(&mut self, said: Option<Result<std::sync::Arc<Event>, Compacted>>) -> Option<Bytes> {
+        let failure = match said {
+            Some(Ok(event)) => match self.lens.translate(&event) {
+                Ok(line) => return line,
+                Err(status) => status,
+            },
+            Some(Err(compacted)) => too_old(compacted),
+            None => {
+                self.done = true;
+                return None;
+            }
+        };
+        self.done = true;
+        let object = serde_json::to_value(&failure).unwrap_or_default();
+        self.lens.write(json!({"type": "ERROR", "object": object})).ok()
+    }
+
+    /// Waits for a change, a bookmark's time, or the end.
+    async fn wait(&mut self) {
+        let due = self.bookmark.unwrap_or(self.end).min(self.end);
+        tokio::select! {
+            biased;
+            said = self.watch.next() => {
+                let line = self.take(said);
+                self.ready.extend(line);
+            }
+            () = self.stopping.cancelled() => self.done = true,
+            () = tokio::time::sleep_until(due) => self.on_time(),
+        }
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if now >= self.end {
+            self.done = true;
+        }
+        if self.bookmark.is_some() {
+            // Everything up to here was sent, or is of no concern to this watcher.
+            let revision = self.watch.progress();
+            self.ready.extend(self.lens.bookmark(revision, false).ok());
+            let last = self.end.checked_sub(LAST_BOOKMARK).unwrap_or(self.end);
+            let next = if now >= last { self.end } else { (now + BOOKMARK_INTERVAL).min(last) };
+            self.bookmark =
+                (!self.done && next > now).then_some(next).filter(|next| *next < self.end);
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! create and update: one road for every kind, from a decoded object to a durable one.
+
+use api::apply::{Manager, track};
+use api::status::{FieldError, MODIFIED, Status};
+use api::strategy;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use store::{Entry, Expect, Page, Range, WriteError};
+
+use super::call::{Call, Reply, Target};
+use super::options::{FieldValidation, WriteOptions};
+use super::read::invalid_options;
+use super::services::{self, Ranges, Taken};
+use super::{Outcome, Registry, codec, decode, meta, names, negotiate};
+use crate::admission::{self, Attributes, Operation};
+use crate::user::User;
+
+/// How often a name is generated before the server gives up (as upstream).
+const GENERATE_ATTEMPTS: usize = 8;
+/// How often a write is tried again because somebody else wrote meanwhile.
+const WRITE_ATTEMPTS: usize = 64;
+
+/// What comes of a write.
+pub struct Written {
+    /// The object's stored form with its resourceVersion (of a dry run: what it would be).
+    pub value: Bytes,
+    /// Whether it was not there before.
+    pub created: bool,
+}
+
+/// On whose behalf and how a write is done.
+pub struct Writer<'a> {
+    /// The user.
+    pub user: &'a User,
+    /// Name of the field manager.
+    pub manager: String,
+    /// Do everything but the write.
+    pub dry_run: bool,
+}
+
+/// A change of one object.
+pub struct Change<'a> {
+    /// Which.
+    pub target: &'a Target,
+    /// Through which view; decides what of the new state counts.
+    pub subresource: &'a str,
+    /// Makes the object where there is none.
+    pub create: bool,
+    /// The new state must name the resourceVersion it replaces, where the kind says so.
+    pub conditional: bool,
+    /// Whether field owners are recorded here (an apply does it itself).
+    pub track: bool,
+    /// The new state, in the client's version, from the present one.
+    pub build: &'a (dyn Fn(Option<&Value>) -> Outcome<Value> + Send + Sync),
+}
+
+impl Registry {
+    /// POST on a collection.
+    pub(super) async fn post(&self, call: &Call) -> Outcome<Reply> {
+        let options = WriteOptions::parse(&call.query, "CreateOptions").map_err(invalid_options)?;
+        let mut object = decode::object(call)?;
+        let warnings = check_fields(&call.target, &options, &mut object)?;
+        let namespace = meta::namespace(&object);
+        if !namespace.is_empty() && namespace != call.target.namespace {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        let writer = Writer {
+            user: &call.user,
+            manager: call.field_manager(&options),
+            dry_run: options.dry_run,
+        };
+        let written = self.create(&call.target, &writer, object, true).await?;
+        Ok(Reply::written(written.value, true).with_warnings(warnings))
+    }
+
+    /// Creates an object in the client's version; a name is generated where one is asked for.
+    pub(super) async fn create(
+        &self,
+        target: &Target,
+        writer: &Writer<'_>,
+        object: Value,
+        record: bool,
+    ) -> Outcome<Written> {
+        let base = meta::text(&object, "generateName").to_owned();
+        if !meta::name(&object).is_empty() || base.is_empty() {
+            return self.create_once(target, writer, object, record).await;
+        }
+        let mut name = String::new();
+        for _ in 0..GENERATE_ATTEMPTS {
+            name = names::generate(&base);
+            let mut named = object.clone();
+            meta::set(&mut named, "name", name.as_str());
+            match self.create_once(target, writer, named, record).await {
+                Err(status) if status.reason == "AlreadyExists" => {}
+                other => return other,
+            }
+        }
+        Err(Status::generate_name_conflict(&*target.resource, &name))
+    }
+
+    async fn create_once(
+        &self,
+        target: &Target,
+        writer: &Writer<'_>,
+        object: Value,
+        record: bool,
+    ) -> Outcome<Written> {
+        let resource = &*target.resource;
+        if meta::revision(&object).is_some() {
+            return Err(Status::new(
+                500,
+                "",
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        let mut object = target.to_storage(object);
+        let now = names::time(self.now());
+        let target = target.named(meta::name(&object));
+        for field in
+            ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"]
+        {
+            meta::set(&mut object, field, Value::Null);
+        }
+        meta::set(&mut object, "uid", base::names::uuid());
+        meta::set(&mut object, "creationTimestamp", now.as_str());
+        let namespace = if resource.namespaced { json!(target.namespace) } else { Value::Null };
+        meta::set(&mut object, "namespace", namespace);
+
+        strategy::default(resource, &resource.storage_version, &mut object);
+        admission::admit(
+            &self.attributes(Operation::Create, &target, "", writer.user, None),
+            &mut object,
+        )?;
+        strategy::default(resource, &resource.storage_version, &mut object);
+        let _turn = self.allocate(&target, &mut object, None).await?;
+        strategy::prepare_create(resource, &mut object);
+        let errors = strategy::validate(resource, &object);
+        if !errors.is_empty() {
+            return Err(invalid(&target, &errors));
+        }
+        if record {
+            let api_version = target.api_version();
+            let manager = Manager {
+                name: &writer.manager,
+                api_version: &api_version,
+                subresource: "",
+                time: &now,
+            };
+            track(resource, None, &mut object, &manager);
+        }
+        let key = target.key();
+        if writer.dry_run {
+            if self.store().get(&key).is_some() {
+                return Err(Status::already_exists(resource, &target.name));
+            }
+            return Ok(Written { value: codec::encode(&object).into(), created: true });
+        }
+        match self.store().put(key, Expect::Absent, codec::encode(&object).into()).await {
+            Ok(entry) => Ok(Written { value: entry.value.clone(), created: true }),
+            Err(WriteError::Conflict { .. }) => Err(Status::already_exists(resource, &target.name)),
+            Err(error) => Err(write_failure(&target, error)),
+        }
+    }
+
+    /// PUT on an object or one of its views.
+    pub(super) async fn put(&self, call: &Call) -> Outcome<Reply> {
+        let options = WriteOptions::parse(&call.query, "UpdateOptions").map_err(invalid_options)?;
+        let mut object = decode::object(call)?;
+        let warnings = check_fields(&call.target, &options, &mut object)?;
+        call.check_names(&object)?;
+        let writer = Writer {
+            user: &call.user,
+            manager: call.field_manager(&options),
+            dry_run: options.dry_run,
+        };
+        let change = Change {
+            target: &call.target,
+            subresource: &call.subresource,
+            create: call.subresource.is_empty()
+                && strategy::allows_create_on_update(&call.target.resource),
+            conditional: true,
+            track: true,
+            build: &|_| Ok(object.clone()),
+        };
+        let written = self.change(&change, &writer).await?;
+        Ok(Reply::written(written.value, written.created).with_warnings(warnings))
+    }
+
+    /// Changes an object, again and again until nobody else wrote in between.
+    pub(super) async fn change(
+        &self,
+        change: &Change<'_>,
+        writer: &Writer<'_>,
+    ) -> Outcome<Written> {
+        let target = change.target;
+        for _ in 0..WRITE_ATTEMPTS {
+            let Some(entry) = self.store().get(&target.key()) else {
+                if !change.create {
+                    return Err(Status::not_found(&*target.resource, &target.name));
+                }
+                let mut object = (change.build)(None)?;
+                check_fresh(target, &object)?;
+                meta::set(&mut object, "resourceVersion", Value::Null);
+                match self.create(target, writer, object, change.track).await {
+                    // Somebody made it meanwhile: it is to be changed then.
+                    Err(status) if status.reason == "AlreadyExists" && !writer.dry_run => continue,
+                    other => return other,
+                }
+            };
+            if let Some(written) = self.change_once(change, writer, &entry).await? {
+                return Ok(written);
+            }
+        }
+        Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
+    }
+
+    /// One attempt; `None` where somebody else wrote meanwhile.
+    async fn change_once(
+        &self,
+        change: &Change<'_>,
+        writer: &Writer<'_>,
+        entry: &Entry,
+    ) -> Outcome<Option<Written>> {
+        let target = change.target;
+        let resource = &*target.resource;
+        let live = negotiate::parse(&entry.value)?;
+        let object = (change.build)(Some(&target.present(live.clone())?))?;
+        check_state(change, &object, &live)?;
+        let mut object = target.to_storage(object);
+        keep_metadata(&mut object, &live, resource.namespaced);
+
+        strategy::default(resource, &resource.storage_version, &mut object);
+        admission::admit(
+            &self.attributes(
+                Operation::Update,
+                target,
+                change.subresource,
+                writer.user,
+                Some(&live),
+            ),
+            &mut object,
+        )?;
+        let _turn = match change.subresource {
+            "" => self.allocate(target, &mut object, Some(&live)).await?,
+            _ => None,
+        };
+        strategy::prepare_update(resource, change.subresource, &mut object, &live);
+        let mut errors = strategy::validate_update(resource, change.subresource, &object, &live);
+        if change.subresource.is_empty() {
+            errors.extend(strategy::validate(resource, &object));
+        }
+        if !errors.is_empty() {
+            return Err(invalid(target, &errors));
+        }
+        if change.track {
+            let (api_version, time) = (target.api_version(), names::time(self.now()));
+            let subresource = change.subresource;
+            let manager = Manager {
+                name: &writer.manager,
+                api_version: &api_version,
+                subresource,
+                time: &time,
+            };
+            track(resource, Some(&live), &mut object, &manager);
+        }
+        self.commit(target, writer, entry, &live, object).await
+    }
+
+    /// Writes a changed object, unless nothing changed; removes it where the change was the
+    /// last thing its deletion waited for.
+    async fn commit(
+        &self,
+        target: &Target,
+        writer: &Writer<'_>,
+        entry: &Entry,
+        live: &Value,
+        mut object: Value,
+    ) -> Outcome<Option<Written>> {
+        let gone = super::deletion::is_complete(&target.resource, &object);
+        meta::set(&mut object, "resourceVersion", entry.revision.to_string());
+        if !gone && same(&object, live) {
+            return Ok(Some(Written { value: entry.value.clone(), created: false }));
+        }
+        let encoded: Bytes = codec::encode(&object).into();
+        if writer.dry_run {
+            let value = store::Codec::stamp(&codec::JsonCodec, &encoded, entry.revision);
+            return Ok(Some(Written { value, created: false }));
+        }
+        let expect = Expect::Revision(entry.revision);
+        let done = if gone {
+            let value = store::Codec::stamp(&codec::JsonCodec, &encoded, entry.revision);
+            self.store().delete(&entry.key, expect).await.map(|_| value)
+        } else {
+            self.store()
+                .put(entry.key.clone(), expect, encoded)
+                .await
+                .map(|entry| entry.value.clone())
+        };
+        match done {
+            Ok(value) => Ok(Some(Written { value, created: false })),
+            Err(WriteError::Conflict { .. } | WriteError::NotFound) => Ok(None),
+            Err(error) => Err(write_failure(target, error)),
+        }
+    }
+
+    /// Completes a Service's addresses and ports. What comes back is held until the Service is
+    /// written: no two are given the same address.
+    async fn allocate(
+        &self,
+        target: &Target,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Outcome<Option<tokio::sync::MutexGuard<'_, ()>>> {
+        if target.resource.collection() != "services" {
+            return Ok(None);
+        }
+        let turn = self.allocation.lock().await;
+        let mut taken = Taken::default();
+        let range = Range { collection: "services", namespace: None };
+        let list = self.store().list(range, Page::default());
+        for entry in list.map_err(|error| Status::internal_error(&error.to_string()))?.entries {
+            taken.add(&entry.value);
+        }
+        let config = self.config();
+        let ranges = Ranges { cidrs: &config.service_cidrs, node_ports: config.node_ports };
+        services::complete(object, old, taken, &ranges)?;
+        Ok(Some(turn))
+    }
+
+    pub(super) fn attributes<'a>(
+        &'a self,
+        operation: Operation,
+        target: &'a Target,
+        subresource: &'a str,
+        user: &'a User,
+        old: Option<&'a Value>,
+    ) -> Attributes<'a> {
+        Attributes {
+            operation,
+            resource: &target.resource,
+            subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            user,
+            old,
+            cluster: self,
+        }
+    }
+}
+
+/// Checks a body against the kind's schema as `fieldValidation` asks; gives the warnings.
+pub fn check_fields(
+    _target: &Target,
+    options: &WriteOptions,
+    _object: &mut Value,
+) -> Outcome<Vec<String>> {
+    if options.field_validation == FieldValidation::Ignore {
+        return Ok(Vec::new());
+    }
+    Ok(Vec::new())
+}
+
+/// 422 about the target.
+pub fn invalid(target: &Target, errors: &[FieldError]) -> Status {
+    let resource = &target.resource;
+    Status::invalid((resource.group.as_ref(), resource.kind.as_ref()), &target.name, errors)
+}
+
+/// An update that creates must not rely on a state that is not there.
+fn check_fresh(target: &Target, object: &Value) -> Outcome<()> {
+    let uid = meta::uid(object);
+    if !uid.is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        return Err(Status::conflict(&*target.resource, &target.name, &why));
+    }
+    match meta::revision(object) {
+        Some(_) => Err(Status::not_found(&*target.resource, &target.name)),
+        None => Ok(()),
+    }
+}
+
+/// The new state must be meant for the present one.
+fn check_state(change: &Change<'_>, object: &Value, live: &Value) -> Outcome<()> {
+    let target = change.target;
+    let resource = &*target.resource;
+    match meta::revision(object) {
+        Some(revision) if Some(revision) != meta::revision(live) => {
+            return Err(Status::conflict(resource, &target.name, MODIFIED));
+        }
+        None if change.conditional && !strategy::allows_unconditional_update(resource) => {
+            let error = FieldError::invalid(
+                "metadata.resourceVersion",
+                json!(0),
+                "must be specified for an update",
+            );
+            return Err(invalid(target, &[error]));
+        }
+        _ => {}
+    }
+    let (wanted, found) = (meta::uid(object), meta::uid(live));
+    if !wanted.is_empty() && wanted != found {
+        let why = format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+        );
+        return Err(Status::conflict(resource, &target.name, &why));
+    }
+    Ok(())
+}
+
+/// What no writer changes: identity, times, and a deletion under way.
+fn keep_metadata(object: &mut Value, live: &Value, namespaced: bool) {
+    for field in
+        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"]
+    {
+        meta::set(object, field, live["metadata"][field].clone());
+    }
+    for field in ["name", "namespace", "generateName"] {
+        if object["metadata"][field].is_null() || (field == "namespace" && !namespaced) {
+            meta::set(object, field, live["metadata"][field].clone());
+        }
+    }
+}
+
+/// Whether two states differ in nothing but the times at which fields were last set.
+fn same(new: &Value, live: &Value) -> bool {
+    let plain = |object: &Value| {
+        let mut object = object.clone();
+        let owners = object.get_mut("metadata").and_then(|m| m.get_mut("managedFields"));
+        for owner in owners
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object_mut)
+        {
+            owner.shift_remove("time");
+        }
+        object
+    };
+    new == live || plain(new) == plain(live)
+}
+
+/// A store's refusal in upstream's words.
+pub fn write_failure(target: &Target, error: WriteError) -> Status {
+    match &error {
+        WriteError::Conflict { .. } => Status::conflict(&*target.resource, &target.name, MODIFIED),
+        WriteError::NotFound => Status::not_found(&*target.resource, &target.name),
+        WriteError::TooLarge { limit, .. } => {
+            Status::request_entity_too_large(&format!("limit is {limit}"))
+        }
+        WriteError::Closed => Status::unavailable("the server is shutting down"),
+        WriteError::Storage(_) => Status::internal_error(&base::chain(&error)),
+    }
+}
