@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -16,8 +16,10 @@ use crate::{DriverError, Expect, Key, Options, Recovery, Revision, Stats, Waker}
 /// Revisions reserved at a time. With a volatile write each second a block lasts four hours,
 /// under full load some seconds; after a crash the counter jumps by at most this much.
 pub const REVISION_BLOCK: Revision = 16_384;
-/// Volatile objects changed since the last checkpoint that make the next one due at once.
+/// Volatile objects changed since the last checkpoint that bring the next one forward.
 const DIRTY_MAX_OBJECTS: usize = 16_384;
+/// However many objects have changed, checkpoints are at least this far apart.
+const CHECKPOINT_MIN_SPACING: Duration = Duration::from_secs(60);
 
 /// A row to be written: a value, or a deletion.
 #[derive(Clone, Debug)]
@@ -151,15 +153,15 @@ impl<M: Medium> Local<M> {
         Ok(())
     }
 
+    /// Notes that an object differs from the medium, and when that must end.
     fn touch(&mut self, key: Key) {
         self.dirty.insert(key);
-        let soonest =
-            self.checkpointed.unwrap_or_else(Instant::now) + self.options.checkpoint_interval;
-        if self.dirty.len() >= DIRTY_MAX_OBJECTS {
-            self.due = Some(Instant::now());
-        } else if self.due.is_none() {
-            self.due = Some(soonest.max(Instant::now()));
-        }
+        let interval = self.options.checkpoint_interval;
+        let full = self.dirty.len() >= DIRTY_MAX_OBJECTS;
+        let spacing = if full { interval.min(CHECKPOINT_MIN_SPACING) } else { interval };
+        let now = Instant::now();
+        let due = (self.checkpointed.unwrap_or(now) + spacing).max(now);
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
     }
 
     fn checkpoint(&mut self, ground: &dyn Ground) -> Result<(), DriverError> {
@@ -272,8 +274,8 @@ impl<M: Medium> Driver for Local<M> {
     }
 
     fn close(&mut self, ground: &dyn Ground) -> Result<(), DriverError> {
-        self.checkpoint(ground)?;
-        self.medium.close(self.last)
+        let checkpointed = self.checkpoint(ground);
+        checkpointed.and(self.medium.close(self.last))
     }
 
     fn stats(&self) -> Stats {

@@ -95,12 +95,12 @@ impl<D: Driver> Writer<D> {
             return;
         }
         let closer = self.serve();
-        self.index.close();
         let closed = self.driver.close(&*self.index);
         self.shared.set(self.driver.stats());
         if let Err(error) = &closed {
             tracing::error!(error = error as &dyn std::error::Error, "close the store");
         }
+        self.index.close();
         if let Some(reply) = closer {
             let _ = reply.send(closed.map_err(storage));
         }
@@ -182,6 +182,13 @@ impl<D: Driver> Writer<D> {
                 Verdict::Failed(error) => Err(WriteError::Storage(error)),
             });
         }
+    }
+}
+
+impl<D> Drop for Writer<D> {
+    /// However the thread ends, also by a panic in a driver: no watcher waits for ever.
+    fn drop(&mut self) {
+        self.index.close();
     }
 }
 

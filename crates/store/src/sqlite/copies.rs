@@ -7,19 +7,18 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::Error::SqliteFailure;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use super::database::{Database, failure};
 use super::folder::{io, rename, sync_file};
 use crate::DriverError;
 
-/// What copies may write an hour, on average.
-const COPIES_BYTES_PER_HOUR: u64 = 256 << 10;
 /// However large the database, a copy of it is at most this old if it changes.
 const COPIES_MAX_SPACING: Duration = Duration::from_secs(24 * 3600);
-/// How long the first copy of a new database waits for more changes to take along.
-pub(super) const COPIES_SETTLE: Duration = Duration::from_secs(300);
+/// How long a copy waits after a change for more changes to take along.
+const COPIES_SETTLE: Duration = Duration::from_secs(300);
 
 /// The folder of copies.
 #[derive(Clone)]
@@ -27,6 +26,7 @@ pub(super) struct Copies {
     pub(super) folder: PathBuf,
     pub(super) kept: usize,
     pub(super) interval: Duration,
+    pub(super) max_bytes_per_hour: u64,
 }
 
 /// A finished copy.
@@ -50,9 +50,15 @@ impl Copies {
         copies
     }
 
+    /// How long to wait at least from a change to its copy.
+    pub(super) fn settle(&self) -> Duration {
+        COPIES_SETTLE.min(self.interval)
+    }
+
     /// How long to wait from one copy of so many bytes to the next.
     pub(super) fn spacing(&self, bytes: u64) -> Duration {
-        let budget = Duration::from_secs(bytes * 3600 / COPIES_BYTES_PER_HOUR);
+        let budget =
+            Duration::from_secs(bytes.saturating_mul(3600) / self.max_bytes_per_hour.max(1));
         budget.min(COPIES_MAX_SPACING).max(self.interval)
     }
 
@@ -103,12 +109,9 @@ fn duplicate(database: &Path, new: &Path) -> Result<(), DriverError> {
         let mut to = Connection::open(new)?;
         // The caller syncs once, at the end.
         to.pragma_update(None, "synchronous", "off")?;
-        loop {
-            match Backup::new(&from, &mut to)?.step(-1)? {
-                StepResult::Done => break,
-                // Another connection is just restarting the log: over in a moment.
-                _ => std::thread::sleep(Duration::from_millis(10)),
-            }
+        if Backup::new(&from, &mut to)?.step(-1)? != StepResult::Done {
+            // The log was just being started anew: the next round does it.
+            return Err(SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None));
         }
         // A copy has no log beside it.
         to.pragma_update_and_check(None, "journal_mode", "delete", |_| Ok(()))?;

@@ -22,7 +22,7 @@ use crate::driver::Change;
 use crate::local::{Found, Local, Medium, Row};
 use crate::{DriverError, Options, Recovery, Revision, Stats};
 
-use copies::{COPIES_SETTLE, Copies};
+use copies::Copies;
 use database::{Database, Meta, Trouble};
 use folder::Folder;
 
@@ -37,6 +37,10 @@ pub struct SqliteOptions {
     pub copies_kept: usize,
     /// Least time from one copy to the next; large databases are copied less often.
     pub copy_interval: Duration,
+    /// Bytes that copies may write an hour on average: the default of 256 KiB keeps to a
+    /// quarter of what an idle cluster may write. A changing database is copied daily
+    /// however large it is.
+    pub copies_max_bytes_per_hour: u64,
     /// Where the copies go; by default a folder beside the database. Another disk is better.
     pub copies: Option<PathBuf>,
     /// Pages of 4 KiB in the log after which they are brought over into the database.
@@ -48,6 +52,7 @@ impl Default for SqliteOptions {
         Self {
             copies_kept: 3,
             copy_interval: Duration::from_secs(3600),
+            copies_max_bytes_per_hour: 256 << 10,
             copies: None,
             log_max_pages: 1000,
         }
@@ -134,6 +139,7 @@ impl Medium for Sqlite {
             folder: self.options.copies.clone().unwrap_or_else(|| folder.copies()),
             kept: self.options.copies_kept,
             interval: self.options.copy_interval,
+            max_bytes_per_hour: self.options.copies_max_bytes_per_hour,
         };
         let path = folder.database();
         let used = folder.is_used() || !copies.list().is_empty();
@@ -236,14 +242,13 @@ impl Open {
         let size = std::fs::metadata(self.folder.database()).map_or(0, |m| m.len());
         let spacing = self.copies.spacing(size);
         let age = self.last_copy.map_or(spacing, |at| at.elapsed().unwrap_or_default());
-        let settle = COPIES_SETTLE.min(self.copies.interval);
-        Instant::now() + spacing.saturating_sub(age).max(settle)
+        Instant::now() + spacing.saturating_sub(age).max(self.copies.settle())
     }
 
     /// Starts a copy on a thread of its own, or puts it off while one is under way.
     fn start_copy(&mut self, copied: Arc<Copied>) {
         if self.copier.as_ref().is_some_and(|c| !c.is_finished()) {
-            self.copy_due = Some(Instant::now() + COPIES_SETTLE);
+            self.copy_due = Some(Instant::now() + self.copies.settle());
             return;
         }
         self.finish_copy();

@@ -3,7 +3,9 @@
 mod basics;
 mod concurrent;
 mod crash;
+mod kill;
 mod model;
 mod recovery;
+mod remote;
 mod support;
 mod vfs;

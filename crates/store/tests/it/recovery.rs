@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use store::{
-    DriverError, Expect, FALL_BACK_LEAP, OpenError, REVISION_BLOCK, Recovery, Sqlite, Store,
+    DriverError, Expect, FALL_BACK_LEAP, OpenError, REVISION_BLOCK, Recovery, Sqlite,
+    SqliteOptions, Store, WriteError,
 };
 
 use crate::support::{Json, Medium, copy_folder, key, lease, options, value};
@@ -162,4 +163,46 @@ async fn copies_roll() {
     let names: Vec<_> = copies.map(|c| c.unwrap().file_name()).collect();
     assert_eq!(names.len(), 3, "{names:?}");
     assert_eq!(store.stats().copies, 5);
+}
+
+#[tokio::test]
+async fn copies_come_by_themselves_after_changes_only() {
+    let medium = Medium::sqlite();
+    let often = SqliteOptions {
+        copy_interval: std::time::Duration::from_millis(10),
+        copies_max_bytes_per_hour: u64::MAX,
+        ..SqliteOptions::default()
+    };
+    let driver = Sqlite::with(medium.path(), often);
+    let (store, _) = Store::open(driver, Arc::new(Json), options()).await.unwrap();
+    for round in 1..3 {
+        store.put(lease("l"), Expect::Any, value("1")).await.unwrap();
+        store.flush().await.unwrap();
+        assert!(store.stats().copies < round, "a volatile change is not worth a copy");
+        store.put(key("p"), Expect::Any, value("1")).await.unwrap();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while store.stats().copies < round {
+            assert!(std::time::Instant::now() < deadline, "no copy");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_revision_is_handed_out_unless_it_is_reserved() {
+    let medium = Medium::sqlite();
+    let (store, _) = medium.open().await;
+    // What a full disk would do to the high-water file.
+    let blocked = medium.path().join("revision.new");
+    std::fs::create_dir(&blocked).unwrap();
+    for key in [key("p"), lease("l")] {
+        let refused = store.put(key.clone(), Expect::Any, value("1")).await;
+        assert!(matches!(refused, Err(WriteError::Storage(_))), "{refused:?}");
+        assert!(store.get(&key).is_none());
+    }
+    std::fs::remove_dir(&blocked).unwrap();
+    store.put(lease("l"), Expect::Any, value("1")).await.unwrap();
+    store.put(key("p"), Expect::Any, value("1")).await.unwrap();
+    store.close().await.unwrap();
 }
