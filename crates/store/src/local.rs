@@ -47,10 +47,12 @@ pub struct Found {
 
 /// Somewhere to keep rows. Its methods may block.
 pub trait Medium: Send + 'static {
-    /// Brings up all rows, each with a value.
+    /// Brings up all rows, each with a value. A medium that works on a thread of its own
+    /// keeps `wake` to have [`tend`](Self::tend) called.
     fn load(
         &mut self,
         options: &Options,
+        wake: Waker,
         sink: &mut dyn FnMut(Change),
     ) -> Result<Found, DriverError>;
 
@@ -207,11 +209,11 @@ impl<M: Medium> Driver for Local<M> {
     fn load(
         &mut self,
         options: &Options,
-        _wake: Waker,
+        wake: Waker,
         sink: &mut dyn FnMut(Change),
     ) -> Result<Loaded, DriverError> {
         self.options = options.clone();
-        let Found { reserved, recovery } = self.medium.load(options, sink)?;
+        let Found { reserved, recovery } = self.medium.load(options, wake, sink)?;
         // History starts above zero: zero means "from anywhere" to a Kubernetes client.
         self.reserved = reserved.max(1);
         self.last = self.reserved;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::driver::Change;
 use crate::local::{Found, Local, Medium, Row};
-use crate::{DriverError, Key, Options, Recovery, Revision, Stats};
+use crate::{DriverError, Key, Options, Recovery, Revision, Stats, Waker};
 
 /// Objects kept in memory. Clones share them, so that a store can be "reopened".
 #[derive(Clone, Default)]
@@ -35,6 +35,7 @@ impl Medium for Memory {
     fn load(
         &mut self,
         _options: &Options,
+        _wake: Waker,
         sink: &mut dyn FnMut(Change),
     ) -> Result<Found, DriverError> {
         self.with(|kept| {

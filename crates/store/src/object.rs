@@ -49,7 +49,10 @@ pub type Slot = (Arc<str>, Arc<str>);
 
 /// An object's labels, sorted by name. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels(Option<Arc<[(Box<str>, Box<str>)]>>);
+pub struct Labels(Option<Arc<[Label]>>);
+
+/// Name and value.
+type Label = (Box<str>, Box<str>);
 
 impl Labels {
     /// The value of a label.

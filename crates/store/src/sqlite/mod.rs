@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::driver::Change;
 use crate::local::{Found, Local, Medium, Row};
-use crate::{DriverError, Options, Recovery, Revision, Stats};
+use crate::{DriverError, Options, Recovery, Revision, Stats, Waker};
 
 use copies::Copies;
 use database::{Database, Meta, Trouble};
@@ -76,6 +76,8 @@ struct Open {
     /// When the next copy is due; `None` while nothing has changed since the last.
     copy_due: Option<Instant>,
     copier: Option<JoinHandle<()>>,
+    /// Tells the writer thread that a copy is finished.
+    wake: Waker,
     folder: Folder,
 }
 
@@ -132,6 +134,7 @@ impl Medium for Sqlite {
     fn load(
         &mut self,
         options: &Options,
+        wake: Waker,
         sink: &mut dyn FnMut(Change),
     ) -> Result<Found, DriverError> {
         let folder = Folder::lock(&self.path)?;
@@ -157,7 +160,7 @@ impl Medium for Sqlite {
         let reserved = database.meta()?.reserved;
         let last_copy = copies.list().first().map(|c| c.taken);
         let (copy_due, copier) = (None, None);
-        self.open = Some(Open { database, copies, last_copy, copy_due, copier, folder });
+        self.open = Some(Open { database, copies, last_copy, copy_due, copier, wake, folder });
         Ok(Found { reserved, recovery })
     }
 
@@ -255,11 +258,15 @@ impl Open {
         self.copy_due = None;
         self.last_copy = Some(SystemTime::now());
         let (copies, path) = (self.copies.clone(), self.folder.database());
-        let copy = move || match copies.make(&path) {
-            Ok(bytes) => copied.add(bytes),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "copy the database");
+        let wake = self.wake.clone();
+        let copy = move || {
+            match copies.make(&path) {
+                Ok(bytes) => copied.add(bytes),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "copy the database");
+                }
             }
+            wake.wake();
         };
         match std::thread::Builder::new().name("store-copy".into()).spawn(copy) {
             Ok(copier) => self.copier = Some(copier),
