@@ -1,0 +1,300 @@
+//! What to do next for one pod: a pure decision over a snapshot. Waking up means deciding
+//! again, so a lost signal costs time and never correctness; what is under way is marked
+//! busy in the snapshot and left alone.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::restart::{next_delay, not_before, restarts};
+use super::view::{Run, RunState, Slot, View, Volumes, Waiting, init_containers, is_sidecar, spec};
+
+/// One thing to be done for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the pod's directories and mount its volumes.
+    PrepareVolumes,
+    /// Make a sandbox, after unmaking a dead one.
+    CreateSandbox {
+        /// How many went before.
+        attempt: u32,
+        /// The dead one.
+        replaces: Option<String>,
+    },
+    /// Pull the image if needed, make a container and start it.
+    Start {
+        /// Name of the container.
+        container: String,
+        /// How many runs went before.
+        attempt: u32,
+        /// Seconds to wait after its end.
+        delay_s: u32,
+    },
+    /// End a run, gracefully.
+    Kill {
+        /// Name of the container.
+        container: String,
+        /// The runtime's id.
+        id: String,
+        /// Message of the event.
+        message: String,
+    },
+    /// Unmake the sandbox; every container in it has ended.
+    StopSandbox {
+        /// The runtime's id.
+        id: String,
+    },
+}
+
+/// What to do and what to wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// To be done now; actions on different things may run at once.
+    pub actions: Vec<Action>,
+    /// Containers that wait for a restart, with what their status says.
+    pub waiting: Vec<(String, Waiting)>,
+    /// Decide again then, even if nothing happens.
+    pub wake: Option<Timestamp>,
+}
+
+impl Plan {
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+}
+
+/// What to do for a pod that is to run.
+pub fn plan(pod: &Pod, view: &View, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    if view.ready_sandbox().is_none() && !wanted(pod, view) {
+        return plan;
+    }
+    match view.volumes {
+        Volumes::Ready => {}
+        Volumes::Doing => return plan,
+        Volumes::Failed(retry) if retry > now => {
+            plan.wake_at(retry);
+            return plan;
+        }
+        Volumes::Todo | Volumes::Failed(_) => {
+            plan.actions.push(Action::PrepareVolumes);
+            // Containers that run already go on: an agent that restarts finds them so.
+            if view.sandbox.is_none() {
+                return plan;
+            }
+        }
+    }
+    if view.sandbox_busy {
+        return plan;
+    }
+    if view.ready_sandbox().is_none() {
+        if let Some(retry) = view.sandbox_retry_at.filter(|retry| *retry > now) {
+            plan.wake_at(retry);
+        } else if view.volumes == Volumes::Ready {
+            plan.actions.push(Action::CreateSandbox {
+                attempt: view.sandbox.as_ref().map_or(0, |s| s.attempt + 1),
+                replaces: view.sandbox.as_ref().map(|s| s.id.clone()),
+            });
+        }
+        return plan;
+    }
+    if init(pod, view, now, &mut plan) {
+        for container in &spec(pod).containers {
+            consider(pod, container, false, view, now, &mut plan);
+        }
+    }
+    ephemeral(pod, view, &mut plan);
+    if view.volumes != Volumes::Ready {
+        plan.actions.retain(|action| !matches!(action, Action::Start { .. }));
+    }
+    plan
+}
+
+/// Whether a pod without a living sandbox has anything left to run.
+fn wanted(pod: &Pod, view: &View) -> bool {
+    spec(pod).containers.iter().any(|container| match view.run(&container.name) {
+        None => true,
+        Some(run) => restarts(pod, container, false, run),
+    }) && !(view.sandbox.is_some() && init_failed(pod, view))
+}
+
+/// True when an init container has failed for good.
+pub fn init_failed(pod: &Pod, view: &View) -> bool {
+    init_containers(pod).iter().any(|container| {
+        view.run(&container.name).is_some_and(|run| {
+            !run.alive() && !run.succeeded() && !restarts(pod, container, true, run)
+        })
+    })
+}
+
+/// Walks the init containers; true when the plain containers may run.
+fn init(pod: &Pod, view: &View, now: Timestamp, plan: &mut Plan) -> bool {
+    let initialized =
+        spec(pod).containers.iter().any(|container| view.run_here(&container.name).is_some());
+    for container in init_containers(pod) {
+        let here = view.run_here(&container.name);
+        if is_sidecar(container) {
+            consider(pod, container, true, view, now, plan);
+            let running = here.is_some_and(|run| run.state == RunState::Running);
+            let started = view.slots.get(&container.name).is_some_and(|slot| slot.started);
+            if !initialized && !(running && started) {
+                return false;
+            }
+        } else if !initialized && !here.is_some_and(Run::succeeded) {
+            let failed = here.is_some_and(|run| {
+                !run.alive() && !restarts(pod, container, true, run)
+            });
+            if !failed {
+                consider(pod, container, true, view, now, plan);
+            }
+            return false;
+        }
+    }
+    true
+}
+
+/// Starts, restarts or ends one container, or leaves it.
+fn consider(
+    pod: &Pod, container: &Container, init: bool, view: &View, now: Timestamp, plan: &mut Plan,
+) {
+    let empty = Slot::default();
+    let name = &container.name;
+    let slot = view.slots.get(name).unwrap_or(&empty);
+    if slot.busy {
+        return;
+    }
+    let here = view.run_here(name);
+    if let Some(run) = here.filter(|run| run.alive()) {
+        if let Some(message) = doom(container, slot, run) {
+            plan.actions.push(Action::Kill {
+                container: name.clone(),
+                id: run.id.clone(),
+                message,
+            });
+        }
+        return;
+    }
+    if slot.current.as_ref().is_some_and(|run| !restarts_now(pod, container, init, run, here)) {
+        return;
+    }
+    // A crash loop goes on in a new sandbox as well: only there the delay does not hold.
+    if let Some((at, delay)) = here.and_then(|run| not_before(run, now)) {
+        plan.wake_at(at);
+        let message = back_off_message(pod, name, delay);
+        let waiting = Waiting { reason: "CrashLoopBackOff".into(), message, retry_at: Some(at) };
+        plan.waiting.push((name.clone(), waiting));
+        return;
+    }
+    if let Some(at) = slot.waiting.as_ref().and_then(|w| w.retry_at).filter(|at| *at > now) {
+        plan.wake_at(at);
+        return;
+    }
+    plan.actions.push(Action::Start {
+        container: name.clone(),
+        attempt: slot.current.as_ref().map_or(0, |run| run.attempt + 1),
+        delay_s: next_delay(slot.current.as_ref()),
+    });
+}
+
+/// Whether an ended run is followed by another: by policy, and an init container that did its
+/// work in a former sandbox does it again.
+fn restarts_now(pod: &Pod, container: &Container, init: bool, run: &Run, here: Option<&Run>) -> bool {
+    (init && here.is_none()) || restarts(pod, container, init, run)
+}
+
+/// Why a living run must end, if it must.
+fn doom(container: &Container, slot: &Slot, run: &Run) -> Option<String> {
+    if let Some((id, message)) = &slot.condemned
+        && *id == run.id
+    {
+        return Some(message.clone());
+    }
+    (run.hash != hash(container)).then(|| {
+        format!("Container {} definition changed, will be restarted", container.name)
+    })
+}
+
+/// Message of the back-off state, as upstream words it.
+pub fn back_off_message(pod: &Pod, container: &str, delay_s: u32) -> String {
+    let delay = match (delay_s / 60, delay_s % 60) {
+        (0, s) => format!("{s}s"),
+        (m, s) => format!("{m}m{s}s"),
+    };
+    let (name, namespace, uid) = (&pod.metadata.name, &pod.metadata.namespace, &pod.metadata.uid);
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!(
+        "back-off {delay} restarting failed container={container} pod={}_{}({})",
+        part(name),
+        part(namespace),
+        part(uid)
+    )
+}
+
+/// Ephemeral containers are started once each and never again.
+fn ephemeral(pod: &Pod, view: &View, plan: &mut Plan) {
+    for container in spec(pod).ephemeral_containers.iter().flatten() {
+        let slot = view.slots.get(&container.name);
+        if slot.is_none_or(|s| s.current.is_none() && !s.busy && s.waiting.is_none()) {
+            let container = container.name.clone();
+            plan.actions.push(Action::Start { container, attempt: 0, delay_s: 0 });
+        }
+    }
+}
+
+/// Hash of what a running container cannot take over: only its image may change in place.
+pub fn hash(container: &Container) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    // `DefaultHasher::new` has fixed keys, so the value lasts as long as the container.
+    let mut hasher = DefaultHasher::new();
+    (&container.name, &container.image).hash(&mut hasher);
+    format!("{:x}", hasher.finish())
+}
+
+/// What to do for a pod that is to end: plain containers first, then sidecars in reverse
+/// order, then the sandbox. Empty when all is gone.
+pub fn end(pod: &Pod, view: &View) -> Plan {
+    let mut plan = Plan::default();
+    let alive = |name: &str| view.run(name).filter(|run| run.alive());
+    let message = |name: &str| format!("Stopping container {name}");
+    let mut kill = |name: &str, id: &str| {
+        if !view.slots.get(name).is_some_and(|slot| slot.busy) {
+            plan.actions.push(Action::Kill {
+                container: name.to_owned(),
+                id: id.to_owned(),
+                message: message(name),
+            });
+        }
+    };
+    let sidecars: Vec<&str> = init_containers(pod)
+        .iter()
+        .filter(|c| is_sidecar(c))
+        .map(|c| c.name.as_str())
+        .collect();
+    let mut left = false;
+    for (name, slot) in &view.slots {
+        left |= slot.busy && !sidecars.contains(&name.as_str());
+        if let Some(run) = alive(name).filter(|_| !sidecars.contains(&name.as_str())) {
+            left = true;
+            kill(name, &run.id);
+        }
+    }
+    if left {
+        return plan;
+    }
+    for name in sidecars.iter().rev() {
+        if let Some(run) = alive(name) {
+            kill(name, &run.id);
+            return plan;
+        }
+        if view.slots.get(*name).is_some_and(|slot| slot.busy) {
+            return plan;
+        }
+    }
+    if let Some(sandbox) = view.ready_sandbox().filter(|_| !view.sandbox_busy) {
+        plan.actions.push(Action::StopSandbox { id: sandbox.id.clone() });
+    }
+    plan
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

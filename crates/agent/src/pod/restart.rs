@@ -1,0 +1,54 @@
+//! When an ended container runs again: restart policy and back-off.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use super::view::{Run, is_sidecar, restart_policy};
+
+/// The first delay of a crash loop; the very first restart is at once.
+const FIRST_DELAY_S: u32 = 10;
+/// The delay doubles up to this.
+const MAX_DELAY_S: u32 = 300;
+/// A container that lasted this long has recovered: its delays start again.
+const RECOVERED_S: i64 = 600;
+
+/// Whether `container` of `pod` is to run again after `run` has ended.
+pub fn restarts(pod: &Pod, container: &Container, init: bool, run: &Run) -> bool {
+    if init && is_sidecar(container) {
+        return true;
+    }
+    for rule in container.restart_policy_rules.iter().flatten() {
+        let Some(codes) = &rule.exit_codes else { continue };
+        let listed = codes.values.iter().flatten().any(|code| *code == run.exit_code);
+        if rule.action == "Restart" && listed == (codes.operator == "In") {
+            return true;
+        }
+    }
+    match container.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod)) {
+        "Never" => false,
+        "OnFailure" => !run.succeeded(),
+        _ => !init || !run.succeeded(),
+    }
+}
+
+/// Seconds to wait after `run` before the next one.
+fn delay(run: &Run) -> u32 {
+    let lasted = run.finished.map(|end| end.duration_since(run.created).as_secs());
+    if lasted.is_some_and(|s| s > RECOVERED_S) { 0 } else { run.delay_s }
+}
+
+/// When the run after `run` may begin; `None`: at once. With the delay in seconds.
+pub fn not_before(run: &Run, now: Timestamp) -> Option<(Timestamp, u32)> {
+    let delay = delay(run);
+    let at = run.finished? + SignedDuration::from_secs(i64::from(delay));
+    (at > now).then_some((at, delay))
+}
+
+/// The delay that the run after `last` carries, in seconds.
+pub fn next_delay(last: Option<&Run>) -> u32 {
+    match last.map(delay) {
+        None => 0,
+        Some(0) => FIRST_DELAY_S,
+        Some(delay) => (delay * 2).min(MAX_DELAY_S),
+    }
+}
