@@ -1,1 +1,4 @@
 //! The kubelet's job: pods on this node.
+
+pub mod pod;
+mod quantity;

@@ -1,0 +1,130 @@
+//! The conditions of a pod that are the kubelet's to say; all others are kept.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::status::Facts;
+use super::view::{init_containers, is_sidecar, spec};
+
+/// Why a condition is not true.
+struct Lack {
+    reason: &'static str,
+    message: String,
+}
+
+/// The conditions of a pod in upstream's order.
+pub fn conditions(
+    pod: &Pod, old: &PodStatus, phase: &str, init: &[ContainerStatus], plain: &[ContainerStatus],
+    facts: &Facts,
+) -> Vec<PodCondition> {
+    let sandbox = facts.view.ready_sandbox();
+    let networked = sandbox.is_some_and(|s| !s.ips.is_empty() || spec(pod).host_network == Some(true));
+    let nothing = Lack { reason: "", message: String::new() };
+    let containers = containers_ready(pod, phase, init, plain);
+    let ready = containers_ready(pod, phase, init, plain).or_else(|| gates(pod, old));
+    let own = [
+        ("PodReadyToStartContainers", (!networked).then_some(nothing)),
+        ("Initialized", initialized(pod, phase, init, plain)),
+        ("Ready", ready),
+        ("ContainersReady", containers),
+        ("PodScheduled", None),
+    ];
+    let mut out: Vec<PodCondition> = own
+        .into_iter()
+        .map(|(name, lack)| {
+            let completed = name == "Initialized" && phase == "Succeeded";
+            condition(pod, old, facts, name, lack, completed)
+        })
+        .collect();
+    let foreign = old.conditions.iter().flatten();
+    out.extend(foreign.filter(|c| !own_name(&c.type_)).cloned());
+    out
+}
+
+fn own_name(name: &str) -> bool {
+    matches!(
+        name,
+        "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled"
+    )
+}
+
+/// A condition with the time of its last transition carried over.
+fn condition(
+    pod: &Pod, old: &PodStatus, facts: &Facts, name: &str, lack: Option<Lack>, completed: bool,
+) -> PodCondition {
+    let status = if lack.is_none() { "True" } else { "False" };
+    let before = old.conditions.iter().flatten().find(|c| c.type_ == name);
+    let same = before.filter(|c| c.status == status).and_then(|c| c.last_transition_time.clone());
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let reason = lack.as_ref().map(|l| l.reason).or(completed.then_some("PodCompleted"));
+    PodCondition {
+        type_: name.to_owned(),
+        status: status.to_owned(),
+        reason: reason.and_then(text),
+        message: lack.as_ref().and_then(|l| text(&l.message)),
+        last_transition_time: Some(same.unwrap_or(Time(facts.now))),
+        last_probe_time: None,
+        observed_generation: pod.metadata.generation,
+    }
+}
+
+fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], plain: &[ContainerStatus]) -> Option<Lack> {
+    let begun = plain.iter().any(|status| status.container_id.is_some());
+    if phase == "Succeeded" || begun {
+        return None;
+    }
+    let incomplete: Vec<&str> = init_containers(pod)
+        .iter()
+        .zip(init)
+        .filter(|(container, status)| match is_sidecar(container) {
+            true => status.started != Some(true),
+            false => !status.ready,
+        })
+        .map(|(container, _)| container.name.as_str())
+        .collect();
+    (!incomplete.is_empty()).then(|| Lack {
+        reason: "ContainersNotInitialized",
+        message: format!("containers with incomplete status: [{}]", incomplete.join(" ")),
+    })
+}
+
+fn containers_ready(
+    pod: &Pod, phase: &str, init: &[ContainerStatus], plain: &[ContainerStatus],
+) -> Option<Lack> {
+    match phase {
+        "Succeeded" => return Some(Lack { reason: "PodCompleted", message: String::new() }),
+        "Failed" => return Some(Lack { reason: "PodFailed", message: String::new() }),
+        _ => {}
+    }
+    let sidecars = init_containers(pod).iter().zip(init).filter(|(c, _)| is_sidecar(c));
+    let all = sidecars.map(|(_, status)| status).chain(plain);
+    let unready: Vec<&str> = all.filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    (!unready.is_empty()).then(|| Lack {
+        reason: "ContainersNotReady",
+        message: format!("containers with unready status: [{}]", unready.join(" ")),
+    })
+}
+
+/// What a readiness gate lacks.
+fn gates(pod: &Pod, old: &PodStatus) -> Option<Lack> {
+    let messages: Vec<String> = spec(pod)
+        .readiness_gates
+        .iter()
+        .flatten()
+        .filter_map(|gate| {
+            let name = &gate.condition_type;
+            match old.conditions.iter().flatten().find(|c| c.type_ == *name) {
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate \"{name}\" does not exist."
+                )),
+                Some(c) if c.status != "True" => Some(format!(
+                    "the status of pod readiness gate \"{name}\" is not \"True\", but {}",
+                    c.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect();
+    (!messages.is_empty())
+        .then(|| Lack { reason: "ReadinessGatesNotReady", message: messages.join(", ") })
+}

@@ -1,0 +1,14 @@
+//! Pods of this node: what they shall be, what they are, what to do next.
+
+pub mod conditions;
+pub mod env;
+pub mod expand;
+pub mod fields;
+pub mod hosts;
+pub mod plan;
+pub mod qos;
+pub mod resources;
+pub mod restart;
+pub mod security;
+pub mod status;
+pub mod view;

@@ -1,0 +1,171 @@
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pod::view::{Sandbox, Waiting};
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::UNIX_EPOCH + SignedDuration::from_secs(seconds)
+}
+
+fn pod(spec: Value) -> Pod {
+    let meta = json!({"name": "p", "namespace": "ns", "uid": "u", "generation": 3});
+    serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap()
+}
+
+fn run(name: &str, state: RunState, exit_code: i32) -> Run {
+    let ended = state == RunState::Exited;
+    Run {
+        id: format!("{name}-id"),
+        sandbox: "s0".into(),
+        attempt: 1,
+        state,
+        created: at(0),
+        started: Some(at(1)),
+        finished: ended.then(|| at(2)),
+        exit_code,
+        reason: if exit_code == 0 { "Completed".into() } else { "Error".into() },
+        message: String::new(),
+        image: "img".into(),
+        image_id: "img@sha256:1".into(),
+        hash: String::new(),
+        delay_s: 0,
+    }
+}
+
+fn view(slots: Vec<(&str, Slot)>) -> View {
+    let ips = vec!["10.42.0.5".parse().unwrap()];
+    View {
+        sandbox: Some(Sandbox { id: "s0".into(), attempt: 0, ready: true, ips }),
+        slots: slots.into_iter().map(|(name, slot)| (name.to_owned(), slot)).collect(),
+        ..View::default()
+    }
+}
+
+fn running(name: &str) -> (&str, Slot) {
+    let current = Some(run(name, RunState::Running, 0));
+    (name, Slot { current, started: true, ready: true, ..Slot::default() })
+}
+
+fn exited(name: &str, code: i32) -> (&str, Slot) {
+    (name, Slot { current: Some(run(name, RunState::Exited, code)), ..Slot::default() })
+}
+
+fn show(pod: &Pod, view: &View, plan: &Plan, life: Life) -> PodStatus {
+    let host = ["192.168.1.2".parse().unwrap()];
+    let facts =
+        Facts { view, plan, life, verdict: None, host_ips: &host, start_time: at(0), now: at(9) };
+    status(pod, &facts)
+}
+
+fn conditions(status: &PodStatus) -> String {
+    let list = status.conditions.iter().flatten().map(|c| {
+        let tail: Vec<&str> = [&c.reason, &c.message].into_iter().flatten().map(|s| s.as_str()).collect();
+        format!("{}={}{}", c.type_, c.status, tail.iter().map(|t| format!(" {t}")).collect::<String>())
+    });
+    list.collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn a_pod_that_is_being_made() {
+    let pod = pod(json!({"containers": [{"name": "a", "image": "img"}]}));
+    let status = show(&pod, &View::default(), &Plan::default(), Life::Running);
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    assert_eq!(
+        conditions(&status),
+        "PodReadyToStartContainers=False; Initialized=True; \
+         Ready=False ContainersNotReady containers with unready status: [a]; \
+         ContainersReady=False ContainersNotReady containers with unready status: [a]; \
+         PodScheduled=True"
+    );
+    let container = &status.container_statuses.unwrap()[0];
+    let waiting = container.state.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("ContainerCreating"));
+    assert_eq!((container.started, container.restart_count), (Some(false), 0));
+}
+
+#[test]
+fn a_running_pod() {
+    let pod = pod(json!({"containers": [{"name": "a", "image": "img"}]}));
+    let status = show(&pod, &view(vec![running("a")]), &Plan::default(), Life::Running);
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert_eq!(status.pod_ip.as_deref(), Some("10.42.0.5"));
+    assert_eq!(status.host_ip.as_deref(), Some("192.168.1.2"));
+    assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
+    assert_eq!(status.observed_generation, Some(3));
+    assert!(status.conditions.iter().flatten().all(|c| c.status == "True"));
+    let container = &status.container_statuses.unwrap()[0];
+    assert!(container.ready);
+    assert_eq!(container.container_id.as_deref(), Some("coracle://a-id"));
+}
+
+#[test]
+fn phases_of_what_has_ended() {
+    for (policy, codes, want) in [
+        ("Never", [0, 0], "Succeeded"),
+        ("Never", [0, 1], "Failed"),
+        ("OnFailure", [0, 0], "Succeeded"),
+        ("OnFailure", [0, 1], "Running"),
+        ("Always", [0, 0], "Running"),
+    ] {
+        let pod = pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]}));
+        let view = view(vec![exited("a", codes[0]), exited("b", codes[1])]);
+        let phase = |life| show(&pod, &view, &Plan::default(), life).phase.unwrap();
+        assert_eq!(phase(Life::Running), want, "{policy} {codes:?}");
+        let ended = if codes == [0, 0] { "Succeeded" } else { "Failed" };
+        assert_eq!(phase(Life::Ended), ended, "{policy} {codes:?}, when the pod is taken away");
+    }
+}
+
+#[test]
+fn a_crash_loop_shows_the_wait_and_the_last_end() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let wait = Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into(), retry_at: None };
+    let plan = Plan { waiting: vec![("a".into(), wait)], ..Plan::default() };
+    let status = show(&pod, &view(vec![exited("a", 3)]), &plan, Life::Running);
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    let container = &status.container_statuses.unwrap()[0];
+    let waiting = container.state.as_ref().unwrap().waiting.as_ref().unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
+    let last = container.last_state.as_ref().unwrap().terminated.as_ref().unwrap();
+    assert_eq!((last.exit_code, last.reason.as_deref()), (3, Some("Error")));
+    assert_eq!(container.restart_count, 1);
+}
+
+#[test]
+fn initialisation() {
+    let pod = pod(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
+    let status = show(&pod, &view(vec![running("i")]), &Plan::default(), Life::Running);
+    assert_eq!(status.phase.as_deref(), Some("Pending"));
+    let text = conditions(&status);
+    assert!(
+        text.contains("Initialized=False ContainersNotInitialized containers with incomplete status: [i]"),
+        "{text}"
+    );
+    let waiting = status.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"));
+    let status = show(&pod, &view(vec![exited("i", 0), running("a")]), &Plan::default(), Life::Running);
+    assert_eq!(status.phase.as_deref(), Some("Running"));
+    assert!(status.init_container_statuses.unwrap()[0].ready);
+}
+
+#[test]
+fn readiness_gates_and_foreign_conditions() {
+    let mut pod = pod(json!({"readinessGates": [{"conditionType": "x/y"}], "containers": [{"name": "a"}]}));
+    let view = view(vec![running("a")]);
+    let text = conditions(&show(&pod, &view, &Plan::default(), Life::Running));
+    assert!(text.contains("Ready=False ReadinessGatesNotReady corresponding condition of pod readiness gate \"x/y\" does not exist."), "{text}");
+    pod.status = serde_json::from_value(json!({"conditions": [{"type": "x/y", "status": "True"}]})).unwrap();
+    let text = conditions(&show(&pod, &view, &Plan::default(), Life::Running));
+    assert!(text.contains("; Ready=True;") && text.ends_with("x/y=True"), "{text}");
+}
+
+#[test]
+fn transition_times_are_kept() {
+    let mut pod = pod(json!({"containers": [{"name": "a"}]}));
+    pod.status = serde_json::from_value(json!({"conditions": [
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})).unwrap();
+    let status = show(&pod, &view(vec![running("a")]), &Plan::default(), Life::Running);
+    let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap().clone();
+    assert_eq!(ready.last_transition_time.unwrap().0.to_string(), "2026-01-01T00:00:00Z");
+}
