@@ -1,4 +1,27 @@
 //! The kubelet's job: pods on this node.
+//!
+//! [`run`] registers the node, starts a worker per pod, serves the kubelet's API and keeps
+//! services and DNS of the node in step with the cluster. Decisions are pure functions in
+//! [`pod`]; workers carry them out through `runtime` and `net`.
 
+mod agent;
+mod config;
+mod context;
+mod gc;
+mod lifecycle;
+mod logs;
+mod manager;
+mod network;
+mod node;
+mod objects;
 pub mod pod;
+mod probe;
 mod quantity;
+mod server;
+mod volumes;
+mod worker;
+
+pub use agent::{AgentError, NodeNetwork, register, run};
+pub use config::{Config, Eviction, ImageGc};
+pub use context::Attach;
+pub use network::NetworkParts;

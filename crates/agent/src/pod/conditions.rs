@@ -41,7 +41,8 @@ pub fn conditions(
     out
 }
 
-fn own_name(name: &str) -> bool {
+/// True for the conditions that are the kubelet's to say.
+pub(crate) fn own_name(name: &str) -> bool {
     matches!(
         name,
         "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled"

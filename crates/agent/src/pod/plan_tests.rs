@@ -111,7 +111,7 @@ fn init_containers_one_by_one_and_sidecars_stay() {
     for slot in lost.slots.values_mut() {
         slot.current.as_mut().unwrap().state = RunState::Exited;
     }
-    assert_eq!(decide(&pod, &lost, 9), "start i#1+10", "a new sandbox is initialised again");
+    assert_eq!(decide(&pod, &lost, 9), "start i#3+10", "a new sandbox is initialised again");
 }
 
 #[test]

@@ -1,0 +1,134 @@
+//! The agent as a whole: registers the node, follows its pods, keeps the network in step.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Informers, Recorder};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::runtime::watcher;
+use runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::context::{Attach, Context, Parts};
+use crate::manager::Manager;
+use crate::network::{Network, NetworkParts};
+use crate::node::machine::Machine;
+use crate::node::{self, Registrar};
+use crate::{gc, logs, server, volumes};
+
+/// How often logs are looked at for rotation and images for collection.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// A folder could not be made or mounted.
+    #[error("preparing {}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The kubelet's port could not be opened.
+    #[error("listening on {address} for the kubelet API (is another kubelet running? choose another port)")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// The network of the node, opened by the caller, who knows its addresses.
+pub struct NodeNetwork {
+    /// Attaches pods.
+    pub pods: Arc<dyn Attach>,
+    /// Services and names.
+    pub services: NetworkParts,
+}
+
+/// Makes the Node object and gives it back, pod CIDR included once somebody has assigned one:
+/// what a caller needs to know before it opens the pod network. [`run`] does it again.
+pub async fn register(config: &Config, client: &Client, runtime: Arc<dyn Runtime>) -> Node {
+    Registrar::new(config.clone(), client.clone(), runtime, Machine::read()).register().await
+}
+
+/// Runs the agent until `stop`. Running containers are left alone at the end: the next agent
+/// finds them.
+pub async fn run(
+    config: Config, informers: Informers, runtime: Arc<dyn Runtime>, network: NodeNetwork,
+    stop: CancellationToken,
+) -> Result<(), AgentError> {
+    let client = informers.client().clone();
+    let machine = Machine::read();
+    let pods = match config.all_pods_cached {
+        true => informers.of::<Pod>(),
+        false => {
+            let selector = format!("spec.nodeName={}", config.node_name);
+            informers.select::<Pod>(watcher::Config::default().fields(&selector))
+        }
+    };
+    let ctx = Arc::new(Context::new(Parts {
+        recorder: Recorder::new(client.clone(), "kubelet", &config.node_name),
+        services: informers.of(),
+        allocatable: node::allocatable(&config, &machine),
+        memory_bytes: machine.memory_bytes,
+        network: network.pods,
+        runtime: runtime.clone(),
+        client: client.clone(),
+        config: config.clone(),
+    }));
+    prepare_folders(&ctx)?;
+    let manager = Manager::new(ctx.clone());
+    let listener = server::bind(&config)?;
+    let registrar = Registrar::new(config.clone(), client.clone(), runtime, machine);
+    let node = async {
+        let node = registrar.register().await;
+        tokio::join!(
+            node::renew(client.clone(), node.clone(), stop.clone()),
+            registrar.keep(node, stop.clone())
+        );
+    };
+    let node = async {
+        tokio::select! {
+            () = node => {}
+            () = stop.cancelled() => {}
+        }
+    };
+    let network = Network::new(network.services, &config.node_name, &informers, pods.clone());
+    tokio::join!(
+        node,
+        manager.run(pods, stop.clone()),
+        network.run(stop.clone()),
+        server::serve(listener, manager.clone(), stop.clone()),
+        keep_house(&ctx, stop.clone()),
+    );
+    Ok(())
+}
+
+fn prepare_folders(ctx: &Context) -> Result<(), AgentError> {
+    let failed = |path: PathBuf| move |source| AgentError::Folder { path, source };
+    for path in [ctx.config.data_dir.join("pods"), ctx.config.log_dir.clone()] {
+        std::fs::create_dir_all(&path).map_err(failed(path))?;
+    }
+    let memory = ctx.memory_root();
+    volumes::ensure_tmpfs(&memory).map_err(failed(memory))
+}
+
+async fn keep_house(ctx: &Context, stop: CancellationToken) {
+    let mut images = gc::Images::default();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            () = stop.cancelled() => return,
+        }
+        logs::rotate::rotate_all(ctx).await;
+        images.collect(ctx).await;
+    }
+}

@@ -1,0 +1,3 @@
+//! Container logs: rotation, and reading them for `kubectl logs`.
+
+pub mod rotate;

@@ -1,0 +1,188 @@
+//! Which pods are on this node: starts a worker for each, tells it of changes, and clears away
+//! what belongs to no pod any more.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use client::Informer;
+use k8s_openapi::api::core::v1::Pod;
+use runtime::{ContainerFilter, Event, SandboxFilter, SandboxInfo};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, LABEL_POD_UID};
+use crate::volumes;
+use crate::worker::{self, Handle, NOTE_GRACE, Wanted};
+
+/// Grace of a container whose pod is gone and that says nothing itself.
+const ORPHAN_GRACE: Duration = Duration::from_secs(30);
+
+/// The pods of this node.
+#[derive(Clone)]
+pub struct Manager {
+    ctx: Arc<Context>,
+    workers: Arc<Mutex<HashMap<String, Handle>>>,
+}
+
+impl Manager {
+    /// No pod yet.
+    pub fn new(ctx: Arc<Context>) -> Self {
+        Manager { ctx, workers: Arc::default() }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What every worker shares.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// All pods with the status that this node gives them.
+    pub fn pods(&self) -> Vec<Pod> {
+        self.workers().values().map(Handle::pod).collect()
+    }
+
+    /// Asks something of the worker of a pod given by namespace and name; of two pods of one
+    /// name the one that is not being deleted.
+    pub fn with<T>(&self, namespace: &str, name: &str, ask: impl Fn(&Handle, &Pod) -> T) -> Option<T> {
+        let workers = self.workers();
+        let matching = workers.values().filter_map(|handle| {
+            let pod = handle.pod();
+            let meta = &pod.metadata;
+            let same = meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name);
+            same.then_some((handle, pod))
+        });
+        let (handle, pod) = matching.max_by_key(|(_, pod)| pod.metadata.deletion_timestamp.is_none())?;
+        Some(ask(handle, &pod))
+    }
+
+    /// Follows the API and the runtime until `stop`.
+    pub async fn run(&self, pods: Informer<Pod>, stop: CancellationToken) {
+        let node = self.ctx.config.node_name.clone();
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        // Unbounded, but of no more entries than the API server has sent.
+        pods.on_change(move |change| {
+            let here = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&node);
+            if here(change.latest()) {
+                let same = |a: &Arc<Pod>, b: &Arc<Pod>| a.metadata.uid == b.metadata.uid;
+                if let (Some(old), Some(new)) = (&change.old, &change.new)
+                    && !same(old, new)
+                {
+                    let _ = sender.send(Wanted { pod: old.clone(), removed: true });
+                }
+                let removed = change.new.is_none();
+                let _ = sender.send(Wanted { pod: change.latest().clone(), removed });
+            }
+        });
+        tokio::select! {
+            _ = pods.synced() => {}
+            () = stop.cancelled() => return,
+        }
+        let mut events = self.ctx.runtime.events();
+        while let Ok(wanted) = changes.try_recv() {
+            self.update(wanted);
+        }
+        let orphans = tokio::spawn(clear_orphans(self.clone()));
+        loop {
+            tokio::select! {
+                Some(wanted) = changes.recv() => self.update(wanted),
+                event = events.recv() => match event {
+                    Ok(event) => self.tell(event).await,
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all(),
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                () = stop.cancelled() => break,
+            }
+        }
+        orphans.abort();
+    }
+
+    fn uids(&self) -> HashSet<String> {
+        self.workers().keys().cloned().collect()
+    }
+
+    fn update(&self, wanted: Wanted) {
+        let Some(uid) = wanted.pod.metadata.uid.clone() else { return };
+        let mut workers = self.workers();
+        if let Some(handle) = workers.get(&uid) {
+            handle.update(wanted);
+        } else if !wanted.removed {
+            let (handle, task) = worker::spawn(self.ctx.clone(), wanted);
+            workers.insert(uid.clone(), handle);
+            let this = self.clone();
+            tokio::spawn(async move {
+                let result = task.await;
+                if result.is_err() {
+                    tracing::error!(uid, "the worker of a pod has ended before its time");
+                }
+                this.workers().remove(&uid);
+            });
+        }
+    }
+
+    /// Wakes the worker whose container or sandbox an event is about.
+    async fn tell(&self, event: Event) {
+        let sandbox = match &event {
+            Event::Started { sandbox, .. } | Event::Exited { sandbox, .. } => sandbox,
+            Event::SandboxGone { sandbox } => sandbox,
+        };
+        let filter = SandboxFilter { id: Some(sandbox.clone()), ..SandboxFilter::default() };
+        let found = self.ctx.runtime.list_sandboxes(filter).await.unwrap_or_default();
+        let uid = found.first().and_then(|s| s.config.labels.get(LABEL_POD_UID));
+        if let Some(uid) = uid
+            && let Some(handle) = self.workers().get(uid)
+        {
+            handle.wake();
+        }
+    }
+
+    fn tell_all(&self) {
+        self.workers().values().for_each(Handle::wake);
+    }
+}
+
+/// Ends sandboxes of pods that were deleted while the agent was away, and removes folders that
+/// belong to nobody.
+async fn clear_orphans(manager: Manager) {
+    let ctx = &manager.ctx;
+    let all = ctx.runtime.list_sandboxes(SandboxFilter::default()).await.unwrap_or_default();
+    let uid = |sandbox: &SandboxInfo| sandbox.config.labels.get(LABEL_POD_UID).cloned();
+    // Read after the list: a sandbox is made only for a pod that has a worker already.
+    let known = manager.uids();
+    let orphans = all.iter().filter(|s| uid(s).is_some_and(|uid| !known.contains(&uid)));
+    futures::future::join_all(orphans.map(|sandbox| end_orphan(ctx, sandbox))).await;
+    for root in [ctx.config.data_dir.join("pods"), ctx.memory_root()] {
+        let entries: Vec<_> = std::fs::read_dir(&root).into_iter().flatten().flatten().collect();
+        let known = manager.uids();
+        for entry in entries {
+            if known.contains(entry.file_name().to_string_lossy().as_ref()) {
+                continue;
+            }
+            if let Err(error) = volumes::remove(&entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %error, "orphaned folder not removed");
+            }
+        }
+    }
+}
+
+async fn end_orphan(ctx: &Context, sandbox: &SandboxInfo) {
+    tracing::info!(pod = sandbox.config.name, namespace = sandbox.config.namespace, "ending a pod that is gone from the API");
+    let seconds = sandbox.config.annotations.get(NOTE_GRACE).and_then(|s| s.parse().ok());
+    let grace = seconds.map_or(ORPHAN_GRACE, Duration::from_secs);
+    let filter = ContainerFilter { sandbox: Some(sandbox.id.clone()), ..ContainerFilter::default() };
+    let containers = ctx.runtime.list_containers(filter).await.unwrap_or_default();
+    let stops = containers.iter().map(|c| ctx.runtime.stop_container(&c.id, grace));
+    futures::future::join_all(stops).await;
+    let _ = ctx.network.detach(&sandbox.id.0).await;
+    match ctx.runtime.remove_sandbox(&sandbox.id).await {
+        Ok(()) => {
+            let _ = volumes::remove(&sandbox.config.log_directory);
+        }
+        Err(error) => {
+            tracing::warn!(sandbox = %sandbox.id, error = %base::chain(&error), "orphan not removed");
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Services and EndpointSlices as the proxy's model. Pure.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use net::{Endpoint, EndpointState, TrafficPolicy};
+
+use super::{Slices, port, protocol};
+
+/// How long a client keeps its endpoint when nothing is said, in seconds.
+const AFFINITY_S: i32 = 10_800;
+
+/// What a board has to serve. `own` are addresses that the board answers itself (cluster DNS).
+pub fn model<'a>(
+    services: impl IntoIterator<Item = &'a Service>, slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    node: &str, own: &[IpAddr],
+) -> Vec<net::Service> {
+    let slices = Slices::new(slices);
+    let mut out: Vec<net::Service> =
+        services.into_iter().filter_map(|s| one(s, slices.of(s), node, own)).collect();
+    out.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    out
+}
+
+fn one(service: &Service, slices: &[&EndpointSlice], node: &str, own: &[IpAddr]) -> Option<net::Service> {
+    let spec = service.spec.as_ref()?;
+    let ips = |list: Option<&Vec<String>>| -> Vec<IpAddr> {
+        list.into_iter().flatten().filter_map(|ip| ip.parse().ok()).collect()
+    };
+    let mut cluster_ips = ips(spec.cluster_ips.as_ref());
+    if cluster_ips.is_empty() {
+        cluster_ips.extend(spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()));
+    }
+    let headless = cluster_ips.is_empty();
+    if spec.type_.as_deref() == Some("ExternalName") || headless || cluster_ips.iter().any(|ip| own.contains(ip)) {
+        return None;
+    }
+    let policy = |text: Option<&str>| match text {
+        Some("Local") => TrafficPolicy::Local,
+        _ => TrafficPolicy::Cluster,
+    };
+    let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+    let ingress = ingress.into_iter().flat_map(|l| l.ingress.iter().flatten());
+    let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
+        let config = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
+        let seconds = config.and_then(|c| c.timeout_seconds).unwrap_or(AFFINITY_S);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    });
+    let meta = &service.metadata;
+    let name = |text: &Option<String>| text.clone().unwrap_or_default();
+    Some(net::Service {
+        cluster_ips,
+        external_ips: ips(spec.external_ips.as_ref()),
+        load_balancer_ips: ingress
+            .filter(|i| i.ip_mode.as_deref() != Some("Proxy"))
+            .filter_map(|i| i.ip.as_deref()?.parse().ok())
+            .collect(),
+        load_balancer_source_ranges: spec
+            .load_balancer_source_ranges
+            .iter()
+            .flatten()
+            .filter_map(|range| range.trim().parse().ok())
+            .collect(),
+        ports: spec.ports.iter().flatten().filter_map(|p| service_port(p, slices, node)).collect(),
+        affinity,
+        internal_policy: policy(spec.internal_traffic_policy.as_deref()),
+        external_policy: policy(spec.external_traffic_policy.as_deref()),
+        ..net::Service::new(name(&meta.namespace), name(&meta.name))
+    })
+}
+
+fn service_port(wanted: &ServicePort, slices: &[&EndpointSlice], node: &str) -> Option<net::ServicePort> {
+    let name = wanted.name.clone().unwrap_or_default();
+    let mut endpoints = BTreeSet::new();
+    for slice in slices {
+        let number = slice.ports.iter().flatten().find(|p| {
+            p.name.as_deref().unwrap_or_default() == name
+                && protocol(p.protocol.as_deref()) == protocol(wanted.protocol.as_deref())
+        });
+        let Some(number) = number.and_then(|p| p.port).and_then(port) else { continue };
+        for endpoint in slice.endpoints.iter().flatten() {
+            let conditions = endpoint.conditions.as_ref();
+            let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+            let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+            let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+            let state = match (ready, serving && terminating) {
+                (true, _) => EndpointState::Ready,
+                (false, true) => EndpointState::ServingTerminating,
+                (false, false) => continue,
+            };
+            let local = endpoint.node_name.as_deref() == Some(node);
+            let first = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
+            endpoints.extend(first.map(|ip| Endpoint { address: SocketAddr::new(ip, number), local, state }));
+        }
+    }
+    Some(net::ServicePort {
+        name,
+        protocol: protocol(wanted.protocol.as_deref()),
+        port: port(wanted.port)?,
+        node_port: wanted.node_port.and_then(port),
+        endpoints: endpoints.into_iter().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn service(spec: serde_json::Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": spec})).unwrap()
+    }
+
+    fn slice() -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web-1", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [
+                {"addresses": ["10.42.0.2"], "nodeName": "me", "conditions": {"ready": true}},
+                {"addresses": ["10.42.1.2"], "nodeName": "other",
+                 "conditions": {"ready": false, "serving": true, "terminating": true}},
+                {"addresses": ["10.42.1.3"], "conditions": {"ready": false, "serving": false}}]}))
+        .unwrap()
+    }
+
+    #[test]
+    fn endpoints_by_port_and_state() {
+        let service = service(json!({"clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"],
+            "externalTrafficPolicy": "Local",
+            "ports": [{"name": "http", "port": 80, "nodePort": 30080}, {"name": "other", "port": 81}]}));
+        let got = model([&service], [&slice()], "me", &[]);
+        let (http, other) = (&got[0].ports[0], &got[0].ports[1]);
+        assert_eq!((http.port, http.node_port), (80, Some(30080)));
+        let shown: Vec<_> =
+            http.endpoints.iter().map(|e| (e.address.to_string(), e.local, e.state)).collect();
+        assert_eq!(
+            shown,
+            [
+                ("10.42.0.2:8080".to_owned(), true, EndpointState::Ready),
+                ("10.42.1.2:8080".to_owned(), false, EndpointState::ServingTerminating),
+            ]
+        );
+        assert!(other.endpoints.is_empty());
+        assert_eq!(got[0].external_policy, TrafficPolicy::Local);
+    }
+
+    #[test]
+    fn headless_external_and_own_addresses_are_not_proxied() {
+        let of = |spec| model([&service(spec)], [], "me", &["10.43.0.10".parse().unwrap()]).len();
+        assert_eq!(of(json!({"clusterIP": "None", "clusterIPs": ["None"]})), 0);
+        assert_eq!(of(json!({"type": "ExternalName", "externalName": "x"})), 0);
+        assert_eq!(of(json!({"clusterIP": "10.43.0.10"})), 0);
+        assert_eq!(of(json!({"clusterIP": "10.43.0.11"})), 1);
+    }
+}

@@ -1,0 +1,199 @@
+//! The Node object: made at start, kept up to date, and the lease that says "alive".
+
+mod gather;
+mod lease;
+pub mod machine;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use runtime::Runtime;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+pub use gather::allocatable;
+pub use lease::renew;
+use machine::Machine;
+
+/// How often the status is looked at; it is written when it differs.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A status is written after this time even if nothing has changed.
+const REPORT_EVERY: SignedDuration = SignedDuration::from_mins(5);
+/// Pause after a failed call, doubling.
+const RETRY: base::Backoff =
+    base::Backoff::new(Duration::from_millis(50), Duration::from_secs(7));
+
+/// The node as the agent keeps it.
+pub struct Registrar {
+    config: Config,
+    client: Client,
+    runtime: Arc<dyn Runtime>,
+    machine: Machine,
+}
+
+impl Registrar {
+    /// For the node of this configuration.
+    pub fn new(config: Config, client: Client, runtime: Arc<dyn Runtime>, machine: Machine) -> Self {
+        Registrar { config, client, runtime, machine }
+    }
+
+    fn api(&self) -> Api<Node> {
+        Api::all(self.client.clone())
+    }
+
+    /// Makes the Node object, or brings labels of an old one up to date; gives it back. Tries
+    /// until it succeeds.
+    pub async fn register(&self) -> Node {
+        let mut failures = 0;
+        loop {
+            match self.try_register().await {
+                Ok(node) => return node,
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(node = self.config.node_name, error = %base::chain(&error), "node not registered yet");
+                    tokio::time::sleep(RETRY.jittered(failures)).await;
+                }
+            }
+        }
+    }
+
+    async fn try_register(&self) -> kube::Result<Node> {
+        let name = &self.config.node_name;
+        let status = self.status(None).await;
+        let labels = self.labels();
+        let Some(old) = self.api().get_opt(name).await? else {
+            let node = Node {
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    labels: Some(labels),
+                    annotations: Some(BTreeMap::from([(
+                        "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
+                        "true".to_owned(),
+                    )])),
+                    ..ObjectMeta::default()
+                },
+                spec: Some(NodeSpec { taints: self.taints(), ..NodeSpec::default() }),
+                status: Some(status),
+            };
+            return match self.api().create(&PostParams::default(), &node).await {
+                // Status of a new node may be taken from the creation or not: see to it.
+                Ok(made) => self.write(&made, node.status.unwrap_or_default()).await,
+                Err(error) => Err(error),
+            };
+        };
+        let patch = json!({"metadata": {"labels": labels}});
+        let old = self.api().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap_or(old);
+        let status = NodeStatus { conditions: self.carry_over(&old, status.conditions), ..status };
+        self.write(&old, status).await
+    }
+
+    fn taints(&self) -> Option<Vec<Taint>> {
+        (!self.config.taints.is_empty()).then(|| self.config.taints.clone())
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.config.labels.clone();
+        let arch = machine::arch().to_owned();
+        for (key, value) in [
+            ("kubernetes.io/hostname", self.config.node_name.clone()),
+            ("kubernetes.io/arch", arch.clone()),
+            ("kubernetes.io/os", "linux".to_owned()),
+            ("beta.kubernetes.io/arch", arch),
+            ("beta.kubernetes.io/os", "linux".to_owned()),
+        ] {
+            labels.insert(key.to_owned(), value);
+        }
+        labels
+    }
+
+    async fn status(&self, old: Option<&Node>) -> NodeStatus {
+        let gathered = gather::status(&self.config, &*self.runtime, &self.machine).await;
+        match old {
+            None => gathered,
+            Some(old) => NodeStatus { conditions: self.carry_over(old, gathered.conditions), ..gathered },
+        }
+    }
+
+    /// Keeps the times of conditions that have not changed, and conditions of others.
+    fn carry_over(&self, old: &Node, new: Option<Vec<NodeCondition>>) -> Option<Vec<NodeCondition>> {
+        let known = old.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let known: Vec<&NodeCondition> = known.collect();
+        let mut out = new.unwrap_or_default();
+        for condition in &mut out {
+            let before = known.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+            if let Some(before) = before {
+                condition.last_transition_time = before.last_transition_time.clone();
+            }
+        }
+        let foreign = known.iter().filter(|c| !out.iter().any(|o| o.type_ == c.type_));
+        let foreign: Vec<NodeCondition> = foreign.map(|c| (*c).clone()).collect();
+        out.extend(foreign);
+        Some(out)
+    }
+
+    async fn write(&self, node: &Node, status: NodeStatus) -> kube::Result<Node> {
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let patch = Patch::Merge(json!({"status": status}));
+        self.api().patch_status(name, &PatchParams::default(), &patch).await
+    }
+
+    /// Keeps the status up to date until `stop`; makes the object again if someone deletes it.
+    pub async fn keep(&self, mut node: Node, stop: CancellationToken) {
+        let mut written = Timestamp::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
+            let status = self.status(Some(&node)).await;
+            let now = Timestamp::now();
+            let due = now.duration_since(written) >= REPORT_EVERY;
+            if !due && !differs(node.status.as_ref(), &status) {
+                continue;
+            }
+            match self.write(&node, status).await {
+                Ok(fresh) => (node, written) = (fresh, now),
+                Err(kube::Error::Api(error)) if error.code == 404 => node = self.register().await,
+                Err(error) => {
+                    tracing::warn!(error = %base::chain(&error), "node status not written");
+                }
+            }
+        }
+    }
+}
+
+/// Whether more has changed than heartbeat times and the last bytes of free space.
+fn differs(old: Option<&NodeStatus>, new: &NodeStatus) -> bool {
+    let plain = |status: &NodeStatus| {
+        let mut status = status.clone();
+        for condition in status.conditions.iter_mut().flatten() {
+            condition.last_heartbeat_time = None;
+        }
+        status
+    };
+    old.map(plain).as_ref() != Some(&plain(new))
+}
+
+/// A condition of a node with upstream's words.
+fn condition(kind: &str, status: bool, reason: &str, message: &str) -> NodeCondition {
+    let now = Some(Time(Timestamp::now()));
+    NodeCondition {
+        type_: kind.to_owned(),
+        status: if status { "True" } else { "False" }.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: now.clone(),
+        last_transition_time: now,
+    }
+}
+
+/// Resources by name.
+type Resources = BTreeMap<String, Quantity>;

@@ -1,0 +1,414 @@
+//! One task per pod: looks at the pod's parts, decides with `pod::plan`, sets the actions going
+//! and writes the status. Every wake-up means looking again; what takes time runs beside and
+//! marks its part busy until it is done.
+
+mod containers;
+mod image;
+mod observe;
+mod sandbox;
+mod start;
+mod status;
+mod stop;
+
+pub(crate) use sandbox::NOTE_GRACE;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use runtime::ContainerId;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::pod::plan::{self, Action, Plan};
+use crate::pod::status::{Life, Verdict, terminal};
+use crate::pod::view::{Run, View, Volumes, spec};
+use crate::probe::Probers;
+use crate::volumes::PodVolumes;
+
+/// Pause after the runtime did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the API says of a pod.
+#[derive(Clone)]
+pub struct Wanted {
+    /// The pod as last seen.
+    pub pod: Arc<Pod>,
+    /// It is not in the API any more.
+    pub removed: bool,
+}
+
+/// The handle on a pod's worker.
+pub struct Handle {
+    wanted: watch::Sender<Wanted>,
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Tells the worker what the API now says.
+    pub fn update(&self, wanted: Wanted) {
+        self.wanted.send_replace(wanted);
+        self.shared.volumes_wake.notify_one();
+        self.shared.wake.notify_one();
+    }
+
+    /// Tells the worker to look again.
+    pub fn wake(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// The pod with the status that this node gives it.
+    pub fn pod(&self) -> Pod {
+        let mut pod = Pod::clone(&self.shared.pod());
+        if let Some(status) = self.shared.state().status.clone() {
+            pod.status = Some(status);
+        }
+        pod
+    }
+
+    /// Fails the pod as a whole and ends it.
+    pub fn condemn(&self, verdict: Verdict) {
+        self.shared.state().verdict.get_or_insert(verdict);
+        self.shared.wake.notify_one();
+    }
+
+    /// The newest run of a container, or the one before.
+    pub fn run(&self, container: &str, previous: bool) -> Option<Run> {
+        let state = self.shared.state();
+        let slot = state.view.slots.get(container)?;
+        if previous { slot.previous.clone() } else { slot.current.clone() }
+    }
+
+    /// The ready sandbox's id and the pod's addresses.
+    pub fn sandbox(&self) -> Option<crate::pod::view::Sandbox> {
+        self.shared.state().view.ready_sandbox().cloned()
+    }
+}
+
+/// What a worker and the operations it sets going share.
+pub(crate) struct Shared {
+    pub ctx: Arc<Context>,
+    pub uid: String,
+    wanted: watch::Receiver<Wanted>,
+    state: Mutex<State>,
+    /// Look again.
+    wake: Arc<Notify>,
+    /// The volumes want to be looked at again.
+    volumes_wake: Arc<Notify>,
+    volumes: tokio::sync::Mutex<PodVolumes>,
+    /// Cancelled when the pod is to end: nothing new begins.
+    ending: CancellationToken,
+    /// The moment by which the pod's containers must have ended.
+    deadline: watch::Sender<Option<Timestamp>>,
+}
+
+/// What changes in a worker.
+pub(crate) struct State {
+    pub view: View,
+    /// Ended runs by id: they do not change any more.
+    pub ended: HashMap<ContainerId, Run>,
+    pub verdict: Option<Verdict>,
+    /// Failed pulls by container.
+    pub pulls: HashMap<String, image::PullFailure>,
+    /// The status as the API server has it.
+    pub status: Option<PodStatus>,
+    pub writing: bool,
+    pub write_retry_at: Option<Timestamp>,
+    pub torn_down: bool,
+    pub deleted: bool,
+    pub started_at: Timestamp,
+    pub renew_at: Option<Timestamp>,
+    pub mount_failures: u32,
+    pub sandbox_failures: u32,
+    pub config_failures: u32,
+}
+
+impl Shared {
+    pub fn pod(&self) -> Arc<Pod> {
+        self.wanted.borrow().pod.clone()
+    }
+
+    pub fn removed(&self) -> bool {
+        self.wanted.borrow().removed
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn look_again(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Starts the worker of a pod; the task ends when the pod is gone from the API and from here.
+pub fn spawn(ctx: Arc<Context>, wanted: Wanted) -> (Handle, tokio::task::JoinHandle<()>) {
+    let uid = wanted.pod.metadata.uid.clone().unwrap_or_default();
+    let status = wanted.pod.status.clone();
+    let (sender, receiver) = watch::channel(wanted);
+    let volumes_wake = Arc::new(Notify::new());
+    let volumes = PodVolumes::new(
+        ctx.client.clone(),
+        ctx.objects.clone(),
+        volumes_wake.clone(),
+        ctx.memory_dir(&uid),
+        ctx.pod_dir(&uid),
+    );
+    let state = State {
+        view: View::default(),
+        ended: HashMap::new(),
+        verdict: None,
+        pulls: HashMap::new(),
+        status,
+        writing: false,
+        write_retry_at: None,
+        torn_down: false,
+        deleted: false,
+        started_at: Timestamp::now(),
+        renew_at: None,
+        mount_failures: 0,
+        sandbox_failures: 0,
+        config_failures: 0,
+    };
+    let shared = Arc::new(Shared {
+        ctx,
+        uid,
+        wanted: receiver,
+        state: Mutex::new(state),
+        wake: Arc::new(Notify::new()),
+        volumes_wake,
+        volumes: tokio::sync::Mutex::new(volumes),
+        ending: CancellationToken::new(),
+        deadline: watch::Sender::new(None),
+    });
+    let worker = Worker { shared: shared.clone(), ops: JoinSet::new(), probers: Probers::default() };
+    let task = tokio::spawn(worker.run());
+    (Handle { wanted: sender, shared }, task)
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    ops: JoinSet<()>,
+    probers: Probers,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        loop {
+            let wake = match self.step().await {
+                Step::Wait(wake) => wake,
+                Step::Done => return,
+            };
+            let timer = async {
+                match wake {
+                    Some(at) => tokio::time::sleep(until(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let shared = self.shared.clone();
+            tokio::select! {
+                () = shared.wake.notified() => {}
+                () = shared.volumes_wake.notified() => self.refresh_volumes(),
+                Some(result) = self.ops.join_next() => self.after_op(result),
+                () = timer => {}
+            }
+        }
+    }
+
+    fn after_op(&self, result: Result<(), tokio::task::JoinError>) {
+        if let Err(error) = result
+            && error.is_panic()
+        {
+            tracing::error!(uid = self.shared.uid, "an operation on a pod has panicked");
+        }
+    }
+
+    /// Looks, decides, acts, reports.
+    async fn step(&mut self) -> Step {
+        if let Err(error) = observe::observe(&self.shared).await {
+            tracing::warn!(uid = self.shared.uid, error = %base::chain(&error), "runtime does not answer");
+            return Step::Wait(Some(Timestamp::now() + SignedDuration::try_from(RETRY).unwrap_or_default()));
+        }
+        let (pod, removed, now) = (self.shared.pod(), self.shared.removed(), Timestamp::now());
+        let mut wake = self.check_deadline(&pod, now);
+        let life = self.life(&pod, removed);
+        let plan = {
+            let state = self.shared.state();
+            match life {
+                Life::Running => plan::plan(&pod, &state.view, now),
+                _ => plan::end(&pod, &state.view),
+            }
+        };
+        self.probe(&pod, &life);
+        for action in &plan.actions {
+            self.act(&pod, action);
+        }
+        let mut earlier = |at: Option<Timestamp>| {
+            wake = wake.into_iter().chain(at).min();
+        };
+        earlier(plan.wake);
+        earlier(self.renewal(now));
+        if life == Life::Ended && self.tear_down().await && removed {
+            sandbox::remove_all(&self.shared, &pod).await;
+            return Step::Done;
+        }
+        if !removed {
+            earlier(self.report(&pod, &plan, life, now));
+        }
+        Step::Wait(wake)
+    }
+
+    /// Fails a pod that has been active for too long; gives the time to look again.
+    fn check_deadline(&self, pod: &Pod, now: Timestamp) -> Option<Timestamp> {
+        let seconds = spec(pod).active_deadline_seconds?;
+        let mut state = self.shared.state();
+        let start = state.status.as_ref()?.start_time.as_ref()?.0;
+        let at = start.checked_add(SignedDuration::from_secs(seconds)).ok()?;
+        let over = terminal(state.status.as_ref().and_then(|s| s.phase.as_deref()));
+        if at > now || over {
+            return Some(at).filter(|at| *at > now && !over);
+        }
+        if state.verdict.is_none() {
+            let message = "Pod was active on the node longer than the specified deadline";
+            let reason = "DeadlineExceeded";
+            state.verdict = Some(Verdict { reason: reason.into(), message: message.into() });
+            drop(state);
+            self.shared.ctx.event(pod, None, client::EventKind::Normal, reason, message);
+        }
+        None
+    }
+
+    /// Where the pod is in its life; notes when it is to end.
+    fn life(&self, pod: &Pod, removed: bool) -> Life {
+        let state = self.shared.state();
+        let phase = state.status.as_ref().and_then(|s| s.phase.as_deref());
+        let over = terminal(phase) || state.verdict.is_some();
+        let deleted = removed || pod.metadata.deletion_timestamp.is_some();
+        if !over && !deleted {
+            return Life::Running;
+        }
+        let alive = |slot: &crate::pod::view::Slot| {
+            slot.busy || slot.current.as_ref().is_some_and(Run::alive)
+        };
+        let gone = !state.view.slots.values().any(alive)
+            && !state.view.sandbox_busy
+            && state.view.volumes != Volumes::Doing
+            && state.view.ready_sandbox().is_none();
+        drop(state);
+        self.shared.ending.cancel();
+        stop::set_deadline(&self.shared, pod);
+        if gone { Life::Ended } else { Life::Ending }
+    }
+
+    fn act(&mut self, pod: &Arc<Pod>, action: &Action) {
+        let shared = self.shared.clone();
+        let pod = pod.clone();
+        match action.clone() {
+            Action::PrepareVolumes => self.prepare_volumes(true),
+            Action::CreateSandbox { attempt, replaces } => {
+                shared.state().view.sandbox_busy = true;
+                self.ops.spawn(sandbox::create(shared, pod, attempt, replaces));
+            }
+            Action::StopSandbox { id } => {
+                shared.state().view.sandbox_busy = true;
+                self.ops.spawn(sandbox::stop(shared, id));
+            }
+            Action::Start { container, attempt, delay_s } => {
+                shared.state().view.slots.entry(container.clone()).or_default().busy = true;
+                self.ops.spawn(start::start(shared, pod, container, attempt, delay_s));
+            }
+            Action::Kill { container, id, message } => {
+                shared.state().view.slots.entry(container.clone()).or_default().busy = true;
+                self.ops.spawn(stop::kill(shared, pod, container, id, message));
+            }
+        }
+    }
+
+    fn prepare_volumes(&mut self, first: bool) {
+        if first {
+            self.shared.state().view.volumes = Volumes::Doing;
+        }
+        self.ops.spawn(start::prepare_volumes(self.shared.clone(), first));
+    }
+
+    /// Brings the volumes of a running pod up to date.
+    fn refresh_volumes(&mut self) {
+        let ready = self.shared.state().view.volumes == Volumes::Ready;
+        if ready && !self.shared.ending.is_cancelled() {
+            self.prepare_volumes(false);
+        }
+    }
+
+    /// Renews tokens when it is time; gives the next time.
+    fn renewal(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let at = self.shared.state().renew_at?;
+        if self.shared.ending.is_cancelled() {
+            return None;
+        }
+        if at <= now {
+            self.shared.state().renew_at = None;
+            self.refresh_volumes();
+            return None;
+        }
+        Some(at)
+    }
+
+    fn probe(&mut self, pod: &Arc<Pod>, life: &Life) {
+        let shared = &self.shared;
+        self.probers.keep(shared, pod, *life == Life::Running);
+    }
+
+    /// Unmounts and removes the volumes of an ended pod; true when that is done.
+    async fn tear_down(&self) -> bool {
+        if self.shared.state().torn_down {
+            return true;
+        }
+        match self.shared.volumes.lock().await.tear_down() {
+            Ok(()) => {
+                self.shared.state().torn_down = true;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(uid = self.shared.uid, %error, "volumes not removed");
+                true
+            }
+        }
+    }
+
+    /// Writes the status if it has changed; of a deleted pod that has ended, deletes the object.
+    fn report(&mut self, pod: &Arc<Pod>, plan: &Plan, life: Life, now: Timestamp) -> Option<Timestamp> {
+        let mut state = self.shared.state();
+        let retry = state.write_retry_at.filter(|at| *at > now);
+        if state.writing || state.deleted || retry.is_some() {
+            return retry;
+        }
+        let ended = life == Life::Ended;
+        let new = status::compute(&self.shared.ctx, pod, &state, plan, life, now);
+        let same = status::same(state.status.as_ref(), &new);
+        if same && !(ended && pod.metadata.deletion_timestamp.is_some()) {
+            return None;
+        }
+        state.writing = true;
+        drop(state);
+        let shared = self.shared.clone();
+        match same {
+            true => self.ops.spawn(status::delete(shared, pod.clone())),
+            false => self.ops.spawn(status::write(shared, pod.clone(), new)),
+        };
+        None
+    }
+}
+
+enum Step {
+    Wait(Option<Timestamp>),
+    Done,
+}
+
+/// How long from now until `at`.
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default()
+}

@@ -1,0 +1,104 @@
+//! Writing a pod's status, and deleting its object when all is over.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use serde_json::json;
+
+use super::{Shared, State};
+use crate::context::Context;
+use crate::pod::plan::Plan;
+use crate::pod::status::{Facts, Life, status};
+
+/// Pause before a status that could not be written is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(1);
+
+/// The status that the pod should have.
+pub(super) fn compute(
+    ctx: &Context, pod: &Pod, state: &State, plan: &Plan, life: Life, now: Timestamp,
+) -> PodStatus {
+    let facts = Facts {
+        view: &state.view,
+        plan,
+        life,
+        verdict: state.verdict.as_ref(),
+        host_ips: &ctx.config.node_ips,
+        start_time: state.started_at,
+        now,
+    };
+    // What we wrote last is newer than what the watch has shown; others' conditions are not.
+    let mut known = pod.clone();
+    if let Some(ours) = &state.status {
+        let own = ours.conditions.iter().flatten();
+        let own: Vec<_> = own.filter(|c| crate::pod::conditions::own_name(&c.type_)).cloned().collect();
+        let seen = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        let foreign = seen.filter(|c| !crate::pod::conditions::own_name(&c.type_)).cloned();
+        let conditions = Some(own.into_iter().chain(foreign).collect());
+        known.status = Some(PodStatus { conditions, ..ours.clone() });
+    }
+    status(&known, &facts)
+}
+
+/// True when writing `new` over `old` would change nothing.
+pub(super) fn same(old: Option<&PodStatus>, new: &PodStatus) -> bool {
+    old == Some(new)
+}
+
+/// Writes the status.
+pub(super) async fn write(shared: Arc<Shared>, pod: Arc<Pod>, new: PodStatus) {
+    let api = api(&shared, &pod);
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let patch = json!({"metadata": {"uid": shared.uid}, "status": new});
+    let result = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let mut state = shared.state();
+    state.writing = false;
+    match result {
+        Ok(_) => {
+            state.status = Some(new);
+            state.write_retry_at = None;
+        }
+        // The pod is gone, or another one has its name: the watch will say so.
+        Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {
+            state.write_retry_at = Some(Timestamp::now() + RETRY);
+        }
+        Err(error) => {
+            tracing::warn!(pod = name, error = %base::chain(&error), "status not written");
+            state.write_retry_at = Some(Timestamp::now() + RETRY);
+        }
+    }
+    drop(state);
+    shared.look_again();
+}
+
+/// Deletes the object of a pod that has ended here.
+pub(super) async fn delete(shared: Arc<Shared>, pod: Arc<Pod>) {
+    let api = api(&shared, &pod);
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let uid = Some(shared.uid.clone());
+    let params = DeleteParams {
+        grace_period_seconds: Some(0),
+        preconditions: Some(Preconditions { uid, resource_version: None }),
+        ..DeleteParams::default()
+    };
+    let result = api.delete(name, &params).await;
+    let mut state = shared.state();
+    state.writing = false;
+    match result {
+        Ok(_) => state.deleted = true,
+        Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => state.deleted = true,
+        Err(error) => {
+            tracing::warn!(pod = name, error = %base::chain(&error), "pod not deleted");
+            state.write_retry_at = Some(Timestamp::now() + RETRY);
+        }
+    }
+    drop(state);
+    shared.look_again();
+}
+
+fn api(shared: &Shared, pod: &Pod) -> Api<Pod> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Api::namespaced(shared.ctx.client.clone(), namespace)
+}
