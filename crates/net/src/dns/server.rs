@@ -6,8 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use hickory_proto::rr::Name;
+use hickory_server::Server;
+use tokio::net::{TcpListener, UdpSocket};
 
 use super::Zone;
+use super::answer::Origin;
+use super::forward::Forwarder;
+use super::handler::Handler;
+
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
+/// A TCP client that is silent for this long is hung up on.
+const TCP_IDLE: Duration = Duration::from_secs(10);
+/// Answers waiting for a TCP client that does not read.
+const TCP_RESPONSES_QUEUED_MAX: usize = 32;
 
 /// How cluster DNS is set up.
 #[derive(Clone, Debug)]
@@ -72,12 +85,42 @@ pub enum DnsError {
 pub struct Dns {
     zone: Arc<ArcSwap<Zone>>,
     local: Vec<SocketAddr>,
+    server: Server<Handler>,
 }
 
 impl Dns {
     /// Listens on every address and answers until [`Dns::shutdown`] or drop.
     pub async fn serve(config: DnsConfig) -> Result<Self, DnsError> {
-        Ok(Self { zone: Arc::default(), local: config.listen })
+        let mut domain = Name::from_ascii(&config.cluster_domain)
+            .ok()
+            .filter(|name| !name.is_root())
+            .ok_or_else(|| DnsError::Domain(config.cluster_domain.clone()))?
+            .to_lowercase();
+        domain.set_fqdn(true);
+        let mut sockets = Vec::with_capacity(config.listen.len());
+        for address in &config.listen {
+            sockets.push(listen(*address).await?);
+        }
+        let local: Vec<SocketAddr> = sockets.iter().map(|(local, ..)| *local).collect();
+        let service = config.service_ips.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT));
+        let own = local.iter().copied().chain(service).collect();
+        let zone: Arc<ArcSwap<Zone>> = Arc::default();
+        let handler = Handler {
+            origin: Origin { domain, service_ips: config.service_ips },
+            zone: zone.clone(),
+            forwarder: Forwarder::new(
+                config.upstreams,
+                own,
+                config.upstream_timeout,
+                config.cache_entries,
+            ),
+        };
+        let mut server = Server::new(handler);
+        for (_, udp, tcp) in sockets {
+            server.register_socket(udp);
+            server.register_listener(tcp, TCP_IDLE, TCP_RESPONSES_QUEUED_MAX);
+        }
+        Ok(Self { zone, local, server })
     }
 
     /// Answers from `zone` from now on.
@@ -91,5 +134,26 @@ impl Dns {
     }
 
     /// Stops answering; queries in progress are given up.
-    pub async fn shutdown(self) {}
+    pub async fn shutdown(mut self) {
+        if let Err(error) = self.server.shutdown_gracefully().await {
+            tracing::debug!(%error, "cluster DNS did not stop cleanly");
+        }
+    }
+}
+
+/// Both sockets of an address. For port 0 the port that UDP was given is tried for TCP, and both
+/// anew if another program has it.
+async fn listen(address: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), DnsError> {
+    const ATTEMPTS: usize = 16;
+    let failed = |protocol| move |source| DnsError::Listen { address, protocol, source };
+    let mut attempt = 1;
+    loop {
+        let udp = UdpSocket::bind(address).await.map_err(failed("udp"))?;
+        let local = udp.local_addr().map_err(failed("udp"))?;
+        match TcpListener::bind(local).await {
+            Ok(tcp) => return Ok((local, udp, tcp)),
+            Err(_) if address.port() == 0 && attempt < ATTEMPTS => attempt += 1,
+            Err(error) => return Err(failed("tcp")(error)),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What cluster DNS is told: all names of the cluster.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use crate::Protocol;
@@ -9,7 +9,9 @@ use crate::Protocol;
 #[derive(Clone, Debug, Default)]
 pub struct Zone {
     namespaces: HashSet<String>,
-    services: Vec<ZoneService>,
+    services: HashMap<(String, String), ZoneService>,
+    /// The name, below the cluster's domain, of each address.
+    reverse: HashMap<IpAddr, Vec<Vec<String>>>,
 }
 
 /// One service as DNS sees it.
@@ -62,15 +64,53 @@ pub struct ZoneEndpoint {
     pub ports: Vec<ZonePort>,
 }
 
+impl ZoneEndpoint {
+    /// Its label under the service.
+    pub(super) fn label(&self) -> String {
+        match &self.hostname {
+            Some(hostname) if !hostname.is_empty() => hostname.to_ascii_lowercase(),
+            _ => self.ip.to_string().replace(['.', ':'], "-"),
+        }
+    }
+}
+
 impl Zone {
     /// Indexes the names. `namespaces` are those that exist, also without services.
     pub fn new(
         namespaces: impl IntoIterator<Item = String>,
         services: impl IntoIterator<Item = ZoneService>,
     ) -> Self {
-        Self {
-            namespaces: namespaces.into_iter().collect(),
-            services: services.into_iter().collect(),
+        let mut zone = Self { namespaces: namespaces.into_iter().collect(), ..Self::default() };
+        for service in services {
+            zone.namespaces.insert(service.namespace.clone());
+            zone.index_addresses(&service);
+            let key = (service.namespace.clone(), service.name.to_ascii_lowercase());
+            zone.services.insert(key, service);
+        }
+        zone
+    }
+
+    fn index_addresses(&mut self, service: &ZoneService) {
+        let below =
+            [service.name.to_ascii_lowercase(), service.namespace.clone(), "svc".to_owned()];
+        match &service.target {
+            ZoneTarget::Cluster { ips, .. } => {
+                for ip in ips {
+                    // A service's own address goes before the endpoints of others.
+                    self.reverse.entry(*ip).or_default().insert(0, below.to_vec());
+                }
+            }
+            ZoneTarget::Headless(endpoints) => {
+                for endpoint in endpoints {
+                    let mut name = vec![endpoint.label()];
+                    name.extend(below.clone());
+                    let names = self.reverse.entry(endpoint.ip).or_default();
+                    if !names.contains(&name) {
+                        names.push(name);
+                    }
+                }
+            }
+            ZoneTarget::External(_) => {}
         }
     }
 
@@ -82,5 +122,20 @@ impl Zone {
     /// Whether it knows neither services nor namespaces.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty() && self.namespaces.is_empty()
+    }
+
+    /// Whether there is such a namespace.
+    pub(super) fn has_namespace(&self, namespace: &str) -> bool {
+        self.namespaces.contains(namespace)
+    }
+
+    /// The service, by its lower-case names.
+    pub(super) fn service(&self, namespace: &str, name: &str) -> Option<&ZoneService> {
+        self.services.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The names of an address, each as labels below the cluster's domain.
+    pub(super) fn names_of(&self, ip: &IpAddr) -> &[Vec<String>] {
+        self.reverse.get(ip).map_or(&[], Vec::as_slice)
     }
 }

@@ -233,15 +233,18 @@ impl Links for Kernel {
     async fn remove_route(&self, route: &RoutePlan) -> io::Result<()> {
         let netlink = here()?;
         let prefix = route.destination.prefix();
-        let removed = match route.destination.network() {
-            IpAddr::V4(to) => {
-                let route = Ipv4Route::from_addr(to, prefix).protocol(route_protocol());
-                netlink.del_route_if_exists(route).await
+        // The gateway says more than which route: without one the kernel looks for a route of
+        // another scope, and finds none.
+        let removed = match (route.destination.network(), route.via) {
+            (IpAddr::V4(to), IpAddr::V4(via)) => {
+                let route = Ipv4Route::from_addr(to, prefix).gateway(via);
+                netlink.del_route_if_exists(route.protocol(route_protocol())).await
             }
-            IpAddr::V6(to) => {
-                let route = Ipv6Route::from_addr(to, prefix).protocol(route_protocol());
-                netlink.del_route_if_exists(route).await
+            (IpAddr::V6(to), IpAddr::V6(via)) => {
+                let route = Ipv6Route::from_addr(to, prefix).gateway(via);
+                netlink.del_route_if_exists(route.protocol(route_protocol())).await
             }
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
         };
         removed.map(|_| ()).map_err(os_error)
     }

@@ -27,8 +27,8 @@ use crate::firewall::{
 /// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC` of the kernel's `netfilter_ipv4.h`.
 const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_SRCNAT: i32 = 100;
-/// Just before destination NAT, so that what is refused has not been translated.
-const PRIORITY_REFUSE: i32 = PRIORITY_DSTNAT - 10;
+/// Just after destination NAT: what is still unchanged then found no endpoint.
+const PRIORITY_REFUSE: i32 = PRIORITY_DSTNAT + 10;
 
 const SERVICE_IPS: &str = "service-ips";
 const NODE_PORTS: &str = "node-ports";
