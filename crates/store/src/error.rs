@@ -106,16 +106,16 @@ pub enum DriverError {
         /// Who has it, where that is known.
         holder: Option<u32>,
     },
-    /// The folder cannot be written to.
+    /// The folder, or a file in it, cannot be written to.
     #[error(
         "{path} is not writable; give this user the right to write there, or choose another --data-dir"
     )]
     Unwritable {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
         /// The system's reason.
         #[source]
-        source: std::io::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The database is damaged and no verified copy can take its place.
     #[error(

@@ -37,14 +37,23 @@ impl std::fmt::Display for Recovery {
                 let age = taken.elapsed().unwrap_or(Duration::ZERO);
                 write!(
                     f,
-                    "the database was damaged ({reason}); restored the verified copy {} made {} ago, \
-                     changes since then are lost; the damaged files are in {}",
+                    "the database was damaged ({reason}); restored the verified copy {} of {}, made \
+                     {} ago; changes since then are lost; the damaged files are in {}",
                     copy.display(),
+                    clock(*taken),
                     span(age),
                     damaged.display()
                 )
             }
         }
+    }
+}
+
+/// A moment, in UTC.
+fn clock(time: SystemTime) -> String {
+    match jiff::Timestamp::try_from(time) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+        Err(_) => "an unknown time".into(),
     }
 }
 
@@ -56,5 +65,36 @@ fn span(d: Duration) -> String {
         60..3600 => format!("{} min", s / 60),
         3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_what_was_restored_and_from_when() {
+        let recovery = Recovery::Restored {
+            reason: "file is not a database".into(),
+            copy: "/data/copies/store-86400000.db".into(),
+            taken: SystemTime::UNIX_EPOCH + Duration::from_secs(86_400),
+            damaged: "/data/damaged".into(),
+        };
+        let text = recovery.to_string();
+        let (before, after) = text.split_once(", made ").unwrap_or_default();
+        assert_eq!(
+            before,
+            "the database was damaged (file is not a database); restored the verified copy \
+             /data/copies/store-86400000.db of 1970-01-02 00:00:00 UTC"
+        );
+        assert!(
+            after.ends_with("changes since then are lost; the damaged files are in /data/damaged")
+        );
+    }
+
+    #[test]
+    fn spans() {
+        let texts = [5, 65, 3700, 90_000].map(|s| span(Duration::from_secs(s)));
+        assert_eq!(texts, ["5 s", "1 min", "1 h 1 min", "1 d 1 h"]);
     }
 }

@@ -175,7 +175,7 @@ impl Database {
     /// What a database says of itself, read on its own; for a damaged one, if that part of
     /// it can be read.
     pub(super) fn peek(path: &Path) -> Option<Meta> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
         read_meta(&Connection::open_with_flags(path, flags).ok()?).ok()
     }
 
@@ -361,11 +361,17 @@ fn sum_of(key: &Key, created: Revision, revision: Revision, value: &[u8]) -> i64
     digest[..8].iter().fold(0, |sum, &byte| sum << 8 | i64::from(byte))
 }
 
-/// Names the failure that a person can do something about.
+/// Names the failures that a person can do something about.
 pub(super) fn failure(doing: &'static str, path: &Path, source: rusqlite::Error) -> DriverError {
     let path = path.into();
+    let extended = source.sqlite_error().map_or(0, |e| e.extended_code);
     match source.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => DriverError::Full { path },
+        // The log's shared index could not grow, which only a full disk refuses.
+        _ if extended == ffi::SQLITE_IOERR_SHMSIZE => DriverError::Full { path },
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            DriverError::Unwritable { path, source: Box::new(source) }
+        }
         _ => DriverError::Sqlite { doing, path, source },
     }
 }

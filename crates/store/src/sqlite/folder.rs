@@ -19,7 +19,12 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder where needed and locks it.
     pub(super) fn lock(path: &Path) -> Result<Self, DriverError> {
-        let unwritable = |source| DriverError::Unwritable { path: path.into(), source };
+        let unwritable = |source: std::io::Error| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                DriverError::Full { path: path.into() }
+            }
+            _ => DriverError::Unwritable { path: path.into(), source: Box::new(source) },
+        };
         std::fs::create_dir_all(path).map_err(unwritable)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -75,13 +80,17 @@ impl Folder {
         rename(&path, &self.path.join("revision"))
     }
 
-    /// Puts a damaged database and its log aside, in place of one put aside before.
+    /// Puts a damaged database and its log aside, in place of one put aside before. One that
+    /// is missing was put aside by a fall-back that was cut short, and stays.
     pub(super) fn put_aside(&self) -> Result<PathBuf, DriverError> {
         let aside = self.path.join("damaged");
-        match std::fs::remove_dir_all(&aside) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(io("clear", &aside, e)),
-            _ => std::fs::create_dir(&aside).map_err(|e| io("make", &aside, e))?,
+        if self.database().exists() {
+            match std::fs::remove_dir_all(&aside) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(io("clear", &aside, e)),
+                _ => {}
+            }
         }
+        std::fs::create_dir_all(&aside).map_err(|e| io("make", &aside, e))?;
         // The log goes first: without its database it can do no harm, but an old log beside
         // a restored database would.
         for name in ["store.db-wal", "store.db-shm", "store.db"] {

@@ -3,6 +3,7 @@
 mod basics;
 mod concurrent;
 mod crash;
+mod full;
 mod kill;
 mod model;
 mod recovery;
