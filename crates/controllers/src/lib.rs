@@ -9,9 +9,12 @@ mod carry_out;
 pub mod context;
 mod deployment;
 mod driver;
+mod endpoints;
+mod namespace;
 mod owner;
 mod pods;
 mod replicaset;
+mod serviceaccount;
 pub mod world;
 
 #[cfg(test)]
@@ -51,8 +54,16 @@ impl Default for Config {
 }
 
 /// All controllers.
-const CONTROLLERS: &[Controller] =
-    &[deployment::DEPLOYMENT, replicaset::REPLICA_SET, replicaset::REPLICATION_CONTROLLER];
+const CONTROLLERS: &[Controller] = &[
+    namespace::NAMESPACE,
+    serviceaccount::SERVICE_ACCOUNT,
+    serviceaccount::ROOT_CA_PUBLISHER,
+    deployment::DEPLOYMENT,
+    replicaset::REPLICA_SET,
+    replicaset::REPLICATION_CONTROLLER,
+    endpoints::ENDPOINT_SLICE,
+    endpoints::ENDPOINTS,
+];
 
 /// Runs all controllers until `stop` is cancelled; what is under way is finished first.
 pub async fn run(
