@@ -7,6 +7,7 @@
 //! behaviour that follows from its row in the resource table.
 
 mod facts;
+mod views;
 
 pub use facts::{
     allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted,
@@ -20,8 +21,25 @@ use serde_json::{Map, Value, json};
 pub fn default(_resource: &Resource, _version: &str, _object: &mut Value) {}
 
 /// What is wrong with a new object.
-pub fn validate(_resource: &Resource, _object: &Value) -> Vec<FieldError> {
-    Vec::new()
+pub fn validate(_resource: &Resource, object: &Value) -> Vec<FieldError> {
+    name_errors(object)
+}
+
+/// A name is one segment of a path.
+fn name_errors(object: &Value) -> Vec<FieldError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let why = match name {
+        "" => {
+            let why = "name or generateName is required";
+            return vec![FieldError::required("metadata.name", why)];
+        }
+        "." | ".." => format!("may not be '{name}'"),
+        name => match name.chars().find(|c| matches!(c, '/' | '%')) {
+            Some(c) => format!("may not contain '{c}'"),
+            None => return Vec::new(),
+        },
+    };
+    vec![FieldError::invalid("metadata.name", name, why)]
 }
 
 /// What is wrong with a change, beside what [`validate`] says of the new state.
@@ -55,7 +73,22 @@ fn immutable_metadata(new: &Value, old: &Value) -> Vec<FieldError> {
             ));
         }
     }
+    errors.extend(late_finalizers(new, old));
     errors
+}
+
+/// An object on its way out gets no further finalizers.
+fn late_finalizers(new: &Value, old: &Value) -> Option<FieldError> {
+    let list =
+        |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+    let before = list(old);
+    let added: Vec<String> =
+        list(new).iter().filter(|name| !before.contains(name)).map(Value::to_string).collect();
+    (old["metadata"]["deletionTimestamp"].is_string() && !added.is_empty()).then(|| {
+        let names = added.join(", ");
+        let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{names}}}");
+        FieldError::forbidden("metadata.finalizers", why)
+    })
 }
 
 /// Makes a new object ready: what only the system may set is dropped, the generation starts.
@@ -68,7 +101,13 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         set_member(object, "status", status);
     }
     if resource.collection() == "namespaces" {
+        let mut finalizers = object["spec"]["finalizers"].as_array().cloned().unwrap_or_default();
+        if !finalizers.iter().any(|finalizer| finalizer == "kubernetes") {
+            finalizers.push(json!("kubernetes"));
+        }
+        set_member(object, "spec", json!({"finalizers": finalizers}));
         set_member(object, "status", json!({"phase": "Active"}));
+        name_label(object);
     }
     let generation = if counts_generation(resource) { json!(1) } else { Value::Null };
     set_metadata(object, "generation", generation);
@@ -77,43 +116,25 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
 /// Makes a changed object ready: each view writes its own part and nothing else, and the
 /// generation counts changes of what is wished for.
 pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
-    match subresource {
-        "status" => prepare_status(resource, new, old),
-        _ => {
-            if resource.subresource("status").is_some() {
-                copy_member(new, old, "status");
-            }
-        }
+    views::narrow(resource, subresource, new, old);
+    if resource.collection() == "namespaces" {
+        name_label(new);
     }
     let mut generation = old["metadata"]["generation"].clone();
-    if counts_generation(resource) && subresource != "status" && wish_changed(new, old) {
+    let wish = !matches!(subresource, "status" | "binding" | "approval");
+    if counts_generation(resource) && wish && wish_changed(new, old) {
         generation = json!(generation.as_i64().unwrap_or(0) + 1);
     }
     set_metadata(new, "generation", generation);
 }
 
-/// A write to `status` keeps everything but the status, the labels and the annotations.
-fn prepare_status(resource: &Resource, new: &mut Value, old: &Value) {
-    let status = new.get("status").cloned();
-    let metadata = new.get("metadata").cloned().unwrap_or_default();
-    *new = old.clone();
-    match status {
-        Some(status) => set_member(new, "status", status),
-        None => drop_member(new, "status"),
-    }
-    for field in ["resourceVersion", "uid", "managedFields", "name", "namespace", "finalizers"] {
-        set_metadata(new, field, metadata[field].clone());
-    }
-    // Kubelets and node controllers write these through the status of pods and nodes.
-    if matches!(resource.collection(), "pods" | "nodes") || resource.group.is_empty() {
-        set_metadata(new, "labels", metadata["labels"].clone());
-        set_metadata(new, "annotations", metadata["annotations"].clone());
-    }
-    if resource.collection() == "pods" && new["status"]["qosClass"].is_null() {
-        let class = old["status"]["qosClass"].clone();
-        if let (Some(status), false) = (new["status"].as_object_mut(), class.is_null()) {
-            status.insert("qosClass".to_owned(), class);
-        }
+/// Every namespace can be selected by its name.
+fn name_label(namespace: &mut Value) {
+    let name = namespace["metadata"]["name"].clone();
+    let mut labels = namespace["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    if name.is_string() {
+        labels.insert("kubernetes.io/metadata.name".to_owned(), name);
+        set_metadata(namespace, "labels", Value::Object(labels));
     }
 }
 

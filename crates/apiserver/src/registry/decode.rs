@@ -45,7 +45,6 @@ pub fn object(call: &Call) -> Outcome<Value> {
         return Err(unreadable(&why));
     }
     settle_kind(&call.target.resource, &call.target.version, &mut object)?;
-    drop_nulls(&mut object);
     Ok(object)
 }
 

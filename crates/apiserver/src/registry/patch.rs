@@ -1,5 +1,7 @@
 //! patch: JSON patch, merge patch, strategic merge patch and server-side apply.
 
+use std::sync::{Mutex, PoisonError};
+
 use api::apply::{ApplyError, Conflict, Manager};
 use api::status::{Cause, Status};
 use serde_json::Value;
@@ -81,7 +83,6 @@ impl Patch {
             }
             Patch::Apply(_) => {}
         }
-        decode::drop_nulls(&mut object);
         Ok(object)
     }
 }
@@ -97,11 +98,13 @@ impl Registry {
             manager: call.field_manager(&options),
             dry_run: options.dry_run,
         };
-        let (mut warnings, is_apply) = (Vec::new(), matches!(patch, Patch::Apply(_)));
+        let is_apply = matches!(patch, Patch::Apply(_));
+        // What the last attempt had to say of unknown fields.
+        let warnings = Mutex::new(Vec::new());
         let applied = match &patch {
             Patch::Apply(applied) => {
                 let mut applied = applied.clone();
-                warnings = settle_applied(call, &options, &mut applied)?;
+                set(&warnings, settle_applied(call, &options, &mut applied)?);
                 Some(applied)
             }
             _ => None,
@@ -123,7 +126,7 @@ impl Registry {
                 let mut object = patch.patched(call, live)?;
                 decode::settle_kind(&target.resource, &target.version, &mut object)?;
                 call.check_names(&object)?;
-                check_fields(target, &options, &mut object)?;
+                set(&warnings, check_fields(target, &options, &mut object)?);
                 Ok(object)
             }
             (None, None) => Err(Status::not_found(&*target.resource, &target.name)),
@@ -137,8 +140,13 @@ impl Registry {
             build: &build,
         };
         let written = self.change(&change, &writer).await?;
+        let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Reply::written(written.value, written.created).with_warnings(warnings))
     }
+}
+
+fn set(warnings: &Mutex<Vec<String>>, texts: Vec<String>) {
+    *warnings.lock().unwrap_or_else(PoisonError::into_inner) = texts;
 }
 
 /// Reads and checks the query of a patch.
@@ -173,7 +181,6 @@ fn settle_applied(
         ));
     }
     decode::settle_kind(&target.resource, &target.version, applied)?;
-    decode::drop_nulls(applied);
     if applied["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }

@@ -175,7 +175,8 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
     if wants_address(spec) && wants_address(old) {
         // Older clients know `clusterIP` alone: where only it changed, the list follows.
         let first = spec["clusterIP"].as_str().unwrap_or_default().to_owned();
-        let list_unchanged = spec["clusterIPs"].is_null() || spec["clusterIPs"] == old["clusterIPs"];
+        let list_unchanged =
+            spec["clusterIPs"].is_null() || spec["clusterIPs"] == old["clusterIPs"];
         if !first.is_empty() && old["clusterIP"] != first.as_str() && list_unchanged {
             fields(spec).insert("clusterIPs".to_owned(), json!([first]));
         }

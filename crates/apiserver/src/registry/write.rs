@@ -1,6 +1,7 @@
 //! create and update: one road for every kind, from a decoded object to a durable one.
 
 use api::apply::{Manager, track};
+use api::schema::{self, Problem, Schema};
 use api::status::{FieldError, MODIFIED, Status};
 use api::strategy;
 use bytes::Bytes;
@@ -350,16 +351,35 @@ impl Registry {
     }
 }
 
-/// Checks a body against the kind's schema as `fieldValidation` asks; gives the warnings.
+/// Checks an object against its kind's schema as `fieldValidation` asks, drops what the schema
+/// does not know, and gives the warnings.
 pub fn check_fields(
-    _target: &Target,
+    target: &Target,
     options: &WriteOptions,
-    _object: &mut Value,
+    object: &mut Value,
 ) -> Outcome<Vec<String>> {
-    if options.field_validation == FieldValidation::Ignore {
+    let resource = &target.resource;
+    let Some(schema) = Schema::of(&resource.group, &target.version, &resource.kind) else {
+        decode::drop_nulls(object);
         return Ok(Vec::new());
+    };
+    let refuse =
+        |why: &str| Status::bad_request(schema::decode_error(&resource.kind, &target.version, why));
+    let mut unknown = Vec::new();
+    for problem in schema.check(object) {
+        match problem {
+            Problem::Type(why) => return Err(refuse(&why)),
+            Problem::Unknown(_) => unknown.push(problem.to_string()),
+        }
     }
-    Ok(Vec::new())
+    schema.prune(object);
+    match options.field_validation {
+        FieldValidation::Strict if !unknown.is_empty() => {
+            Err(refuse(&schema::strict_error(&unknown)))
+        }
+        FieldValidation::Warn => Ok(unknown),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// 422 about the target.
