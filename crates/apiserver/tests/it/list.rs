@@ -1,0 +1,160 @@
+//! Lists: pages, selectors, versions.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Server, configmap, pod};
+
+const MAPS: &str = "/api/v1/namespaces/ns/configmaps";
+
+fn names(list: &Value) -> String {
+    let names: Vec<&str> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|i| i["metadata"]["name"].as_str())
+        .collect();
+    names.join(" ")
+}
+
+async fn five() -> Server {
+    let server = Server::start().await;
+    for (name, tier) in [("a", "x"), ("b", "y"), ("c", "x"), ("d", "y"), ("e", "x")] {
+        server.post(MAPS, configmap(name, json!({"tier": tier}))).await.ok();
+    }
+    server
+}
+
+#[tokio::test]
+async fn pages_show_one_state() {
+    let server = five().await;
+    let first = server.get(&format!("{MAPS}?limit=2")).await.ok();
+    assert_eq!(
+        (names(&first).as_str(), &first["metadata"]["remainingItemCount"]),
+        ("a b", &json!(3))
+    );
+    server.delete(&format!("{MAPS}/c"), Value::Null).await.ok();
+    server.post(MAPS, configmap("cc", json!({}))).await.ok();
+
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let second = server.get(&format!("{MAPS}?limit=2&continue={token}")).await.ok();
+    assert_eq!(names(&second), "c d");
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let token = second["metadata"]["continue"].as_str().unwrap();
+    let third = server.get(&format!("{MAPS}?limit=2&continue={token}")).await.ok();
+    assert_eq!((names(&third).as_str(), third["metadata"].get("continue")), ("e", None));
+
+    let with_version = format!("{MAPS}?continue={token}&resourceVersion=5");
+    assert_eq!(
+        server.get(&with_version).await.short(),
+        "400 specifying resource version is not allowed when using continue"
+    );
+    assert_eq!(server.get(&format!("{MAPS}?continue=x")).await.code, 400);
+}
+
+#[tokio::test]
+async fn selectors_and_pages_go_together() {
+    let server = five().await;
+    let list = server.get(&format!("{MAPS}?labelSelector=tier%3Dx&limit=2")).await.ok();
+    assert_eq!((names(&list).as_str(), list["metadata"].get("remainingItemCount")), ("a c", None));
+    let token = list["metadata"]["continue"].as_str().unwrap();
+    let rest =
+        server.get(&format!("{MAPS}?labelSelector=tier%3Dx&limit=2&continue={token}")).await.ok();
+    assert_eq!((names(&rest).as_str(), rest["metadata"].get("continue")), ("e", None));
+    let named = server.get(&format!("{MAPS}?fieldSelector=metadata.name%3Db")).await.ok();
+    assert_eq!(names(&named), "b");
+    assert_eq!(
+        names(&server.get("/api/v1/configmaps?labelSelector=tier%20in%20(y)").await.ok()),
+        "b d"
+    );
+    assert_eq!(server.get(&format!("{MAPS}?labelSelector=%3D%3D")).await.code, 400);
+    let refused = server.get(&format!("{MAPS}?fieldSelector=spec.x%3Db")).await.short();
+    assert!(
+        refused.starts_with("400 Unable to find \"v1, Resource=configmaps\" that match"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn field_selectors_look_into_objects() {
+    let server = Server::start().await;
+    let pods = "/api/v1/namespaces/ns/pods";
+    for (name, node) in [("a", "n1"), ("b", "n2")] {
+        let mut pod = pod(name);
+        pod["spec"]["nodeName"] = json!(node);
+        server.post(pods, pod).await.ok();
+    }
+    assert_eq!(names(&server.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn2").await.ok()), "b");
+    assert_eq!(
+        names(&server.get("/api/v1/pods?fieldSelector=status.phase!%3DPending").await.ok()),
+        ""
+    );
+}
+
+#[tokio::test]
+async fn versions_of_a_list() {
+    let server = five().await;
+    let now =
+        server.get(MAPS).await.ok()["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    server.post(MAPS, configmap("f", json!({}))).await.ok();
+    let exact = format!("{MAPS}?resourceVersion={now}&resourceVersionMatch=Exact");
+    assert_eq!(names(&server.get(&exact).await.ok()), "a b c d e");
+    let newer = format!("{MAPS}?resourceVersion={now}&resourceVersionMatch=NotOlderThan");
+    assert_eq!(names(&server.get(&newer).await.ok()), "a b c d e f");
+    assert_eq!(names(&server.get(&format!("{MAPS}?resourceVersion=0")).await.ok()), "a b c d e f");
+    assert_eq!(
+        server.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.short(),
+        "422 ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+    );
+    assert_eq!(server.get(&format!("{MAPS}?resourceVersion=x")).await.code, 400);
+}
+
+#[tokio::test]
+async fn expired_tokens_come_with_a_fresh_one() {
+    let options = store::Options { window_max_events: 4, ..store::Options::default() };
+    let server = Server::with(options).await;
+    for name in ["a", "b", "c"] {
+        server.post(MAPS, configmap(name, json!({}))).await.ok();
+    }
+    let list = server.get(&format!("{MAPS}?limit=1")).await.ok();
+    let (token, version) = (
+        list["metadata"]["continue"].as_str().unwrap(),
+        list["metadata"]["resourceVersion"].as_str().unwrap(),
+    );
+    for n in 0..8 {
+        let body = format!(r#"{{"data":{{"n":"{n}"}}}}"#);
+        server.patch(&format!("{MAPS}/a"), "merge-patch+json", &body).await.ok();
+    }
+    let expired = server.get(&format!("{MAPS}?limit=1&continue={token}")).await;
+    assert_eq!((expired.code, expired.body["reason"].as_str()), (410, Some("Expired")));
+    assert!(expired.short().starts_with("410 The provided continue parameter is too old"));
+    let fresh = expired.body["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&server.get(&format!("{MAPS}?continue={fresh}")).await.ok()), "b c");
+    let exact = format!("{MAPS}?resourceVersion={version}&resourceVersionMatch=Exact");
+    assert_eq!(
+        server.get(&exact).await.short(),
+        "410 The resourceVersion for the provided list is too old."
+    );
+    let watch = server.get(&format!("{MAPS}?watch=1&resourceVersion={version}")).await;
+    assert!(watch.short().starts_with("410 too old resource version: "), "{}", watch.text);
+}
+
+#[tokio::test]
+async fn long_lists_arrive_whole() {
+    let server = Server::start().await;
+    let text = "x".repeat(3000);
+    let all = (0..200).map(|n| {
+        server.post(MAPS, json!({"metadata": {"name": format!("m{n:03}")}, "data": {"t": text}}))
+    });
+    for answer in futures::future::join_all(all).await {
+        answer.ok();
+    }
+    let list = server.get("/api/v1/configmaps").await.ok();
+    assert_eq!(list["items"].as_array().unwrap().len(), 200);
+    assert_eq!(list["items"][199]["metadata"]["name"], "m199");
+    let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let partial = server.ask("GET", MAPS, &[("accept", partial)], "").await.ok();
+    assert_eq!(
+        (&partial["kind"], &partial["items"][0]["kind"]),
+        (&json!("PartialObjectMetadataList"), &json!("PartialObjectMetadata"))
+    );
+}

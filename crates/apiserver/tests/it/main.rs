@@ -1,0 +1,8 @@
+//! The API server in this process over a real store in a folder of its own.
+
+mod delete;
+mod harness;
+mod list;
+mod views;
+mod watch;
+mod write;
