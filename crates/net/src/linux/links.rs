@@ -6,7 +6,7 @@ use std::path::Path;
 
 use nlink::netlink::link::{BridgeLink, BridgePortConfig, DummyLink, VethLink};
 use nlink::netlink::route::{Ipv4Route, Ipv6Route};
-use nlink::netlink::types::route::RouteProtocol;
+use nlink::netlink::types::route::{RouteProtocol, RouteScope};
 use nlink::netlink::{Connection, Route as RouteProto, sysctl};
 
 use super::os_error;
@@ -25,6 +25,8 @@ pub(crate) struct BridgePlan {
     pub mac: [u8; 6],
     pub mtu: u32,
     pub addresses: Vec<Assigned>,
+    /// Blocks that the board reaches through the bridge.
+    pub routes: Vec<Cidr>,
 }
 
 /// A pod's pair of interfaces as it should be.
@@ -165,7 +167,11 @@ impl Links for Kernel {
         let index = require(&netlink, &plan.name).await?;
         netlink.set_link_mtu_by_index(index, plan.mtu).await.map_err(os_error)?;
         assign(&netlink, index, &plan.addresses).await?;
-        netlink.set_link_up_by_index(index).await.map_err(os_error)
+        netlink.set_link_up_by_index(index).await.map_err(os_error)?;
+        for block in &plan.routes {
+            route_to_link(&netlink, index, block).await?;
+        }
+        Ok(())
     }
 
     async fn pod(&self, plan: &PodPlan, netns: &Path) -> io::Result<()> {
@@ -277,6 +283,11 @@ async fn configure_inside(inside: &Netlink, plan: &PodPlan) -> io::Result<()> {
     assign(inside, index, &plan.addresses).await?;
     inside.set_link_up_by_index(index).await.map_err(os_error)?;
     for gateway in &plan.gateways {
+        // The gateway is outside the pod's own prefix, which is but one address.
+        let only = if gateway.is_ipv4() { 32 } else { 128 };
+        if let Some(block) = Cidr::new(*gateway, only) {
+            route_to_link(inside, index, &block).await?;
+        }
         let added = match gateway {
             IpAddr::V4(via) => {
                 let route = Ipv4Route::default_route().gateway(*via).dev_index(index);
@@ -290,6 +301,21 @@ async fn configure_inside(inside: &Netlink, plan: &PodPlan) -> io::Result<()> {
         added.map_err(os_error)?;
     }
     Ok(())
+}
+
+/// A route to neighbours on the link itself.
+async fn route_to_link(netlink: &Netlink, index: u32, block: &Cidr) -> io::Result<()> {
+    let added = match block.network() {
+        IpAddr::V4(to) => {
+            let route = Ipv4Route::from_addr(to, block.prefix()).dev_index(index);
+            netlink.replace_route(route.scope(RouteScope::Link)).await
+        }
+        IpAddr::V6(to) => {
+            let route = Ipv6Route::from_addr(to, block.prefix()).dev_index(index);
+            netlink.replace_route(route).await
+        }
+    };
+    added.map_err(os_error)
 }
 
 /// Connects the board's end.

@@ -26,6 +26,9 @@ pub struct PodNetworkConfig {
     /// The address blocks of all pods of the cluster; traffic from a pod to anywhere else is
     /// masqueraded.
     pub cluster_cidrs: Vec<Cidr>,
+    /// The address blocks of services. The board itself gets a route to them, so that its own
+    /// programs reach services also while the board has no default route; may be empty.
+    pub service_cidrs: Vec<Cidr>,
     /// MTU in bytes; `None` takes that of the interface with the default route, or 1500.
     pub mtu: Option<u32>,
     /// Folder for the file of given addresses; made if it is missing.
@@ -46,6 +49,7 @@ impl Default for PodNetworkConfig {
             bridge: "coracle0".to_owned(),
             pod_cidrs: Vec::new(),
             cluster_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
             mtu: None,
             state_dir: PathBuf::from("/var/lib/coracle/agent/net"),
             masquerade: true,
@@ -165,18 +169,11 @@ impl PodNetwork {
         let bridge = plan::bridge(&self.config, self.mtu);
         let made = self.links.bridge(&bridge).await;
         made.map_err(|e| kernel_error("setting up bridge", &bridge.name, e))?;
-        // Loose: a packet that was translated on its way may come back by another interface.
-        let reverse_path = format!("net/ipv4/conf/{}/rp_filter", bridge.name);
-        for (key, value) in [("net/ipv4/ip_forward", "1"), (&reverse_path, "2")] {
-            let set = self.links.set_parameter(key, value);
-            set.map_err(|e| kernel_error("setting kernel parameter", key, e))?;
+        for (key, value) in plan::parameters(&self.config) {
+            let set = self.links.set_parameter(&key, value);
+            set.map_err(|e| kernel_error("setting kernel parameter", &key, e))?;
         }
         for family in self.families() {
-            if family == Family::V6 {
-                let key = "net/ipv6/conf/all/forwarding";
-                let set = self.links.set_parameter(key, "1");
-                set.map_err(|e| kernel_error("setting kernel parameter", key, e))?;
-            }
             let table = &self.config.table;
             let done = if self.config.masquerade {
                 let rules = replace(&plan::masquerade(&self.config, family));

@@ -20,6 +20,11 @@ pub(super) fn gateway(block: &Cidr) -> Option<IpAddr> {
     block.nth(1)
 }
 
+/// The prefix that covers one address.
+fn whole(address: &IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
 /// A hardware address made from an IP address, so that whoever gets an IP address again also has
 /// the hardware address that neighbours remember. The second-lowest bit of the first byte says
 /// "locally administered".
@@ -77,15 +82,36 @@ pub(super) fn blocks(config: &PodNetworkConfig) -> Vec<Cidr> {
     blocks
 }
 
+/// The kernel parameters that the pod network needs, in order.
+pub(super) fn parameters(config: &PodNetworkConfig) -> Vec<(String, &'static str)> {
+    let bridge = &config.bridge;
+    let mut parameters = vec![
+        ("net/ipv4/ip_forward".to_owned(), "1"),
+        // Loose: a packet that was translated on its way may come back by another interface.
+        (format!("net/ipv4/conf/{bridge}/rp_filter"), "2"),
+        // Pods must not be told that they share a link: they would stop passing the board. The
+        // kernel goes by either of the two.
+        ("net/ipv4/conf/all/send_redirects".to_owned(), "0"),
+        (format!("net/ipv4/conf/{bridge}/send_redirects"), "0"),
+    ];
+    if config.pod_cidrs.iter().any(|block| !block.is_ipv4()) {
+        parameters.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
+    }
+    parameters
+}
+
 /// The bridge.
 pub(super) fn bridge(config: &PodNetworkConfig, mtu: u32) -> BridgePlan {
     let addresses: Vec<(IpAddr, u8)> =
         blocks(config).iter().filter_map(|block| Some((gateway(block)?, block.prefix()))).collect();
     let mac = addresses.first().map_or([0x0a, 0x58, 0, 0, 0, 1], |(address, _)| mac(address));
-    BridgePlan { name: config.bridge.clone(), mac, mtu, addresses }
+    let routes = config.service_cidrs.clone();
+    BridgePlan { name: config.bridge.clone(), mac, mtu, addresses, routes }
 }
 
-/// A pod's pair.
+/// A pod's pair. The pod's address has the whole length as its prefix, so that all it sends goes
+/// to the board, also to its neighbours on the bridge: what was translated on the way there is
+/// translated back on the way home, without the kernel module `br_netfilter`.
 pub(super) fn pod(
     config: &PodNetworkConfig,
     mtu: u32,
@@ -99,7 +125,7 @@ pub(super) fn pod(
         interface: POD_INTERFACE.to_owned(),
         mac: addresses.first().map_or([0x0a, 0x58, 0, 0, 0, 2], mac),
         mtu,
-        addresses: addresses.iter().copied().zip(blocks.iter().map(Cidr::prefix)).collect(),
+        addresses: addresses.iter().map(|address| (*address, whole(address))).collect(),
         gateways: blocks.iter().filter_map(gateway).collect(),
         hairpin: config.hairpin,
     }
@@ -158,5 +184,69 @@ pub(super) fn masquerade(config: &PodNetworkConfig, family: Family) -> Ruleset {
         family,
         sets: BTreeMap::new(),
         chains: BTreeMap::from([("postrouting".to_owned(), chain)]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> PodNetworkConfig {
+        PodNetworkConfig {
+            pod_cidrs: vec!["fd00:42::/64".parse().unwrap(), "10.42.3.0/24".parse().unwrap()],
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap(), "fd00:42::/48".parse().unwrap()],
+            ..PodNetworkConfig::default()
+        }
+    }
+
+    #[test]
+    fn names_of_interfaces_are_short_steady_and_differ() {
+        assert_eq!(host_interface("cor", "sandbox-0"), host_interface("cor", "sandbox-0"));
+        let names: std::collections::HashSet<String> =
+            (0..10_000).map(|number| host_interface("cor", &format!("{number:064}"))).collect();
+        assert_eq!(names.len(), 10_000);
+        assert!(names.iter().all(|name| name.len() <= INTERFACE_NAME_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_pod_sends_everything_to_the_board() {
+        let addresses = ["10.42.3.7".parse().unwrap(), "fd00:42::7".parse().unwrap()];
+        let pod = pod(&config(), 1400, "a", &addresses);
+        assert_eq!(pod.addresses, [(addresses[0], 32), (addresses[1], 128)]);
+        let gateways: Vec<String> = pod.gateways.iter().map(ToString::to_string).collect();
+        assert_eq!(gateways, ["10.42.3.1", "fd00:42::1"]);
+        assert_eq!((pod.mac, pod.mtu), ([0x0a, 0x58, 10, 42, 3, 7], 1400));
+        let bridge = bridge(&config(), 1400);
+        assert_eq!(bridge.addresses[0], ("10.42.3.1".parse().unwrap(), 24));
+    }
+
+    #[test]
+    fn only_what_leaves_the_cluster_is_masqueraded() {
+        assert_eq!(
+            masquerade(&config(), Family::V4).to_string(),
+            "\
+chain postrouting { Nat hook Postrouting priority 100
+  ip saddr 10.42.3.0/24 ip daddr != 10.42.3.0/24 ip daddr != 10.42.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random
+}
+"
+        );
+    }
+
+    #[test]
+    fn nobody_takes_our_own_block() {
+        let peer = |block: &str| Peer {
+            node: "b".to_owned(),
+            pod_cidrs: vec![block.parse().unwrap()],
+            node_ip: "192.0.2.2".parse().unwrap(),
+        };
+        for (block, routed) in [
+            ("10.42.4.0/24", true),
+            ("10.42.3.0/24", false),
+            ("10.42.0.0/16", false),
+            ("10.42.3.128/25", false),
+            ("fd00:99::/64", false),
+        ] {
+            assert_eq!(!routes(&config(), &[peer(block)]).is_empty(), routed, "{block}");
+        }
     }
 }

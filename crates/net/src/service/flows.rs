@@ -74,3 +74,61 @@ fn addresses(service: &Service, port: u16) -> impl Iterator<Item = Front> + '_ {
         .flatten()
         .map(move |ip| Front::Address((*ip, port).into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{Endpoint, EndpointState, ServicePort};
+
+    fn flows(endpoints: &[&str]) -> UdpFlows {
+        let endpoint = |address: &&str| Endpoint {
+            address: address.parse().unwrap(),
+            local: true,
+            state: EndpointState::Ready,
+        };
+        let port = ServicePort {
+            name: String::new(),
+            protocol: Protocol::Udp,
+            port: 53,
+            node_port: Some(30053),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        };
+        let service = Service {
+            cluster_ips: vec!["10.43.0.10".parse().unwrap()],
+            ports: vec![port],
+            ..Service::new("default", "dns")
+        };
+        UdpFlows::of(&ServiceModel { services: vec![service], host_ports: Vec::new() })
+    }
+
+    #[test]
+    fn only_flows_that_lead_astray_are_stale() {
+        const A: &str = "10.42.0.2:53";
+        const B: &str = "10.42.0.3:53";
+        const SERVICE: &str = "10.43.0.10:53";
+        for (before, now, destination, answering, stale) in [
+            // Still right, or none of ours.
+            (&[A][..], &[A][..], SERVICE, A, false),
+            (&[A], &[A, B], SERVICE, A, false),
+            (&[A], &[B], "192.0.2.9:53", "192.0.2.9:53", false),
+            (&[A], &[B], "192.0.2.9:53", "10.0.0.1:53", false),
+            (&[A], &[B], A, A, false),
+            // The endpoint, or the whole service, is gone.
+            (&[A], &[B], SERVICE, A, true),
+            (&[A], &[B], "192.0.2.1:30053", A, true),
+            (&[A], &[], SERVICE, A, true),
+            // Left by an earlier process, whose model nobody knows.
+            (&[], &[B], SERVICE, A, true),
+            // It went out untranslated while nobody served it.
+            (&[], &[A], SERVICE, SERVICE, true),
+            (&[], &[], SERVICE, SERVICE, false),
+        ] {
+            let tracked = Tracked {
+                destination: destination.parse().unwrap(),
+                answering: answering.parse().unwrap(),
+            };
+            let result = flows(now).makes_stale(&flows(before), &tracked);
+            assert_eq!(result, stale, "{before:?} {now:?} {destination} {answering}");
+        }
+    }
+}

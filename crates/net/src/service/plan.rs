@@ -532,3 +532,7 @@ fn lookup(fields: &[Field], map: &str) -> Statement {
 fn translate(target: SocketAddr) -> Rule {
     rule([Statement::Translate(target)])
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

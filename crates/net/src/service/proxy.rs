@@ -164,3 +164,7 @@ impl std::fmt::Debug for ServiceProxy {
         f.debug_struct("ServiceProxy").field("config", &self.config).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use net::{
-    Endpoint, EndpointState, HostPort, Protocol, ProxyConfig, Service, ServiceModel, ServicePort,
-    ServiceProxy, TrafficPolicy,
+    Endpoint, EndpointState, HostPort, PodNetwork, PodNetworkConfig, Protocol, ProxyConfig,
+    Service, ServiceModel, ServicePort, ServiceProxy, TrafficPolicy,
 };
 use nlink::netlink::nftables::Family;
-use nlink::netlink::{Connection, Nftables};
+use nlink::netlink::route::Ipv4Route;
+use nlink::netlink::{Connection, Nftables, Route};
 
 use crate::lab::{Lab, exchange};
 
@@ -80,6 +81,49 @@ fn a_service_is_reached_from_everywhere() {
     assert_eq!(lab.node.fetch("127.0.0.1:30080"), Err(ErrorKind::ConnectionRefused));
     // Another port of the same address is not a service.
     assert!(lab.pods[0].fetch_silence("10.43.0.80:81").is_err());
+}
+
+/// Without `br_netfilter` (Debian's default) bridged packets skip the firewall: an answer between
+/// two pods of one bridge must pass the board all the same, or nobody translates it back.
+#[test]
+fn a_service_between_two_pods_needs_no_bridge_netfilter() {
+    let (lab, mut proxy) = stage();
+    lab.node.run(|| {
+        // Absent where the module is not loaded, which is the case meant here.
+        let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
+    });
+    apply(&lab, &mut proxy, &of(service(Protocol::Tcp, &[3])));
+    for _ in 0..3 {
+        assert_eq!(lab.pods[0].fetch(CLUSTER_IP).as_deref(), Ok("pod1 10.42.0.2"));
+        assert_eq!(lab.pods[1].fetch(CLUSTER_IP).as_deref(), Ok("pod1 10.42.0.1"));
+        assert_eq!(lab.pods[0].fetch("10.42.0.3:8080").as_deref(), Ok("pod1 10.42.0.2"));
+    }
+}
+
+/// Boards on a switch without a router have no default route; the board's own programs still
+/// reach services.
+#[test]
+fn a_board_without_a_default_route_reaches_services() {
+    let lab = Lab::new();
+    lab.node.block_on(async || {
+        let netlink = Connection::<Route>::new().unwrap();
+        let route = Ipv4Route::default_route().gateway("192.0.2.2".parse().unwrap());
+        netlink.del_route(route).await.unwrap();
+    });
+    let config_with_services = PodNetworkConfig {
+        service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
+        ..lab.pod_config()
+    };
+    lab.node.block_on(async || PodNetwork::open(config_with_services).await.unwrap());
+    lab.attach();
+    lab.pods[1].serve_tcp("pod1", "0.0.0.0:8080");
+    let mut proxy = lab.node.block_on(async || ServiceProxy::open(config()).await.unwrap());
+    apply(&lab, &mut proxy, &of(service(Protocol::Tcp, &[3])));
+    assert_eq!(lab.node.fetch(CLUSTER_IP).as_deref(), Ok("pod1 10.42.0.1"));
+    assert_eq!(lab.pods[0].fetch(CLUSTER_IP).as_deref(), Ok("pod1 10.42.0.2"));
+    apply(&lab, &mut proxy, &of(service(Protocol::Tcp, &[])));
+    assert_eq!(lab.node.fetch(CLUSTER_IP), Err(ErrorKind::ConnectionRefused));
+    assert_eq!(lab.pods[0].fetch(CLUSTER_IP), Err(ErrorKind::ConnectionRefused));
 }
 
 #[test]
