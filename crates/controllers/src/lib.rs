@@ -10,6 +10,7 @@ pub mod context;
 mod deployment;
 mod driver;
 mod endpoints;
+mod garbage;
 mod namespace;
 mod owner;
 mod pods;
@@ -72,5 +73,8 @@ pub async fn run(
     config: Config,
     stop: CancellationToken,
 ) {
-    driver::run(CONTROLLERS, client, informers, config, stop).await;
+    tokio::join!(
+        driver::run(CONTROLLERS, client.clone(), informers, config, stop.clone()),
+        garbage::run(client, stop),
+    );
 }
