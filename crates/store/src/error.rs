@@ -68,13 +68,13 @@ pub enum WriteError {
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
     /// No space, or over quota.
-    #[error("disk full while writing {path}; free some space, the store will carry on by itself")]
+    #[error("disk full while writing {path}")]
     Full {
         /// The file or folder.
         path: PathBuf,
     },
     /// SQLite refused.
-    #[error("{doing} in {path}")]
+    #[error("{doing} {path}")]
     Sqlite {
         /// What was being done.
         doing: &'static str,
@@ -97,7 +97,7 @@ pub enum DriverError {
     },
     /// Another process has the data folder.
     #[error(
-        "{path} is in use by another process{}; stop it, or give this one another --data-dir",
+        "{path} is in use by another process{}",
         .holder.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
     InUse {
@@ -107,9 +107,7 @@ pub enum DriverError {
         holder: Option<u32>,
     },
     /// The folder, or a file in it, cannot be written to.
-    #[error(
-        "{path} is not writable; give this user the right to write there, or choose another --data-dir"
-    )]
+    #[error("{path} is not writable")]
     Unwritable {
         /// The folder or file.
         path: PathBuf,
@@ -118,10 +116,7 @@ pub enum DriverError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The database is damaged and no verified copy can take its place.
-    #[error(
-        "{path} is damaged ({reason}) and there is no verified copy of it; \
-         restore the folder from a backup, or move it away to start empty"
-    )]
+    #[error("{path} is damaged ({reason}) and there is no verified copy of it")]
     Damaged {
         /// The database.
         path: PathBuf,
@@ -129,7 +124,7 @@ pub enum DriverError {
         reason: String,
     },
     /// A copy does not read back as it was written; the ones before it are kept.
-    #[error("the copy {path} does not read back ({reason}); the disk may be failing")]
+    #[error("the copy {path} does not read back ({reason})")]
     BadCopy {
         /// The copy.
         path: PathBuf,
@@ -137,9 +132,7 @@ pub enum DriverError {
         reason: String,
     },
     /// The database was written by a newer version.
-    #[error(
-        "{path} has layout {found}, this version knows up to {known}; install the newer version again"
-    )]
+    #[error("{path} has layout {found}, this version knows up to {known}")]
     TooNew {
         /// The database.
         path: PathBuf,
@@ -148,6 +141,38 @@ pub enum DriverError {
         /// The newest layout this version knows.
         known: i64,
     },
+}
+
+impl DriverError {
+    /// What a person can do about it: the line that follows the error.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Full { .. } => Some("free some space; a running store then carries on by itself"),
+            Self::InUse { .. } => Some("stop the other process, or use another --data-dir"),
+            Self::Unwritable { .. } => {
+                Some("give this user the right to write there, or use another --data-dir")
+            }
+            Self::Damaged { .. } => {
+                Some("restore the folder from a backup, or move it away to start empty")
+            }
+            Self::BadCopy { .. } => {
+                Some("the disk may be failing; replace it while it can be read")
+            }
+            Self::TooNew { .. } => Some("install the newer version again"),
+            Self::Sqlite { .. } | Self::Io { .. } => None,
+        }
+    }
+}
+
+impl OpenError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Driver(error) => error.hint(),
+            Self::Thread(_) => Some("raise the limit of threads of this user or cgroup"),
+            Self::Gone => None,
+        }
+    }
 }
 
 /// Why a store could not be opened.

@@ -261,7 +261,7 @@ impl<M: Medium> Driver for Local<M> {
         if self.due.is_some_and(|due| due <= now)
             && let Err(error) = self.checkpoint(ground)
         {
-            tracing::warn!(error = &error as &dyn std::error::Error, "checkpoint volatile objects");
+            tracing::warn!(error = base::chain(&error), "checkpoint volatile objects");
         }
         self.medium.tend(now);
         Vec::new()

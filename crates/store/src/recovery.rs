@@ -10,7 +10,8 @@ pub enum Recovery {
     Fresh,
     /// The last run closed the store.
     Clean,
-    /// The last run ended without closing; all acknowledged writes are there.
+    /// The last run ended without closing; all acknowledged writes are there, volatile
+    /// collections as of their last checkpoint.
     Unclean,
     /// The database was damaged and a verified copy took its place.
     Restored {
@@ -31,7 +32,8 @@ impl std::fmt::Display for Recovery {
             Self::Fresh => f.write_str("new store"),
             Self::Clean => f.write_str("store opened, it was closed properly"),
             Self::Unclean => f.write_str(
-                "store opened after a crash or power cut, every acknowledged write is there",
+                "store opened after a crash or power cut; every acknowledged write is there, \
+                 volatile collections are as of their last checkpoint",
             ),
             Self::Restored { reason, copy, taken, damaged } => {
                 let age = taken.elapsed().unwrap_or(Duration::ZERO);

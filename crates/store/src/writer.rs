@@ -98,7 +98,7 @@ impl<D: Driver> Writer<D> {
         let closed = self.driver.close(&*self.index);
         self.shared.set(self.driver.stats());
         if let Err(error) = &closed {
-            tracing::error!(error = error as &dyn std::error::Error, "close the store");
+            tracing::error!(error = base::chain(error), "close the store");
         }
         self.index.close();
         if let Some(reply) = closer {

@@ -11,7 +11,7 @@ use rusqlite::Error::SqliteFailure;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use super::database::{Database, failure};
+use super::database::{Database, connect, failure};
 use super::folder::{io, rename, sync_file};
 use crate::DriverError;
 
@@ -105,7 +105,7 @@ fn millis(time: SystemTime) -> u64 {
 /// writers go on meanwhile.
 fn duplicate(database: &Path, new: &Path) -> Result<(), DriverError> {
     let copy = || {
-        let from = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        let from = connect(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let mut to = Connection::open(new)?;
         // The caller syncs once, at the end.
         to.pragma_update(None, "synchronous", "off")?;

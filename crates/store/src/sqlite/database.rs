@@ -117,7 +117,7 @@ impl Database {
             return Err(Trouble::Damaged("the file is missing or empty".into()));
         }
         let trouble = |e| trouble("open the database", path, e);
-        let connection = Connection::open(path).map_err(trouble)?;
+        let connection = connect(path, OpenFlags::default()).map_err(trouble)?;
         let mut database = Self {
             path: path.into(),
             connection,
@@ -175,13 +175,12 @@ impl Database {
     /// What a database says of itself, read on its own; for a damaged one, if that part of
     /// it can be read.
     pub(super) fn peek(path: &Path) -> Option<Meta> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
-        read_meta(&Connection::open_with_flags(path, flags).ok()?).ok()
+        read_meta(&connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?).ok()
     }
 
     /// Reads what the database says of itself.
     pub(super) fn meta(&self) -> Result<Meta, DriverError> {
-        read_meta(&self.connection).map_err(|e| failure("read the revision", &self.path, e))
+        read_meta(&self.connection).map_err(|e| failure("read the revision of", &self.path, e))
     }
 
     /// Moves collections whose class has changed to the table of their class.
@@ -200,7 +199,7 @@ impl Database {
             }
             transaction.commit()
         };
-        sort(&mut self.connection).map_err(|e| failure("sort the collections", &self.path, e))
+        sort(&mut self.connection).map_err(|e| failure("sort the collections of", &self.path, e))
     }
 
     /// Brings up all rows.
@@ -211,7 +210,7 @@ impl Database {
                 true
             };
             visit_rows(&self.connection, &table, visit)
-                .map_err(|e| failure("load the objects", &self.path, e))?;
+                .map_err(|e| failure("load the objects of", &self.path, e))?;
         }
         Ok(())
     }
@@ -269,6 +268,12 @@ impl Database {
         let Self { connection, path, .. } = self;
         connection.close().map_err(|(_, e)| failure("close", &path, e))
     }
+}
+
+/// Opens a connection that shares the log's index with the others of this process in memory.
+/// Elsewhere it would be a mapped file, whose pages the kernel writes out after each commit.
+pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags_and_vfs(path, flags, c"unix-excl")
 }
 
 fn read_meta(connection: &Connection) -> rusqlite::Result<Meta> {

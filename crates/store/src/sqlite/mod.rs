@@ -1,7 +1,7 @@
 //! The default medium: one SQLite database in a folder of its own.
 //!
 //! ```text
-//! store.db, -wal, -shm   the database (WAL, synchronous=FULL)
+//! store.db, -wal         the database (WAL, synchronous=FULL)
 //! revision               the reserved revision a second time
 //! lock                   held while a process uses the folder
 //! copies/store-<ms>.db   verified copies, newest of which replaces a damaged database
@@ -192,7 +192,7 @@ impl Medium for Sqlite {
         if open.database.is_log_full(self.options.log_max_pages)
             && let Err(error) = open.database.shorten_log()
         {
-            tracing::warn!(error = &error as &dyn std::error::Error, "shorten the log");
+            tracing::warn!(error = base::chain(&error), "shorten the log");
         }
         if open.copy_due.is_some_and(|due| due <= now) {
             open.start_copy(self.copied.clone());
@@ -263,7 +263,7 @@ impl Open {
             match copies.make(&path) {
                 Ok(bytes) => copied.add(bytes),
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "copy the database");
+                    tracing::warn!(error = base::chain(&error), "copy the database");
                 }
             }
             wake.wake();

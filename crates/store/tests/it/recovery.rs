@@ -129,7 +129,8 @@ async fn a_folder_that_cannot_be_made_is_named() {
     let OpenError::Driver(error @ DriverError::Unwritable { .. }) = error else {
         panic!("{error}")
     };
-    assert!(error.to_string().starts_with("/proc/no/such is not writable"));
+    assert_eq!(error.to_string(), "/proc/no/such is not writable");
+    assert!(error.hint().is_some_and(|hint| hint.contains("--data-dir")));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A file layer for SQLite that writes down what it is asked to do, and fails on request.
 //!
-//! It is SQLite's own Unix layer with four functions replaced, registered as the default, so
-//! that the production code runs unchanged. Only files under a registered folder are recorded.
+//! It is SQLite's own Unix layer with four functions replaced, registered in its place,
+//! so that the production code runs unchanged. Only files under a registered folder are recorded.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -66,15 +66,15 @@ fn original() -> (*mut ffi::sqlite3_vfs, &'static ffi::sqlite3_vfs) {
 pub fn record(folder: &Path) {
     static REGISTER: Once = Once::new();
     REGISTER.call_once(|| {
-        // SAFETY: a null name asks for the default layer, which bundled SQLite always has.
-        // The copy is leaked, so it outlives every connection.
+        // SAFETY: the name is a C string, and the layer is checked to be there. The copy keeps
+        // the name and comes first, so that it is found in its place. It is leaked, so it
+        // outlives every connection.
         unsafe {
             ffi::sqlite3_initialize();
-            let found = ffi::sqlite3_vfs_find(std::ptr::null());
-            assert!(!found.is_null(), "SQLite has a default file layer");
+            let found = ffi::sqlite3_vfs_find(c"unix-excl".as_ptr());
+            assert!(!found.is_null(), "SQLite has this file layer");
             let _ = ORIGINAL.set(Vfs(found));
             let mut copy = *found;
-            copy.zName = c"recorder".as_ptr();
             copy.pNext = std::ptr::null_mut();
             copy.xOpen = Some(open);
             copy.xDelete = Some(delete);
