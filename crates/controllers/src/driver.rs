@@ -86,7 +86,7 @@ impl Watches {
     fn new(informers: Informers) -> Self {
         Watches {
             informers,
-            world: World::default(),
+            world: World::new(Timestamp::now()),
             seen: HashMap::new(),
             kinds: HashSet::new(),
             starters: Vec::new(),

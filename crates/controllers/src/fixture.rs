@@ -55,7 +55,7 @@ fn fix<K: Kind>(world: &mut World, objects: &[Value]) {
 /// A world of these documents.
 pub fn world(yaml: &str) -> World {
     let objects = documents(yaml);
-    let mut world = World::default();
+    let mut world = World::new(jiff::Timestamp::UNIX_EPOCH);
     fix::<ConfigMap>(&mut world, &objects);
     fix::<CronJob>(&mut world, &objects);
     fix::<DaemonSet>(&mut world, &objects);

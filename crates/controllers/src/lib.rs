@@ -12,7 +12,9 @@ mod driver;
 mod endpoints;
 mod garbage;
 mod namespace;
+mod nodes;
 mod owner;
+mod podgc;
 mod pods;
 mod replicaset;
 mod serviceaccount;
@@ -64,6 +66,10 @@ const CONTROLLERS: &[Controller] = &[
     replicaset::REPLICATION_CONTROLLER,
     endpoints::ENDPOINT_SLICE,
     endpoints::ENDPOINTS,
+    nodes::NODE_LIFECYCLE,
+    nodes::TAINT_EVICTION,
+    nodes::NODE_IPAM,
+    podgc::POD_GC,
 ];
 
 /// Runs all controllers until `stop` is cancelled; what is under way is finished first.

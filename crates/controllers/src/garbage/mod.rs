@@ -140,9 +140,9 @@ impl Collector {
 
     async fn follow(self: Arc<Self>, index: u16, kind: Kind) {
         let defines_kinds = kind.api.kind == "CustomResourceDefinition";
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind.api);
+        let api: Api<PartialObjectMeta> = Api::all_with(self.client.clone(), &kind.api);
         let config = watcher::Config::default().timeout(WATCH_SECONDS);
-        let stream = watcher::metadata_watcher(api, config);
+        let stream = watcher::watcher(api, config);
         pin_mut!(stream);
         let (mut listed, mut failures) = (HashSet::new(), 0);
         while let Some(event) = stream.next().await {

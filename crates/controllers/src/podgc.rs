@@ -1,0 +1,119 @@
+//! Pods that nobody else clears away: on nodes that no longer exist, being deleted without
+//! ever having had a node, and finished ones beyond a number.
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
+
+use crate::action::{Action, Plan};
+use crate::context::{Cx, Key};
+use crate::driver::{Controller, Reconcile, Watches};
+use crate::{nodes, pods};
+
+/// How long a node has to be gone before its pods go too (it may register again), upstream's.
+const QUARANTINE_SECONDS: i64 = 40;
+const GONE: &str = "node-gone";
+
+/// Orphaned and finished pods.
+pub const POD_GC: Controller =
+    Controller { name: "pod-garbage-collector", watches, reconcile: Reconcile::Plan(plan) };
+
+fn watches(watches: &mut Watches) {
+    watches.map::<Pod>(|_, pod| {
+        // The empty key stands for all finished pods.
+        let finished = pods::is_terminal(pod).then(|| Key::new("", ""));
+        [Key::of(pod)].into_iter().chain(finished).collect()
+    });
+    watches.map::<Node>(|world, node| {
+        let name = node.name_any();
+        if world.get::<Node>("", &name).is_some() {
+            world.forget(GONE, &name);
+            return Vec::new();
+        }
+        world.note(GONE, &name, None, jiff::Timestamp::now());
+        let here = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&name);
+        world.list::<Pod>("").iter().filter(|pod| here(pod)).map(|p| Key::of(p.as_ref())).collect()
+    });
+}
+
+fn plan(cx: &Cx, key: &Key) -> Plan {
+    if key.name.is_empty() {
+        return finished(cx).into();
+    }
+    let mut plan = Plan::default();
+    let Some(pod) = cx.world.get::<Pod>(&key.namespace, &key.name) else { return plan };
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default();
+    if node.is_empty() {
+        if pods::is_terminating(&pod) {
+            plan.push([force_delete(&pod)]);
+        }
+        return plan;
+    }
+    if cx.world.get::<Node>("", node).is_some() {
+        return plan;
+    }
+    let since = cx.world.noted(GONE, node).unwrap_or_else(|| cx.world.started());
+    let quarantine = SignedDuration::from_secs(QUARANTINE_SECONDS);
+    let until = since.saturating_add(quarantine).unwrap_or(since);
+    if until > cx.now {
+        plan.look_again(until);
+        return plan;
+    }
+    if !pods::is_terminal(&pod) {
+        let text = "PodGC: node no longer exists";
+        plan.push(nodes::disrupt(&pod, "DeletionByPodGC", text, Some("Failed"), cx.now));
+    }
+    plan.push([force_delete(&pod)]);
+    plan
+}
+
+/// The oldest finished pods beyond the number that is kept.
+fn finished(cx: &Cx) -> Vec<Action> {
+    let mut finished = cx.world.list::<Pod>("");
+    finished.retain(|pod| pods::is_terminal(pod) && !pods::is_terminating(pod));
+    let surplus = finished.len().saturating_sub(cx.config.terminated_pods_kept);
+    finished.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
+    finished[..surplus].iter().map(|pod| force_delete(pod)).collect()
+}
+
+fn force_delete(pod: &Pod) -> Action {
+    match Action::delete(pod, None) {
+        Action::Delete { target, uid, propagation, announce, .. } => {
+            Action::Delete { target, uid, propagation, grace_seconds: Some(0), announce }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::check;
+
+    #[test]
+    fn pods_of_a_node_that_is_gone_fail_and_go() {
+        let yaml = "
+kind: Pod
+metadata: {name: p}
+spec: {nodeName: gone, containers: []}
+status: {phase: Running}
+---
+kind: Pod
+metadata: {name: fine}
+spec: {nodeName: n1, containers: []}
+---
+kind: Node
+metadata: {name: n1}
+";
+        check(
+            &POD_GC,
+            "default/p",
+            yaml,
+            r#"
+            patch Pod default/p/status {"status":{"conditions":[{"lastTransitionTime":"2026-01-01T12:00:00Z","message":"PodGC: node no longer exists","reason":"DeletionByPodGC","status":"True","type":"DisruptionTarget"}],"phase":"Failed"}}
+            delete Pod default/p
+            "#,
+        );
+        check(&POD_GC, "default/fine", yaml, "");
+    }
+}
