@@ -21,6 +21,8 @@ pub enum Recovery {
         copy: PathBuf,
         /// When the copy was made.
         taken: SystemTime,
+        /// How many newer objects could still be read from the damaged database.
+        salvaged: usize,
         /// Where the damaged files were put.
         damaged: PathBuf,
     },
@@ -35,12 +37,13 @@ impl std::fmt::Display for Recovery {
                 "store opened after a crash or power cut; every acknowledged write is there, \
                  volatile collections are as of their last checkpoint",
             ),
-            Self::Restored { reason, copy, taken, damaged } => {
+            Self::Restored { reason, copy, taken, salvaged, damaged } => {
                 let age = taken.elapsed().unwrap_or(Duration::ZERO);
                 write!(
                     f,
                     "the database was damaged ({reason}); restored the verified copy {} of {}, made \
-                     {} ago; changes since then are lost; the damaged files are in {}",
+                     {} ago, and {salvaged} newer objects of the damaged one; other changes since \
+                     then are lost; the damaged files are in {}",
                     copy.display(),
                     clock(*taken),
                     span(age),
@@ -80,6 +83,7 @@ mod tests {
             reason: "file is not a database".into(),
             copy: "/data/copies/store-86400000.db".into(),
             taken: SystemTime::UNIX_EPOCH + Duration::from_secs(86_400),
+            salvaged: 7,
             damaged: "/data/damaged".into(),
         };
         let text = recovery.to_string();

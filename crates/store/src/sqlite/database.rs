@@ -1,9 +1,11 @@
 //! One SQLite file: its layout, how it is opened and checked, how rows go in and out.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, ffi, params};
 use sha2::{Digest, Sha256};
 
@@ -175,7 +177,35 @@ impl Database {
     /// What a database says of itself, read on its own; for a damaged one, if that part of
     /// it can be read.
     pub(super) fn peek(path: &Path) -> Option<Meta> {
-        read_meta(&connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?).ok()
+        read_meta(&evidence(path).ok()?).ok()
+    }
+
+    /// Takes over what a damaged database put aside still holds: every readable row that
+    /// matches its checksum and is newer than ours. Gives how many there were.
+    pub(super) fn salvage(&mut self, damaged: &Path) -> Result<usize, DriverError> {
+        let mut found = Vec::new();
+        for (table, volatile) in [(OBJECT, false), (VOLATILE, true)] {
+            let visit = &mut |change: Change, sum: i64| {
+                let Change { key, created, revision, value } = change;
+                let matches =
+                    sum_of(&key, created, revision, value.as_deref().unwrap_or_default()) == sum;
+                if matches {
+                    found.push(Row { key, created, revision, value, volatile });
+                }
+                true
+            };
+            // Where reading breaks off is where the damage begins: what came before it counts.
+            if let Ok(connection) = evidence(damaged) {
+                let _ = visit_rows(&connection, &table, visit);
+            }
+        }
+        let mut ours = HashMap::new();
+        self.load(&mut |change| {
+            ours.insert(change.key, change.revision);
+        })?;
+        found.retain(|row| ours.get(&row.key).is_none_or(|&known| row.revision > known));
+        self.commit(&found, None)?;
+        Ok(found.len())
     }
 
     /// Reads what the database says of itself.
@@ -274,6 +304,13 @@ impl Database {
 /// Elsewhere it would be a mapped file, whose pages the kernel writes out after each commit.
 pub(super) fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Connection::open_with_flags_and_vfs(path, flags, c"unix-excl")
+}
+
+/// Opens a damaged database so that closing it changes nothing.
+fn evidence(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
 }
 
 fn read_meta(connection: &Connection) -> rusqlite::Result<Meta> {

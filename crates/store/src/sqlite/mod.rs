@@ -102,7 +102,9 @@ impl Sqlite {
     }
 }
 
-/// Replaces a damaged database by its newest sound copy.
+/// Replaces a damaged database by its newest sound copy, and adds what of the damaged one is
+/// newer and sound: a bad sector then costs the objects in it, not a day's changes. Objects
+/// deleted since the copy come back; whoever deleted them can do so again.
 fn fall_back(
     folder: &Folder,
     copies: &Copies,
@@ -119,7 +121,9 @@ fn fall_back(
     let reserved = copied.max(noted.unwrap_or(copied.saturating_add(FALL_BACK_LEAP)));
     folder.set_high_water(reserved)?;
     database.commit(&[], Some(Meta { reserved, clean: false }))?;
-    let recovery = Recovery::Restored { reason, copy: copy.path, taken: copy.taken, damaged };
+    let salvaged = database.salvage(&damaged.join("store.db"))?;
+    let (copy, taken) = (copy.path, copy.taken);
+    let recovery = Recovery::Restored { reason, copy, taken, salvaged, damaged };
     Ok((database, recovery))
 }
 

@@ -54,15 +54,22 @@ async fn the_newest_copy_takes_over() {
     for (name, damage) in damages {
         let (medium, revision) = cut(damage).await;
         let (store, recovery) = medium.open().await;
-        let Recovery::Restored { damaged, .. } = &recovery else {
+        let Recovery::Restored { damaged, salvaged, .. } = &recovery else {
             panic!("{name}: {recovery:?}");
         };
         assert!(damaged.exists());
         assert!(recovery.to_string().contains("restored the verified copy"), "{recovery}");
-        assert!(store.get(&key("p199")).is_some() && store.get(&key("late")).is_none());
+        assert!((0..200).all(|n| store.get(&key(&format!("p{n}"))).is_some()), "{name}");
+        let late = store.get(&key("late"));
+        assert_eq!(late.is_some(), *salvaged == 1, "{name}");
+        match name {
+            "value" => assert!(late.is_some(), "one bad object costs nothing else"),
+            "page" => {}
+            _ => assert!(late.is_none(), "{name}: nothing can be read"),
+        }
         assert!(store.revision() >= revision, "{name}");
         assert!(store.revision() <= revision + REVISION_BLOCK, "{name}: the counter is known");
-        store.put(key("late"), Expect::Absent, value("1")).await.unwrap();
+        store.put(key("later"), Expect::Absent, value("1")).await.unwrap();
         store.close().await.unwrap();
         assert_eq!(medium.open().await.1, Recovery::Clean);
     }
