@@ -1,5 +1,6 @@
 //! The API server in this process over a real store in a folder of its own.
 
+mod config;
 mod delete;
 mod harness;
 mod list;
