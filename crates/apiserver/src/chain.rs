@@ -55,7 +55,9 @@ impl ApiServer {
         fixed: Option<User>,
     ) -> Response {
         let path = info.path.clone();
-        let work = AssertUnwindSafe(self.admitted(info, request, fixed)).catch_unwind();
+        // Boxed: the compiler then need not look through the whole chain for `Send`.
+        let work = self.admitted(info, request, fixed).boxed();
+        let work = AssertUnwindSafe(work).catch_unwind();
         work.await.unwrap_or_else(|_| {
             tracing::error!(%path, "a handler panicked");
             response::status(&Status::internal_error(

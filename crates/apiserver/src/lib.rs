@@ -8,6 +8,7 @@
 mod admission;
 mod authn;
 mod authz;
+mod body;
 mod bootstrap;
 mod chain;
 mod compress;
@@ -20,10 +21,12 @@ mod objects;
 mod registry;
 mod request;
 mod response;
+mod reviews;
 mod route;
 mod serve;
 mod server;
 mod token;
+mod token_request;
 mod user;
 
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Version};

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use crate::request::{Request, RequestInfo, Response};
 use crate::server::ApiServer;
 use crate::user::User;
-use crate::{discovery, response};
+use crate::{discovery, response, reviews, token_request};
 
 /// Paths listed at the root beside those of discovery and health checks.
 const FIXED_PATHS: [&str; 6] = [
@@ -29,6 +29,12 @@ impl ApiServer {
     ) -> Response {
         if !info.is_resource {
             return self.path(&info, &request);
+        }
+        if reviews::is_review(&info) {
+            return reviews::handle(Arc::clone(&self.context), info, user, request).await;
+        }
+        if token_request::is_token_request(&info) {
+            return token_request::handle(Arc::clone(&self.context), info, user, request).await;
         }
         Arc::clone(&self.registry).handle(info, user, request).await
     }

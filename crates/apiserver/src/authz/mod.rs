@@ -1,5 +1,6 @@
 //! Who may do what: the node authorizer, then RBAC; `system:masters` may do everything.
 
+pub(crate) mod aggregate;
 pub(crate) mod escalation;
 mod node;
 pub(crate) mod rbac;
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::request::RequestInfo;
 use crate::user::{MASTERS, User};
+pub(crate) use node::node_name;
 use rbac::{Rbac, Rule};
 
 /// What somebody wants to do.
@@ -133,7 +135,7 @@ impl Authorizer {
     /// The rules that hold for a user in a namespace, and what could not be resolved.
     pub(crate) fn rules_for(&self, user: &User, namespace: &str) -> (Vec<Rule>, Vec<String>) {
         let (rules, mut errors) = self.rbac.rules_for(user, namespace);
-        if node::node_name(user).is_some() {
+        if node_name(user).is_some() {
             errors.push("rules for node authorizer not supported".to_owned());
         }
         (rules, errors)

@@ -1,0 +1,54 @@
+//! Reading an object that is no registry's business, and answering with it.
+
+use api::status::Status;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, header};
+use http_body_util::BodyExt;
+use serde_json::Value;
+
+use crate::request::{Body, Request};
+
+/// All of a body, at most `limit` bytes.
+pub(crate) async fn whole(mut body: Body, limit: usize) -> Result<Bytes, Status> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| Status::bad_request(format!("reading the body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + data.len() > limit {
+            return Err(Status::request_entity_too_large(&format!("limit is {limit}")));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(whole.freeze())
+}
+
+/// The object that a request carries.
+pub(crate) async fn object(request: Request, limit: usize) -> Result<Value, Status> {
+    let (parts, body) = request.into_parts();
+    check_types(&parts.headers)?;
+    let body = whole(body, limit).await?;
+    let object: Value = serde_json::from_slice(&body).map_err(|error| {
+        Status::bad_request(format!("the object provided is unrecognized: {error}"))
+    })?;
+    if !object.is_object() {
+        return Err(Status::bad_request("the object provided is unrecognized: no JSON object"));
+    }
+    Ok(object)
+}
+
+fn check_types(headers: &HeaderMap) -> Result<(), Status> {
+    const SERVED: [&str; 1] = ["application/json"];
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+    if !matches!(kind, "" | "application/json") {
+        return Err(Status::unsupported_media_type(&SERVED));
+    }
+    let accept = text(header::ACCEPT);
+    let takes_json = accept.is_empty()
+        || accept.split(',').any(|clause| {
+            let kind = clause.split(';').next().unwrap_or_default().trim();
+            matches!(kind, "application/json" | "application/*" | "*/*")
+        });
+    if takes_json { Ok(()) } else { Err(Status::not_acceptable(&SERVED)) }
+}

@@ -1,0 +1,259 @@
+//! Kinds that are questions: created, answered, never stored. May this user do that, what may
+//! I do, who am I, whose token is this.
+
+use std::sync::Arc;
+
+use api::status::{FieldError, Status};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::authz::rbac::Rule;
+use crate::authz::{Attributes, Decision};
+use crate::request::{Request, RequestInfo, Response};
+use crate::response;
+use crate::server::Context;
+use crate::user::User;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct AccessSpec {
+    resource_attributes: Option<ResourceAttributes>,
+    non_resource_attributes: Option<NonResourceAttributes>,
+    user: String,
+    groups: Option<Vec<String>>,
+    extra: Option<std::collections::BTreeMap<String, Vec<String>>>,
+    uid: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ResourceAttributes {
+    namespace: String,
+    verb: String,
+    group: String,
+    resource: String,
+    subresource: String,
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct NonResourceAttributes {
+    path: String,
+    verb: String,
+}
+
+/// Whether a request creates a review.
+pub(crate) fn is_review(info: &RequestInfo) -> bool {
+    info.verb == "create"
+        && info.subresource.is_empty()
+        && matches!(
+            (info.group.as_str(), info.version.as_str(), info.resource.as_str()),
+            (
+                "authorization.k8s.io",
+                "v1",
+                "selfsubjectaccessreviews"
+                    | "subjectaccessreviews"
+                    | "localsubjectaccessreviews"
+                    | "selfsubjectrulesreviews"
+            ) | ("authentication.k8s.io", "v1", "tokenreviews" | "selfsubjectreviews")
+        )
+}
+
+/// Answers a review.
+pub(crate) async fn handle(
+    context: Arc<Context>,
+    info: RequestInfo,
+    user: User,
+    request: Request,
+) -> Response {
+    let limit = context.config.limits.body_bytes;
+    let mut review = match crate::body::object(request, limit).await {
+        Ok(read) => read,
+        Err(status) => return response::status(&status),
+    };
+    match answer(&context, &info, &user, &review) {
+        Ok(status) => {
+            review["metadata"]["creationTimestamp"] = Value::Null;
+            review["status"] = status;
+            response::json(StatusCode::CREATED, &review)
+        }
+        Err(status) => response::status(&status),
+    }
+}
+
+fn answer(
+    context: &Context,
+    info: &RequestInfo,
+    user: &User,
+    review: &Value,
+) -> Result<Value, Status> {
+    match info.resource.as_str() {
+        "selfsubjectaccessreviews" => {
+            let spec = access_spec(review)?;
+            check_access(&spec, "SelfSubjectAccessReview")?;
+            Ok(decide(context, user, &spec))
+        }
+        "selfsubjectrulesreviews" => rules(context, user, review),
+        "selfsubjectreviews" => Ok(json!({"userInfo": user_info(user)})),
+        "tokenreviews" => token(context, review),
+        local_or_not => {
+            let spec = access_spec(review)?;
+            let (local, kind) = match local_or_not {
+                "localsubjectaccessreviews" => (true, "LocalSubjectAccessReview"),
+                _ => (false, "SubjectAccessReview"),
+            };
+            check_access(&spec, kind)?;
+            check_subject(&spec, kind)?;
+            if local {
+                check_local(&spec, &info.namespace)?;
+            }
+            let subject = User {
+                name: spec.user.clone(),
+                uid: spec.uid.clone(),
+                groups: spec.groups.clone().unwrap_or_default(),
+                extra: spec.extra.clone().unwrap_or_default(),
+            };
+            Ok(decide(context, &subject, &spec))
+        }
+    }
+}
+
+fn access_spec(review: &Value) -> Result<AccessSpec, Status> {
+    serde_json::from_value(review["spec"].clone())
+        .map_err(|error| Status::bad_request(format!("reading spec: {error}")))
+}
+
+fn invalid(kind: &str, error: FieldError) -> Status {
+    Status::invalid(("authorization.k8s.io", kind), "", &[error])
+}
+
+fn check_access(spec: &AccessSpec, kind: &str) -> Result<(), Status> {
+    let path = "spec.resourceAttributes";
+    match (&spec.resource_attributes, &spec.non_resource_attributes) {
+        (Some(_), Some(_)) => {
+            let why = "cannot be specified in combination with resourceAttributes";
+            Err(invalid(kind, FieldError::invalid("spec.nonResourceAttributes", "", why)))
+        }
+        (None, None) => {
+            let why =
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            Err(invalid(kind, FieldError::invalid(path, "", why)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_subject(spec: &AccessSpec, kind: &str) -> Result<(), Status> {
+    if spec.user.is_empty() && spec.groups.as_ref().is_none_or(Vec::is_empty) {
+        let why = "at least one of user or group must be specified";
+        return Err(invalid(kind, FieldError::invalid("spec.user", "", why)));
+    }
+    Ok(())
+}
+
+fn check_local(spec: &AccessSpec, namespace: &str) -> Result<(), Status> {
+    let kind = "LocalSubjectAccessReview";
+    let Some(resource) = &spec.resource_attributes else {
+        let why = "disallowed on this kind of request";
+        return Err(invalid(kind, FieldError::invalid("spec.nonResourceAttributes", "", why)));
+    };
+    if resource.namespace != namespace {
+        let path = "spec.resourceAttributes.namespace";
+        let found = resource.namespace.as_str();
+        let error = FieldError::invalid(path, found, "must match metadata.namespace");
+        return Err(invalid(kind, error));
+    }
+    Ok(())
+}
+
+fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
+    let mut want = Attributes::on(user, "", "", "");
+    if let Some(resource) = &spec.resource_attributes {
+        want = Attributes::on(user, &resource.verb, &resource.group, &resource.resource);
+        want.subresource = &resource.subresource;
+        want.namespace = &resource.namespace;
+        want.name = &resource.name;
+    } else if let Some(plain) = &spec.non_resource_attributes {
+        want.is_resource = false;
+        want.verb = &plain.verb;
+        want.path = &plain.path;
+    }
+    let Decision { allowed, reason } = context.authorizer.authorize(&want);
+    let mut status = json!({"allowed": allowed});
+    if !reason.is_empty() {
+        status["reason"] = reason.into();
+    }
+    status
+}
+
+fn rules(context: &Context, user: &User, review: &Value) -> Result<Value, Status> {
+    let namespace = review["spec"]["namespace"].as_str().unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let (rules, errors) = context.authorizer.rules_for(user, namespace);
+    let resource_rules: Vec<Value> =
+        rules.iter().filter(|rule| !rule.resources.is_empty()).map(resource_rule).collect();
+    let other_rules: Vec<Value> = rules
+        .iter()
+        .filter(|rule| !rule.non_resource_urls.is_empty())
+        .map(|rule| json!({"verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls}))
+        .collect();
+    let mut status = json!({
+        "resourceRules": resource_rules,
+        "nonResourceRules": other_rules,
+        "incomplete": !errors.is_empty(),
+    });
+    if !errors.is_empty() {
+        status["evaluationError"] = errors.join(", ").into();
+    }
+    Ok(status)
+}
+
+fn resource_rule(rule: &Rule) -> Value {
+    let mut value = json!({
+        "verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": rule.resources,
+    });
+    if !rule.resource_names.is_empty() {
+        value["resourceNames"] = json!(rule.resource_names);
+    }
+    value
+}
+
+fn user_info(user: &User) -> Value {
+    let mut info = Map::new();
+    info.insert("username".to_owned(), user.name.as_str().into());
+    if !user.uid.is_empty() {
+        info.insert("uid".to_owned(), user.uid.as_str().into());
+    }
+    if !user.groups.is_empty() {
+        info.insert("groups".to_owned(), json!(user.groups));
+    }
+    if !user.extra.is_empty() {
+        info.insert("extra".to_owned(), json!(user.extra));
+    }
+    Value::Object(info)
+}
+
+fn token(context: &Context, review: &Value) -> Result<Value, Status> {
+    let spec = &review["spec"];
+    let token = spec["token"].as_str().unwrap_or_default();
+    if token.is_empty() {
+        return Err(Status::bad_request("token is required for TokenReview in authentication"));
+    }
+    let asked: Vec<String> = spec["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|audience| audience.as_str().map(str::to_owned))
+        .collect();
+    let audiences = if asked.is_empty() { context.tokens.audiences() } else { &asked };
+    Ok(match context.tokens.review(token, audiences) {
+        Ok((user, audiences)) => {
+            json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
+        }
+        Err(error) => json!({"user": {}, "error": error.to_string()}),
+    })
+}
