@@ -18,6 +18,7 @@ mod feed;
 mod health;
 mod metrics;
 mod objects;
+mod openapi;
 mod registry;
 mod request;
 mod response;

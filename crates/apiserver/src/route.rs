@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use crate::request::{Request, RequestInfo, Response};
 use crate::server::ApiServer;
 use crate::user::User;
-use crate::{discovery, response, reviews, token_request};
+use crate::{discovery, openapi, response, reviews, token_request};
 
 /// Paths listed at the root beside those of discovery and health checks.
 const FIXED_PATHS: [&str; 6] = [
@@ -28,7 +28,7 @@ impl ApiServer {
         request: Request,
     ) -> Response {
         if !info.is_resource {
-            return self.path(&info, &request);
+            return self.path(info, request).await;
         }
         if reviews::is_review(&info) {
             return reviews::handle(Arc::clone(&self.context), info, user, request).await;
@@ -40,7 +40,7 @@ impl ApiServer {
     }
 
     /// Answers paths that name no resource; all are for reading.
-    fn path(&self, info: &RequestInfo, request: &Request) -> Response {
+    async fn path(self: Arc<Self>, info: RequestInfo, request: Request) -> Response {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return response::text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed\n");
         }
@@ -68,6 +68,11 @@ impl ApiServer {
                     response::with_type(StatusCode::OK, "application/jwk-set+json", keys);
                 openid_cache(&mut answer);
                 answer
+            }
+            path if path.starts_with("/openapi") => {
+                let context = Arc::clone(&self.context);
+                let headers = request.headers().clone();
+                openapi::answer(context, path.to_owned(), query.to_owned(), headers).await
             }
             _ => response::not_found(),
         }

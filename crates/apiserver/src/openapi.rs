@@ -1,0 +1,160 @@
+//! `/openapi/v2` and `/openapi/v3`: written afresh for each client that does not have them
+//! yet, straight into gzip where the client takes it, and kept nowhere: they are megabytes
+//! that are asked for once a day.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use api::openapi::OpenApi;
+use api::resource::RESOURCES;
+use api::status::Status;
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use crate::compress;
+use crate::request::{Response, query_value};
+use crate::response;
+use crate::server::Context;
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The same by its older name, which kubectl asks for.
+const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const JSON: &str = "application/json";
+/// For documents whose address holds their hash.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+
+/// Which document a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Document {
+    V2Json,
+    V2Protobuf,
+    /// Group (empty for core) and version.
+    V3(String, String),
+}
+
+/// Answers an OpenAPI path; upstream's plain 404 for any other.
+pub(crate) async fn answer(
+    context: Arc<Context>,
+    path: String,
+    query: String,
+    headers: HeaderMap,
+) -> Response {
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let (document, kind) = match parts.as_slice() {
+        ["openapi", "v2"] => match v2_form(&headers) {
+            Some(found) => found,
+            None => return response::status(&Status::not_acceptable(&[JSON, V2_PROTOBUF])),
+        },
+        ["openapi", "v3"] => {
+            let index =
+                OpenApi::new(RESOURCES.iter(), &context.config.version.git_version).v3_index();
+            return response::tagged(&headers, JSON, index.to_string());
+        }
+        ["openapi", "v3", "api", version] => {
+            (Document::V3(String::new(), (*version).to_owned()), JSON)
+        }
+        ["openapi", "v3", "apis", group, version] => {
+            (Document::V3((*group).to_owned(), (*version).to_owned()), JSON)
+        }
+        _ => return response::not_found(),
+    };
+    if matches!(document, Document::V3(..)) && !accepts(&headers, &[JSON]) {
+        return response::status(&Status::not_acceptable(&[JSON]));
+    }
+    let version = &context.config.version.git_version;
+    let hash = hash_of(&document, version);
+    let asked = query_value(&query, "hash").unwrap_or_default();
+    let v3 = matches!(document, Document::V3(..));
+    if v3 && !asked.is_empty() && asked != hash {
+        return moved(&format!("{path}?hash={hash}"));
+    }
+    let tag = format!("\"{hash}\"");
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let mut answer = if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
+        response::with_type(StatusCode::NOT_MODIFIED, kind, Vec::new())
+    } else {
+        let gzip = compress::accepted(&headers);
+        let version = version.clone();
+        let made = tokio::task::spawn_blocking(move || make(&document, &version, gzip)).await;
+        match made {
+            Ok(Ok(Some(text))) => written(text, kind, gzip),
+            Ok(Ok(None)) => return response::not_found(),
+            _ => return response::status(&Status::internal_error("writing the OpenAPI document")),
+        }
+    };
+    let headers = answer.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if v3 && !asked.is_empty() {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(IMMUTABLE));
+    }
+    answer
+}
+
+fn written(text: Vec<u8>, kind: &'static str, gzip: bool) -> Response {
+    let mut answer = response::with_type(StatusCode::OK, kind, text);
+    if gzip {
+        let value = HeaderValue::from_static("gzip");
+        answer.headers_mut().insert(header::CONTENT_ENCODING, value);
+    }
+    answer
+}
+
+fn moved(to: &str) -> Response {
+    let mut answer = response::text(StatusCode::MOVED_PERMANENTLY, "");
+    if let Ok(to) = HeaderValue::from_str(to) {
+        answer.headers_mut().insert(header::LOCATION, to);
+    }
+    answer
+}
+
+fn accepts(headers: &HeaderMap, kinds: &[&str]) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    accept.split(',').any(|clause| {
+        let kind = clause.split(';').next().unwrap_or_default().trim();
+        kinds.contains(&kind) || matches!(kind, "*/*" | "application/*" | "")
+    })
+}
+
+/// The form of the v2 document that the client names first.
+fn v2_form(headers: &HeaderMap) -> Option<(Document, &'static str)> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    accept.split(',').find_map(|clause| match clause.split(';').next().unwrap_or_default().trim() {
+        V2_PROTOBUF | V2_PROTOBUF_OLD => Some((Document::V2Protobuf, V2_PROTOBUF)),
+        JSON | "*/*" | "application/*" | "" => Some((Document::V2Json, JSON)),
+        _ => None,
+    })
+}
+
+fn hash_of(document: &Document, version: &str) -> String {
+    let openapi = OpenApi::new(RESOURCES.iter(), version);
+    match document {
+        Document::V2Json => openapi.v2_hash(),
+        // Two forms of one document must not share a tag.
+        Document::V2Protobuf => format!("{}-pb", openapi.v2_hash()),
+        Document::V3(group, version) => openapi.v3_hash(group, version),
+    }
+}
+
+/// The document's text, `None` where nothing is served under its group and version.
+fn make(document: &Document, version: &str, gzip: bool) -> io::Result<Option<Vec<u8>>> {
+    if gzip {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        let there = write(document, version, &mut encoder)?;
+        Ok(there.then_some(encoder.finish()?))
+    } else {
+        let mut text = Vec::new();
+        Ok(write(document, version, &mut text)?.then_some(text))
+    }
+}
+
+fn write(document: &Document, version: &str, out: &mut dyn Write) -> io::Result<bool> {
+    let openapi = OpenApi::new(RESOURCES.iter(), version);
+    match document {
+        Document::V2Json => openapi.v2_json(out).map(|()| true),
+        Document::V2Protobuf => openapi.v2_protobuf(out).map(|()| true),
+        Document::V3(group, version) => openapi.v3(group, version, out),
+    }
+}
