@@ -72,7 +72,7 @@ pub(crate) fn authenticate(
 }
 
 /// The bearer token of a request, removed from its headers.
-fn take_token(headers: &mut HeaderMap) -> Option<String> {
+pub(crate) fn take_token(headers: &mut HeaderMap) -> Option<String> {
     if let Some(value) = headers.remove(header::AUTHORIZATION) {
         let value = value.to_str().ok()?.trim();
         let (scheme, token) = value.split_once(' ')?;

@@ -26,10 +26,15 @@ mod reviews;
 mod route;
 mod serve;
 mod server;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod token;
 mod token_request;
 mod user;
 
+pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Version};
 pub use metrics::{MetricKind, MetricsPage};
 pub use registry::JsonCodec;

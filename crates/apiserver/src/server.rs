@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use http_body_util::BodyExt;
@@ -41,6 +42,8 @@ pub struct ApiServer {
     pub(crate) registry: Arc<Registry>,
     pub(crate) health: Health,
     pub(crate) inflight: InFlight,
+    /// Whether the objects that every cluster has are there.
+    pub(crate) bootstrapped: Arc<AtomicBool>,
 }
 
 /// Why an API server cannot be made of a configuration.
@@ -70,7 +73,13 @@ impl ApiServer {
         let inflight = InFlight::new(limits.reads_in_flight, limits.writes_in_flight);
         let health = Health::default();
         add_own_checks(&health, &context);
-        Ok(Arc::new(ApiServer { context, registry, health, inflight }))
+        let bootstrapped = Arc::new(AtomicBool::new(false));
+        let done = Arc::clone(&bootstrapped);
+        health.add("poststarthook/rbac/bootstrap-roles", false, move || {
+            let done = done.load(Ordering::Acquire);
+            if done { Ok(()) } else { Err("not finished".to_owned()) }
+        });
+        Ok(Arc::new(ApiServer { context, registry, health, inflight, bootstrapped }))
     }
 
     /// Adds a check to `/readyz` and `/healthz`. An error says what is not ready; it is

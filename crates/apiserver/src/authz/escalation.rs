@@ -119,6 +119,11 @@ fn missing(user: &User, held: &(Vec<Rule>, Vec<String>), wanted: &[Rule]) -> Res
     Err(message)
 }
 
+/// Whether all that `wanted` allows is allowed by `held`.
+pub(crate) fn covered(held: &[Rule], wanted: &[Rule]) -> bool {
+    wanted.iter().flat_map(break_down).all(|part| held.iter().any(|own| covers(own, &part)))
+}
+
 /// A rule as rules of one verb, one group, one resource and at most one name each.
 fn break_down(rule: &Rule) -> Vec<Rule> {
     let one = |value: &String| vec![value.clone()];

@@ -1,3 +1,390 @@
 //! The objects that every cluster has from its first start on.
+//!
+//! Written through the server's own door, so that they are defaulted, validated and admitted
+//! like any other; all at once, so that one commit of the store serves many. A start that
+//! finds them as they should be writes nothing. The ConfigMap `kube-root-ca.crt` of every
+//! namespace is not among them: a controller publishes it.
 
 pub(crate) mod policy;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::stream::{self, StreamExt};
+use http::{Method, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::authz::aggregate;
+use crate::authz::escalation;
+use crate::authz::rbac::{GROUP, Rule};
+use crate::config::Config;
+use crate::objects;
+use crate::response;
+use crate::server::ApiServer;
+use crate::user::User;
+
+/// Objects written at once: they share the store's commits.
+const WRITES_AT_ONCE: usize = 64;
+/// What is kept of an answer that refuses an object.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How often a group of objects is tried: a write can meet a controller's.
+const ATTEMPTS_MAX: usize = 3;
+const NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// Why an object that every cluster needs could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("writing {path}: {answer}")]
+pub struct BootstrapError {
+    path: String,
+    answer: String,
+}
+
+/// An object that must be there, and how far it must be as it is here.
+struct Wanted {
+    /// Path of its collection.
+    path: String,
+    /// The store's collection.
+    collection: String,
+    namespace: String,
+    name: String,
+    object: Value,
+    keep: Keep,
+}
+
+/// What happens to an object that exists already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// It is left alone.
+    Existing,
+    /// These members are set again where they differ.
+    Members(&'static [&'static str]),
+    /// It is an RBAC object: what is missing is added, unless a person has forbidden it.
+    Policy,
+}
+
+impl ApiServer {
+    /// Writes the objects that every cluster has, and begins to keep aggregated roles. To be
+    /// called once, before the first client is served or shortly after; `/readyz` fails
+    /// until it is done.
+    pub async fn bootstrap(self: &Arc<Self>) -> Result<(), BootstrapError> {
+        let namespaces = NAMESPACES.map(|name| {
+            let object =
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            Wanted::new("", "v1", "namespaces", object, Keep::Existing)
+        });
+        self.write_all(namespaces.into()).await?;
+        let mut rest: Vec<Wanted> = policy::defaults()
+            .into_iter()
+            .map(|default| Wanted::new(GROUP, "v1", default.resource, default.object, Keep::Policy))
+            .collect();
+        rest.extend(fixed());
+        rest.extend(own_service(&self.context.config));
+        rest.extend(client_authority(&self.context.config));
+        self.write_all(rest).await?;
+        aggregate::reconcile(self).await;
+        aggregate::start(self);
+        self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);
+        Ok(())
+    }
+
+    async fn write_all(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<(), BootstrapError> {
+        let server = Arc::clone(self);
+        let results: Vec<Result<(), BootstrapError>> = stream::iter(wanted)
+            .map(move |wanted| settle(Arc::clone(&server), wanted))
+            .buffer_unordered(WRITES_AT_ONCE)
+            .collect()
+            .await;
+        results.into_iter().collect()
+    }
+}
+
+async fn settle(server: Arc<ApiServer>, wanted: Wanted) -> Result<(), BootstrapError> {
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS_MAX {
+        let store = &server.context.store;
+        let existing = objects::object(store, &wanted.collection, &wanted.namespace, &wanted.name);
+        let Some((method, path, body)) = wanted.change(existing.as_ref()) else { return Ok(()) };
+        let kind = if method == Method::PATCH {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, kind)
+            .body(response::full(body.to_string()));
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Err(wanted.refused(error.to_string())),
+        };
+        let answer = Arc::clone(&server).answer(request, Some(User::apiserver())).await;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        let again = answer.status() == StatusCode::CONFLICT;
+        let text = crate::body::whole(answer.into_body(), ANSWER_BYTES_MAX).await;
+        last = match text {
+            Ok(text) => serde_json::from_slice::<Value>(&text)
+                .ok()
+                .and_then(|status| status["message"].as_str().map(str::to_owned))
+                .unwrap_or_else(|| String::from_utf8_lossy(&text).into_owned()),
+            Err(status) => status.message,
+        };
+        if !again {
+            break;
+        }
+    }
+    Err(wanted.refused(last))
+}
+
+impl Wanted {
+    fn new(group: &str, version: &str, resource: &str, object: Value, keep: Keep) -> Self {
+        let text =
+            |member: &str| object["metadata"][member].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        let base = if group.is_empty() {
+            format!("/api/{version}")
+        } else {
+            format!("/apis/{group}/{version}")
+        };
+        let path = if namespace.is_empty() {
+            format!("{base}/{resource}")
+        } else {
+            format!("{base}/namespaces/{namespace}/{resource}")
+        };
+        let collection = api::resource::collection_name(group, resource).into_owned();
+        Wanted { path, collection, namespace, name, object, keep }
+    }
+
+    fn refused(&self, answer: String) -> BootstrapError {
+        BootstrapError { path: format!("{}/{}", self.path, self.name), answer }
+    }
+
+    /// The request that makes it so: method, path, body; `None` where it is so.
+    fn change(&self, existing: Option<&Value>) -> Option<(Method, String, Value)> {
+        let Some(existing) = existing else {
+            return Some((Method::POST, self.path.clone(), self.object.clone()));
+        };
+        let patch = match self.keep {
+            Keep::Existing => return None,
+            Keep::Members(members) => differing(existing, &self.object, members)?,
+            Keep::Policy => missing_policy(existing, &self.object)?,
+        };
+        Some((Method::PATCH, format!("{}/{}", self.path, self.name), patch))
+    }
+}
+
+/// A merge patch of the members that differ. Members of an object in the wanted form are
+/// compared one by one: what defaulting has added to the existing one is no difference.
+fn differing(existing: &Value, wanted: &Value, members: &[&str]) -> Option<Value> {
+    let mut patch = json!({});
+    for member in members {
+        if !within(&wanted[*member], &existing[*member]) {
+            patch[*member] = wanted[*member].clone();
+        }
+    }
+    patch.as_object().is_some_and(|patch| !patch.is_empty()).then_some(patch)
+}
+
+/// Whether everything that `wanted` says is said by `existing` too.
+fn within(wanted: &Value, existing: &Value) -> bool {
+    match (wanted, existing) {
+        (Value::Object(wanted), Value::Object(existing)) => wanted
+            .iter()
+            .all(|(key, value)| existing.get(key).is_some_and(|other| within(value, other))),
+        (Value::Array(wanted), Value::Array(existing)) => {
+            wanted.len() == existing.len() && wanted.iter().zip(existing).all(|(a, b)| within(a, b))
+        }
+        (wanted, existing) => wanted == existing,
+    }
+}
+
+/// A merge patch that adds what a default role or binding lacks, without taking away what
+/// people added. `rbac.authorization.kubernetes.io/autoupdate: "false"` forbids it.
+fn missing_policy(existing: &Value, wanted: &Value) -> Option<Value> {
+    let annotations = &existing["metadata"]["annotations"];
+    if annotations["rbac.authorization.kubernetes.io/autoupdate"] == "false" {
+        return None;
+    }
+    let mut patch = json!({});
+    for member in ["labels", "annotations"] {
+        if !within(&wanted["metadata"][member], &existing["metadata"][member]) {
+            patch["metadata"][member] = wanted["metadata"][member].clone();
+        }
+    }
+    if !wanted["aggregationRule"].is_null() {
+        if existing["aggregationRule"].is_null() {
+            patch["aggregationRule"] = wanted["aggregationRule"].clone();
+        }
+    } else if let Some(rules) = wanted["rules"].as_array() {
+        let parse = |value: &Value| serde_json::from_value::<Vec<Rule>>(value.clone());
+        let held = parse(&existing["rules"]).unwrap_or_default();
+        let lacking: Vec<Value> = rules
+            .iter()
+            .filter(|rule| {
+                parse(&json!([rule])).is_ok_and(|rule| !escalation::covered(&held, &rule))
+            })
+            .cloned()
+            .collect();
+        if !lacking.is_empty() {
+            let mut all = existing["rules"].as_array().cloned().unwrap_or_default();
+            all.extend(lacking);
+            patch["rules"] = all.into();
+        }
+    }
+    if let Some(subjects) = wanted["subjects"].as_array() {
+        let mut all = existing["subjects"].as_array().cloned().unwrap_or_default();
+        let lacking: Vec<Value> = subjects
+            .iter()
+            .filter(|subject| !all.iter().any(|other| within(subject, other)))
+            .cloned()
+            .collect();
+        if !lacking.is_empty() {
+            all.extend(lacking);
+            patch["subjects"] = all.into();
+        }
+    }
+    patch.as_object().is_some_and(|patch| !patch.is_empty()).then_some(patch)
+}
+
+/// Priority classes and the mandatory objects of API priority and fairness.
+fn fixed() -> Vec<Wanted> {
+    let class = |name: &str, value: u32, description: &str| {
+        let object = json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+            "metadata": {"name": name}, "value": value, "description": description,
+        });
+        Wanted::new("scheduling.k8s.io", "v1", "priorityclasses", object, Keep::Existing)
+    };
+    let flow = "flowcontrol.apiserver.k8s.io";
+    let flow_object = |kind: &str, resource: &str, name: &str, spec: Value| {
+        let object = json!({
+            "apiVersion": format!("{flow}/v1"), "kind": kind,
+            "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}},
+            "spec": spec,
+        });
+        Wanted::new(flow, "v1", resource, object, Keep::Existing)
+    };
+    let schema = |name: &str, mut spec: Value, groups: &[&str]| {
+        let subjects: Vec<Value> =
+            groups.iter().map(|group| json!({"kind": "Group", "group": {"name": group}})).collect();
+        spec["priorityLevelConfiguration"] = json!({"name": name});
+        spec["rules"] = json!([{
+            "subjects": subjects,
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"],
+                               "clusterScope": true, "namespaces": ["*"]}],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+        }]);
+        flow_object("FlowSchema", "flowschemas", name, spec)
+    };
+    let level = |name: &str, spec: Value| {
+        flow_object("PriorityLevelConfiguration", "prioritylevelconfigurations", name, spec)
+    };
+    vec![
+        class(
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        class(
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        level(
+            "exempt",
+            json!({"type": "Exempt",
+                   "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}}),
+        ),
+        level(
+            "catch-all",
+            json!({"type": "Limited", "limited": {
+                "nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"},
+                "lendablePercent": 0}}),
+        ),
+        schema("exempt", json!({"matchingPrecedence": 1}), &["system:masters"]),
+        schema(
+            "catch-all",
+            json!({"matchingPrecedence": 10000, "distinguisherMethod": {"type": "ByUser"}}),
+            &["system:unauthenticated", "system:authenticated"],
+        ),
+    ]
+}
+
+/// The Service that pods reach the API by, where it leads, and the range that its address
+/// is from.
+fn own_service(config: &Config) -> Vec<Wanted> {
+    let Some(address) = config.service_cidrs.first().and_then(|range| range.hosts().next()) else {
+        return Vec::new();
+    };
+    let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+    let (advertised, port) = (config.advertise.ip(), config.advertise.port());
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": address.to_string(),
+            "clusterIPs": [address.to_string()],
+            "ipFamilies": [family(address)],
+            "ipFamilyPolicy": "SingleStack",
+            "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
+        },
+    });
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": advertised.to_string()}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }],
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": family(advertised),
+        "endpoints": [{"addresses": [advertised.to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    let cidrs: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
+    let range = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": cidrs},
+    });
+    vec![
+        Wanted::new("", "v1", "services", service, Keep::Members(&["spec"])),
+        Wanted::new("", "v1", "endpoints", endpoints, Keep::Members(&["subsets"])),
+        Wanted::new(
+            "discovery.k8s.io",
+            "v1",
+            "endpointslices",
+            slice,
+            Keep::Members(&["endpoints", "ports"]),
+        ),
+        Wanted::new("networking.k8s.io", "v1", "servicecidrs", range, Keep::Existing),
+    ]
+}
+
+/// What extension API servers need to know to trust the same client certificates.
+fn client_authority(config: &Config) -> Option<Wanted> {
+    if config.client_ca_pem.is_empty() {
+        return None;
+    }
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": config.client_ca_pem},
+    });
+    Some(Wanted::new("", "v1", "configmaps", object, Keep::Members(&["data"])))
+}
