@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::request::Request;
 use crate::token::Tokens;
-use crate::user::{AUTHENTICATED, MASTERS, UNAUTHENTICATED, User};
+use crate::user::{AUTHENTICATED, UNAUTHENTICATED, User};
 
 /// Upstream's object identifier of a user id in a client certificate's subject.
 const OID_UID: &str = "1.3.6.1.4.1.57683.2";
@@ -183,9 +183,4 @@ pub(crate) fn strip_impersonation(headers: &mut HeaderMap) {
     for name in names {
         headers.remove(name);
     }
-}
-
-/// Whether every authorizer lets this user through.
-pub(crate) fn is_master(user: &User) -> bool {
-    user.in_group(MASTERS)
 }

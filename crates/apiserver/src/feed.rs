@@ -1,12 +1,11 @@
-//! Keeping a small cache in step with a collection of the store: once in full, then event
-//! by event. Nothing polls.
+//! Following a collection of the store: once in full, then change by change. Nothing polls.
 
 use std::sync::Arc;
 
-use store::{Entry, EventKind, Page, Range, Store};
-use tokio_util::sync::CancellationToken;
+use futures::FutureExt;
+use store::{Entry, EventKind, Page, Range, Store, Watch};
 
-/// What a cache over a collection is told.
+/// What somebody who follows a collection is told.
 pub(crate) enum Change {
     /// The whole collection; whatever was known before is void.
     Reset(Vec<Arc<Entry>>),
@@ -16,50 +15,46 @@ pub(crate) enum Change {
     Gone(Arc<Entry>),
 }
 
-/// Tells `apply` the collection's state before this returns, and every change after that,
-/// until the server stops.
-pub(crate) fn follow(
-    store: &Store,
-    stopping: &CancellationToken,
+/// A collection's changes in their order, its whole state first.
+pub(crate) struct Feed {
+    store: Store,
     collection: &'static str,
-    mut apply: impl FnMut(Change) + Send + 'static,
-) {
-    let mut revision = reset(store, collection, &mut apply);
-    let store = store.clone();
-    let stopping = stopping.clone();
-    tokio::spawn(async move {
-        loop {
-            let range = Range { collection, namespace: None };
-            if let Ok(mut watch) = store.watch(range, revision) {
-                loop {
-                    let next = tokio::select! {
-                        () = stopping.cancelled() => return,
-                        next = watch.next() => next,
-                    };
-                    match next {
-                        Some(Ok(event)) => apply(match event.kind {
-                            EventKind::Deleted => Change::Gone(Arc::clone(&event.entry)),
-                            _ => Change::Put(Arc::clone(&event.entry)),
-                        }),
-                        Some(Err(_)) => break,
-                        // The store was closed: there is nothing left to follow.
-                        None => return,
-                    }
-                }
-            }
-            revision = reset(&store, collection, &mut apply);
-        }
-    });
+    /// None before the first list, and after the watch fell behind the store's window.
+    watch: Option<Watch>,
 }
 
-/// Lists the collection; the revision from which to watch.
-fn reset(store: &Store, collection: &str, apply: &mut impl FnMut(Change)) -> store::Revision {
-    match store.list(Range { collection, namespace: None }, Page::default()) {
-        Ok(list) => {
-            apply(Change::Reset(list.entries));
-            list.revision
+impl Feed {
+    /// A feed that begins with the collection's present state.
+    pub(crate) fn new(store: Store, collection: &'static str) -> Self {
+        Feed { store, collection, watch: None }
+    }
+
+    /// The next change; `None` when the store is closed. Dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<Change> {
+        loop {
+            let Some(watch) = &mut self.watch else {
+                let range = Range { collection: self.collection, namespace: None };
+                // A list of the newest state does not expire.
+                let list = self.store.list(range, Page::default()).ok()?;
+                self.watch = self.store.watch(range, list.revision).ok();
+                return Some(Change::Reset(list.entries));
+            };
+            match watch.next().await {
+                Some(Ok(event)) => {
+                    let entry = Arc::clone(&event.entry);
+                    return Some(match event.kind {
+                        EventKind::Deleted => Change::Gone(entry),
+                        _ => Change::Put(entry),
+                    });
+                }
+                Some(Err(_)) => self.watch = None,
+                None => return None,
+            }
         }
-        // A list of the newest state cannot expire; the watch that follows would tell.
-        Err(_) => store.revision(),
+    }
+
+    /// The next change if it has happened already.
+    pub(crate) fn try_next(&mut self) -> Option<Change> {
+        self.next().now_or_never().flatten()
     }
 }

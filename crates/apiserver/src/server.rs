@@ -55,12 +55,12 @@ pub enum NewError {
 }
 
 impl ApiServer {
-    /// Makes the server. Must be called inside a tokio runtime: the caches over
-    /// the store's events are its tasks.
+    /// Makes the server. It has no tasks of its own until it is asked to
+    /// [`bootstrap`](Self::bootstrap) or to [`serve`](Self::serve).
     pub fn new(store: Store, config: Config) -> Result<Arc<ApiServer>, NewError> {
         let stopping = CancellationToken::new();
         let context = Arc::new(Context {
-            authorizer: Authorizer::new(&store, &stopping),
+            authorizer: Authorizer::new(&store),
             tokens: Tokens::new(store.clone(), &config.service_account)
                 .map_err(NewError::ServiceAccountKey)?,
             metrics: Metrics::default(),

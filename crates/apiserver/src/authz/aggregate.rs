@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use store::{Page, Range, Store};
 
 use super::rbac::{CLUSTER_ROLES, GROUP};
-use crate::feed;
+use crate::feed::Feed;
 use crate::response;
 use crate::server::ApiServer;
 use crate::user::User;
@@ -18,21 +18,22 @@ const ATTEMPTS_MAX: usize = 5;
 
 /// Keeps aggregated roles in step until the server stops.
 pub(crate) fn start(server: &Arc<ApiServer>) {
-    let changed = Arc::new(tokio::sync::Notify::new());
-    let context = &server.context;
-    let signal = Arc::clone(&changed);
-    feed::follow(&context.store, &context.stopping, CLUSTER_ROLES, move |_| signal.notify_one());
-    let stopping = context.stopping.clone();
+    let mut feed = Feed::new(server.context.store.clone(), CLUSTER_ROLES);
+    let stopping = server.context.stopping.clone();
     // A weak reference: this task must not keep a server alive that nobody else holds.
     let server = Arc::downgrade(server);
     tokio::spawn(async move {
         loop {
-            tokio::select! {
+            let change = tokio::select! {
                 () = stopping.cancelled() => return,
-                () = changed.notified() => {}
+                change = feed.next() => change,
+            };
+            // Changes that came together are answered together.
+            while feed.try_next().is_some() {}
+            match (change, server.upgrade()) {
+                (Some(_), Some(server)) => reconcile(&server).await,
+                _ => return,
             }
-            let Some(server) = server.upgrade() else { return };
-            reconcile(&server).await;
         }
     });
 }

@@ -5,48 +5,40 @@ use serde_json::Value;
 
 use super::rbac::{GROUP, RoleRef, Rule, url_matches};
 use super::{Attributes, Authorizer};
-use crate::request::RequestInfo;
+use crate::admission::Attributes as Write;
 use crate::user::{MASTERS, User};
 
-/// Checks a create (`old` is `None`) or an update of an object. Anything but roles and
-/// bindings passes, as do changes that grant nothing new. The error is the 403 or 404 to answer.
-pub(crate) fn check(
-    authorizer: &Authorizer,
-    user: &User,
-    info: &RequestInfo,
-    old: Option<&Value>,
-    new: &Value,
-) -> Result<(), Status> {
-    if info.group != GROUP || !info.subresource.is_empty() || user.in_group(MASTERS) {
+/// Checks a create or an update of an object. Anything but roles and bindings passes, as do
+/// changes that grant nothing new.
+pub(crate) fn check(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(), Status> {
+    if write.resource.group != GROUP
+        || !write.subresource.is_empty()
+        || write.user.in_group(MASTERS)
+    {
         return Ok(());
     }
-    match info.resource.as_str() {
-        "roles" | "clusterroles" => check_role(authorizer, user, info, old, new),
-        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, user, info, old, new),
+    match &*write.resource.plural {
+        "roles" | "clusterroles" => check_role(authorizer, write, new),
+        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, write, new),
         _ => Ok(()),
     }
 }
 
-fn check_role(
-    authorizer: &Authorizer,
-    user: &User,
-    info: &RequestInfo,
-    old: Option<&Value>,
-    new: &Value,
-) -> Result<(), Status> {
-    let same = |member: &str| old.is_some_and(|old| old[member] == new[member]);
+fn check_role(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(), Status> {
+    let (user, resource) = (write.user, &*write.resource.plural);
+    let same = |member: &str| write.old.is_some_and(|old| old[member] == new[member]);
     if same("rules") && same("aggregationRule") {
         return Ok(());
     }
-    let mut escalate = Attributes::on(user, "escalate", &info.group, &info.resource);
-    escalate.namespace = &info.namespace;
-    escalate.name = &info.name;
+    let mut escalate = Attributes::on(user, "escalate", GROUP, resource);
+    escalate.namespace = write.namespace;
+    escalate.name = write.name;
     if authorizer.authorize(&escalate).allowed {
         return Ok(());
     }
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
-    let forbidden = |why: &str| Status::forbidden((GROUP, info.resource.as_str()), name, why);
-    let held = authorizer.rules_for(user, &info.namespace);
+    let forbidden = |why: &str| Status::forbidden((GROUP, resource), name, why);
+    let held = authorizer.rules_for(user, write.namespace);
     missing(user, &held, &rules_of(new)).map_err(|why| forbidden(&why))?;
     if !new["aggregationRule"].is_null() {
         let all = || vec!["*".to_owned()];
@@ -61,32 +53,26 @@ fn check_role(
     Ok(())
 }
 
-fn check_binding(
-    authorizer: &Authorizer,
-    user: &User,
-    info: &RequestInfo,
-    old: Option<&Value>,
-    new: &Value,
-) -> Result<(), Status> {
-    let same = |member: &str| old.is_some_and(|old| old[member] == new[member]);
+fn check_binding(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(), Status> {
+    let (user, resource) = (write.user, &*write.resource.plural);
+    let same = |member: &str| write.old.is_some_and(|old| old[member] == new[member]);
     if same("roleRef") && same("subjects") {
         return Ok(());
     }
     let role: RoleRef = serde_json::from_value(new["roleRef"].clone()).unwrap_or_default();
-    let resource = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
-    let mut bind = Attributes::on(user, "bind", GROUP, resource);
-    bind.namespace = &info.namespace;
+    let roles = if role.kind == "ClusterRole" { "clusterroles" } else { "roles" };
+    let mut bind = Attributes::on(user, "bind", GROUP, roles);
+    bind.namespace = write.namespace;
     bind.name = &role.name;
     if authorizer.authorize(&bind).allowed {
         return Ok(());
     }
     let granted = authorizer
-        .role_rules(&role.kind, &role.name, &info.namespace)
-        .map_err(|_| Status::not_found((GROUP, resource), &role.name))?;
-    let held = authorizer.rules_for(user, &info.namespace);
+        .role_rules(&role.kind, &role.name, write.namespace)
+        .map_err(|_| Status::not_found((GROUP, roles), &role.name))?;
+    let held = authorizer.rules_for(user, write.namespace);
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
-    missing(user, &held, &granted)
-        .map_err(|why| Status::forbidden((GROUP, info.resource.as_str()), name, &why))
+    missing(user, &held, &granted).map_err(|why| Status::forbidden((GROUP, resource), name, &why))
 }
 
 fn rules_of(role: &Value) -> Vec<Rule> {

@@ -8,7 +8,6 @@ pub(crate) mod rbac;
 use api::status::{Status, go_quote};
 
 use store::Store;
-use tokio_util::sync::CancellationToken;
 
 use crate::request::RequestInfo;
 use crate::user::{MASTERS, User};
@@ -108,10 +107,10 @@ pub(crate) struct Authorizer {
 }
 
 impl Authorizer {
-    /// An authorizer over the store's own roles and bindings, filled when this returns.
-    pub(crate) fn new(store: &Store, stopping: &CancellationToken) -> Self {
+    /// An authorizer over the store's own roles and bindings.
+    pub(crate) fn new(store: &Store) -> Self {
         Authorizer {
-            rbac: Rbac::follow(store, stopping),
+            rbac: Rbac::new(store.clone()),
             node: node::NodeAuthorizer::new(store.clone()),
         }
     }

@@ -1,16 +1,18 @@
-//! Role-based access control over the store's own objects, held in memory and kept in step
-//! with them event by event.
+//! Role-based access control over the store's own objects, held in memory.
+//!
+//! The tables catch up with the store when they are asked, not in a task of their own: an
+//! idle server then has nothing to wake up for, and a binding holds from the very next request.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use serde::Deserialize;
 use store::{Entry, Store};
-use tokio_util::sync::CancellationToken;
 
 use super::{Attributes, Decision};
 use crate::authn::service_account_parts;
-use crate::feed::{self, Change};
+use crate::feed::{Change, Feed};
 use crate::user::User;
 
 /// API group of roles and bindings.
@@ -20,6 +22,7 @@ pub(crate) const CLUSTER_ROLES: &str = "rbac.authorization.k8s.io/clusterroles";
 const CLUSTER_BINDINGS: &str = "rbac.authorization.k8s.io/clusterrolebindings";
 const ROLES: &str = "rbac.authorization.k8s.io/roles";
 const BINDINGS: &str = "rbac.authorization.k8s.io/rolebindings";
+const COLLECTIONS: [&str; 4] = [CLUSTER_ROLES, ROLES, CLUSTER_BINDINGS, BINDINGS];
 
 /// A rule of a role (`PolicyRule`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -70,7 +73,12 @@ struct Tables {
 
 /// Roles and bindings in memory.
 pub(crate) struct Rbac {
-    tables: Arc<RwLock<Tables>>,
+    store: Store,
+    tables: RwLock<Tables>,
+    /// The feeds of [`COLLECTIONS`], in that order.
+    feeds: Mutex<[Feed; COLLECTIONS.len()]>,
+    /// The store's revision that the tables have seen everything of.
+    seen: AtomicU64,
 }
 
 impl Rule {
@@ -135,24 +143,33 @@ impl Subject {
 }
 
 impl Rbac {
-    /// Fills the tables and keeps them filled until the server stops.
-    pub(crate) fn follow(store: &Store, stopping: &CancellationToken) -> Self {
-        let tables = Arc::new(RwLock::new(Tables::default()));
-        for collection in [CLUSTER_ROLES, ROLES] {
-            let tables = Arc::clone(&tables);
-            feed::follow(store, stopping, collection, move |change| {
-                let mut tables = tables.write().unwrap_or_else(PoisonError::into_inner);
-                tables.change_roles(collection == CLUSTER_ROLES, change);
-            });
+    /// Tables over a store's roles and bindings.
+    pub(crate) fn new(store: Store) -> Self {
+        let feeds = COLLECTIONS.map(|collection| Feed::new(store.clone(), collection));
+        // Lower than any revision: the first question fills the tables.
+        let seen = AtomicU64::new(0);
+        Rbac { store, tables: RwLock::default(), feeds: Mutex::new(feeds), seen }
+    }
+
+    /// The tables as of now.
+    fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        let now = self.store.revision();
+        if self.seen.load(Ordering::Acquire) < now {
+            let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+            for (collection, feed) in COLLECTIONS.iter().zip(feeds.iter_mut()) {
+                while let Some(change) = feed.try_next() {
+                    let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+                    match *collection {
+                        CLUSTER_ROLES | ROLES => {
+                            tables.change_roles(*collection == CLUSTER_ROLES, change);
+                        }
+                        _ => tables.change_bindings(*collection == CLUSTER_BINDINGS, change),
+                    }
+                }
+            }
+            self.seen.fetch_max(now, Ordering::AcqRel);
         }
-        for collection in [CLUSTER_BINDINGS, BINDINGS] {
-            let tables = Arc::clone(&tables);
-            feed::follow(store, stopping, collection, move |change| {
-                let mut tables = tables.write().unwrap_or_else(PoisonError::into_inner);
-                tables.change_bindings(collection == CLUSTER_BINDINGS, change);
-            });
-        }
-        Rbac { tables }
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a binding allows the request, and which; or which roles were missing.
@@ -197,7 +214,7 @@ impl Rbac {
         name: &str,
         namespace: &str,
     ) -> Result<Arc<Vec<Rule>>, String> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner).role(kind, name, namespace)
+        self.tables().role(kind, name, namespace)
     }
 
     /// Shows each role that is bound to the user to `see` until that returns false: those of
@@ -208,7 +225,7 @@ impl Rbac {
         namespace: &str,
         mut see: impl FnMut(Result<(&[Rule], &dyn Fn() -> String), String>) -> bool,
     ) {
-        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.tables();
         let scopes: &[&str] = if namespace.is_empty() { &[""] } else { &["", namespace] };
         for scope in scopes {
             for (name, binding) in tables.bindings.get(*scope).into_iter().flatten() {

@@ -14,6 +14,7 @@ use super::read::invalid_options;
 use super::services::{self, Ranges, Taken};
 use super::{Outcome, Registry, codec, decode, meta, names, negotiate};
 use crate::admission::{self, Attributes, Operation};
+use crate::authz::escalation;
 use crate::user::User;
 
 /// How often a name is generated before the server gives up (as upstream).
@@ -130,7 +131,7 @@ impl Registry {
         meta::set(&mut object, "namespace", namespace);
 
         strategy::default(resource, &resource.storage_version, &mut object);
-        admission::admit(
+        self.admit(
             &self.attributes(Operation::Create, &target, "", writer.user, None),
             &mut object,
         )?;
@@ -233,7 +234,7 @@ impl Registry {
         keep_metadata(&mut object, &live, resource.namespaced);
 
         strategy::default(resource, &resource.storage_version, &mut object);
-        admission::admit(
+        self.admit(
             &self.attributes(
                 Operation::Update,
                 target,
@@ -348,6 +349,12 @@ impl Registry {
             old,
             cluster: self,
         }
+    }
+
+    /// The admission chain, and behind it the rule that nobody grants more than they have.
+    fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
+        admission::admit(attributes, object)?;
+        escalation::check(&self.context.authorizer, attributes, object)
     }
 }
 
