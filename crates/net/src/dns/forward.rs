@@ -145,14 +145,14 @@ impl Forwarder {
     fn servers(&self) -> Vec<SocketAddr> {
         let servers = match &self.upstreams {
             Upstreams::Servers(servers) => servers.clone(),
-            Upstreams::ResolvConf(path) => self.from_file(path),
+            Upstreams::ResolvConf(path) => self.configured(path),
         };
         let others = servers.into_iter().filter(|server| !self.own.contains(server));
         others.take(UPSTREAMS_MAX).collect()
     }
 
     /// The file's servers; it is read again when it has changed.
-    fn from_file(&self, path: &Path) -> Vec<SocketAddr> {
+    fn configured(&self, path: &Path) -> Vec<SocketAddr> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         if file.checked.is_some_and(|checked| checked.elapsed() < RECHECK) {
             return file.servers.clone();

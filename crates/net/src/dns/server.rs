@@ -25,7 +25,8 @@ const TCP_RESPONSES_QUEUED_MAX: usize = 32;
 /// How cluster DNS is set up.
 #[derive(Clone, Debug)]
 pub struct DnsConfig {
-    /// Where to listen, UDP and TCP alike. Port 0 takes a free one (the same for both).
+    /// Where to listen, UDP and TCP alike. Port 0 takes a free one (the same for both). Give
+    /// addresses, not 0.0.0.0: an answer must come from the address that was asked.
     pub listen: Vec<SocketAddr>,
     /// The cluster's domain. Default `cluster.local`.
     pub cluster_domain: String,
@@ -34,7 +35,7 @@ pub struct DnsConfig {
     pub service_ips: Vec<IpAddr>,
     /// Who answers for other names.
     pub upstreams: Upstreams,
-    /// Answers of upstreams kept at most.
+    /// Answers of upstreams kept at most, about 1 KiB each.
     pub cache_entries: usize,
     /// How long one upstream may take to answer.
     pub upstream_timeout: Duration,
@@ -47,7 +48,7 @@ impl Default for DnsConfig {
             cluster_domain: "cluster.local".to_owned(),
             service_ips: Vec::new(),
             upstreams: Upstreams::ResolvConf(PathBuf::from("/etc/resolv.conf")),
-            cache_entries: 4096,
+            cache_entries: 1024,
             upstream_timeout: Duration::from_secs(2),
         }
     }

@@ -327,3 +327,68 @@ async fn plug_in(netlink: &Netlink, plan: &PodPlan) -> io::Result<()> {
     netlink.set_bridge_port_by_index(port, hairpin).await.map_err(os_error)?;
     netlink.set_link_up_by_index(port).await.map_err(os_error)
 }
+
+/// Links that only take notes, and fail when told to.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recorder {
+    /// What was asked, in order.
+    pub calls: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    /// Calls that begin with this fail.
+    pub failing: std::sync::Arc<std::sync::Mutex<Option<&'static str>>>,
+}
+
+#[cfg(test)]
+impl Recorder {
+    fn note(&self, call: String) -> io::Result<()> {
+        let fails = self.failing.lock().unwrap().is_some_and(|start| call.starts_with(start));
+        self.calls.lock().unwrap().push(call);
+        if fails { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+    }
+
+    /// The notes so far; they start anew.
+    pub(crate) fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+}
+
+#[cfg(test)]
+#[async_trait::async_trait]
+impl Links for Recorder {
+    async fn uplink_mtu(&self) -> io::Result<Option<u32>> {
+        self.note("uplink mtu".to_owned())?;
+        Ok(Some(1480))
+    }
+
+    async fn bridge(&self, plan: &BridgePlan) -> io::Result<()> {
+        self.note(format!("bridge {} {:?} mtu {}", plan.name, plan.addresses, plan.mtu))
+    }
+
+    async fn pod(&self, plan: &PodPlan, netns: &Path) -> io::Result<()> {
+        self.note(format!("pod {:?} in {}", plan.addresses, netns.display()))
+    }
+
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        self.note(format!("remove {name}"))
+    }
+
+    async fn ports(&self, _: &str) -> io::Result<Vec<String>> {
+        Ok(vec!["cor-stray".to_owned(), "tap0".to_owned()])
+    }
+
+    async fn routes(&self) -> io::Result<Vec<RoutePlan>> {
+        Ok(Vec::new())
+    }
+
+    async fn add_route(&self, route: &RoutePlan) -> io::Result<()> {
+        self.note(format!("route {} via {}", route.destination, route.via))
+    }
+
+    async fn remove_route(&self, route: &RoutePlan) -> io::Result<()> {
+        self.note(format!("unroute {}", route.destination))
+    }
+
+    fn set_parameter(&self, key: &str, value: &str) -> io::Result<()> {
+        self.note(format!("{key} = {value}"))
+    }
+}

@@ -147,22 +147,35 @@ impl PodNetwork {
         if let Some(complaint) = plan::complaint(&config) {
             return Err(PodNetworkError::Config(complaint));
         }
-        let file = StateFile::open(&config.state_dir)
-            .map_err(|source| state_error("making the folder of the", &config.state_dir, source))?;
-        let addresses = file.load().map_err(|e| state_error("reading", file.path(), e))?;
-        let mtu = match config.mtu {
-            Some(mtu) => mtu,
-            None => links
-                .uplink_mtu()
-                .await
-                .map_err(|e| kernel_error("finding the MTU of", "the default route", e))?
-                .unwrap_or(DEFAULT_MTU_BYTES),
-        };
-        let addresses = Mutex::new(addresses);
-        let turn = tokio::sync::Mutex::default();
-        let network = Self { config, mtu, links, firewall, file, addresses, turn };
+        let mut network = Self::adopt(config, links, firewall)?;
+        let file = &network.file;
+        file.make_folder().map_err(|e| state_error("making the folder of the", file.path(), e))?;
+        if network.config.mtu.is_none() {
+            let uplink = network.links.uplink_mtu().await;
+            let uplink = uplink.map_err(|e| kernel_error("finding the MTU of", "the uplink", e))?;
+            network.mtu = uplink.unwrap_or(DEFAULT_MTU_BYTES);
+        }
         network.set_up().await?;
         Ok(network)
+    }
+
+    /// What an earlier process left, without touching the kernel.
+    fn adopt(
+        config: PodNetworkConfig,
+        links: Box<dyn Links>,
+        firewall: Box<dyn Firewall>,
+    ) -> Result<Self, PodNetworkError> {
+        let file = StateFile::new(&config.state_dir);
+        let addresses = file.load().map_err(|e| state_error("reading", file.path(), e))?;
+        Ok(Self {
+            mtu: config.mtu.unwrap_or(DEFAULT_MTU_BYTES),
+            config,
+            links,
+            firewall,
+            file,
+            addresses: Mutex::new(addresses),
+            turn: tokio::sync::Mutex::default(),
+        })
     }
 
     async fn set_up(&self) -> Result<(), PodNetworkError> {
@@ -241,7 +254,7 @@ impl PodNetwork {
         })
     }
 
-    /// Detaches every sandbox that is not in `live`, removes interfaces of ours that belong to
+    /// For the start, before anything is attached: detaches every sandbox that is not in `live`, removes interfaces of ours that belong to
     /// nobody, and returns the names of the sandboxes that went.
     pub async fn retain(&self, live: &HashSet<String>) -> Result<Vec<String>, PodNetworkError> {
         let _turn = self.turn.lock().await;
@@ -295,7 +308,15 @@ impl PodNetwork {
             .map_err(|e| kernel_error("removing the route to", &route.destination.to_string(), e))
     }
 
-    /// Removes bridge, pairs, routes, rules and the address file.
+    /// As [`PodNetwork::uninstall`], for a network that no process has open; harmless when there
+    /// is nothing.
+    pub async fn purge(config: PodNetworkConfig) -> Result<(), PodNetworkError> {
+        let kernel = (Box::new(links::Kernel), Box::new(firewall::Kernel));
+        Self::adopt(config, kernel.0, kernel.1)?.uninstall().await
+    }
+
+    /// Removes bridge, pairs, routes, rules and the address file. Kernel parameters stay: nobody
+    /// knows who else relies on forwarding.
     pub async fn uninstall(self) -> Result<(), PodNetworkError> {
         self.retain(&HashSet::new()).await?;
         for route in self.routes().await? {
@@ -345,3 +366,7 @@ fn kernel_error(action: &'static str, object: &str, source: std::io::Error) -> P
 fn state_error(action: &'static str, path: &Path, source: std::io::Error) -> PodNetworkError {
     PodNetworkError::State { action, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

@@ -40,13 +40,16 @@ pub(super) fn mac(address: &IpAddr) -> [u8; 6] {
     [0x0a, 0x58, a, b, c, d]
 }
 
-/// The name of the board's end of a sandbox's pair: the same in every process (FNV-1a, whose
-/// 44 bits make a clash between the few hundred sandboxes of a board a matter of 10^-8).
+/// The name of the board's end of a sandbox's pair: the same in every process. Its 44 bits make
+/// a clash between the few hundred sandboxes of a board a matter of 10^-8.
 pub(super) fn host_interface(prefix: &str, sandbox: &str) -> String {
+    // FNV-1a, then MurmurHash3's last step, which spreads the last bytes over all digits.
     let hash = sandbox.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    let digits = format!("{hash:016x}");
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    let digits = format!("{:016x}", hash ^ (hash >> 33));
     format!("{prefix}{}", &digits[..HASH_DIGITS])
 }
 

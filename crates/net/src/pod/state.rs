@@ -16,10 +16,14 @@ pub(super) struct StateFile {
 }
 
 impl StateFile {
-    /// The file in `folder`, which is made if it is missing.
-    pub(super) fn open(folder: &Path) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        Ok(Self { path: folder.join(FILE) })
+    /// The file in `folder`.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { path: folder.join(FILE) }
+    }
+
+    /// Makes the folder if it is missing.
+    pub(super) fn make_folder(&self) -> io::Result<()> {
+        self.path.parent().map_or(Ok(()), fs::create_dir_all)
     }
 
     /// Its path, for messages.
@@ -68,7 +72,7 @@ impl StateFile {
         }
     }
 
-    /// Removes the file.
+    /// Removes the file, if there is one.
     pub(super) fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use super::{
     Endpoint, EndpointState, HostPort, ProxyConfig, Service, ServiceModel, ServicePort,
@@ -440,7 +441,8 @@ impl Plan<'_> {
     /// With affinity every endpoint has a chain and a set of the clients that belong to it. The
     /// set's name carries the timeout, which cannot be changed in place.
     fn endpoint_chains(&mut self, service: &Service, usable: &Usable<'_>, names: &Names) {
-        let Some(timeout) = service.affinity else { return };
+        // The kernel takes a timeout of nothing for no timeout at all.
+        let Some(timeout) = service.affinity.map(|t| t.max(Duration::from_secs(1))) else { return };
         for endpoint in usable.all.iter().chain(&usable.local) {
             let set = names.endpoint("aff", endpoint.address);
             let members =

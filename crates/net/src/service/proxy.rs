@@ -78,7 +78,8 @@ impl ServiceProxy {
         Self { config, firewall, loaded: BTreeMap::new(), udp: None }
     }
 
-    /// Makes the kernel serve exactly `model`, in one atomic transaction per address family
+    /// Makes the kernel serve exactly `model`, which must be complete: what it leaves out stops
+    /// being served. It happens in one atomic transaction per address family
     /// (IPv6 only once a service has an IPv6 address). After an error the kernel still serves
     /// the model before; the next call sends everything again.
     pub async fn apply(&mut self, model: &ServiceModel) -> Result<(), ProxyError> {
@@ -87,7 +88,8 @@ impl ServiceProxy {
                 self.load(plan(model, &self.config, family)).await?;
             }
         }
-        self.forget_stale_udp(UdpFlows::of(model)).await
+        self.forget_stale_udp(UdpFlows::of(model)).await;
+        Ok(())
     }
 
     /// Sends the difference. When the kernel does not take it (somebody touched our table), all
@@ -119,20 +121,24 @@ impl ServiceProxy {
         Ok(())
     }
 
-    async fn forget_stale_udp(&mut self, now: UdpFlows) -> Result<(), ProxyError> {
+    /// A failure here (a kernel without the module for it) is no reason to call the services
+    /// unserved: new flows go right, and old ones end when their clients fall silent.
+    async fn forget_stale_udp(&mut self, now: UdpFlows) {
         if self.udp.as_ref() == Some(&now) {
-            return Ok(());
+            return;
         }
         let before = self.udp.clone().unwrap_or_default();
         let stale = |tracked: &Tracked| now.makes_stale(&before, tracked);
         for family in self.loaded.keys() {
-            let forgotten = self.firewall.forget_udp(*family, &stale).await;
-            let count =
-                forgotten.map_err(|source| self.error("forgetting UDP connections", source))?;
-            tracing::debug!(count, "forgot UDP connections of endpoints that are gone");
+            match self.firewall.forget_udp(*family, &stale).await {
+                Ok(count) => tracing::debug!(count, "forgot UDP flows of endpoints that are gone"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot forget UDP flows; trying again with the next change");
+                    return;
+                }
+            }
         }
         self.udp = Some(now);
-        Ok(())
     }
 
     fn error(&self, action: &'static str, source: std::io::Error) -> ProxyError {

@@ -71,8 +71,8 @@ fn what_nobody_wants_goes() {
     });
     assert_eq!(lab.pods[0].fetch("10.42.0.3:80").as_deref(), Ok("pod1 10.42.0.4"));
     lab.node.block_on(async || {
-        let network = PodNetwork::open(config.clone()).await.unwrap();
-        network.uninstall().await.unwrap();
+        PodNetwork::purge(config.clone()).await.unwrap();
+        PodNetwork::purge(config.clone()).await.unwrap();
         let netlink = Connection::<Route>::new().unwrap();
         let links = netlink.get_links().await.unwrap();
         let mut names: Vec<&str> = links.iter().filter_map(|link| link.name()).collect();
