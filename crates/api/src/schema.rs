@@ -5,9 +5,11 @@
 //! of merging. The data is generated (`cargo xtask generate`) and takes some hundred KiB once used.
 
 mod check;
+mod decode;
 mod types;
 
 pub use check::{Problem, decode_error, strict_error};
+pub use decode::{decode, duplicate_field};
 pub(crate) use types::{documents, documents_hash, reachable};
 
 use types::{Definition, Merge, Node, Shape, Struct, Types};

@@ -1,5 +1,6 @@
 //! Values against schemas: type mismatches and unknown fields in upstream's words, pruning.
 
+use super::decode::PROBLEMS_LIMIT_COUNT;
 use super::{Schema, Type};
 use crate::status::go_quote;
 use base64::Engine;
@@ -34,9 +35,11 @@ pub fn strict_error(problems: &[String]) -> String {
 }
 
 impl Schema<'_> {
-    /// All that is wrong with the types and names in `value`. Null stands for an absent value.
+    /// What is wrong with the types and names in `value`: the first mismatch of types and the
+    /// first hundred unknown fields.
+    /// Null stands for an absent value.
     pub fn check(&self, value: &Value) -> Vec<Problem> {
-        let mut walk = Walk { problems: Vec::new(), path: String::new(), fields: Vec::new() };
+        let mut walk = Walk::default();
         walk.value(*self, None, value);
         walk.problems
     }
@@ -108,8 +111,10 @@ impl Schema<'_> {
 }
 
 /// A walk through a value: where it is, and what it found.
+#[derive(Default)]
 struct Walk<'v> {
     problems: Vec<Problem>,
+    mismatched: bool,
     /// Path with indices and keys, as strict decoding reports it.
     path: String,
     /// Names of fields only, as type errors report them.
@@ -142,7 +147,11 @@ impl<'v> Walk<'v> {
                 }
             }
             (_, value) => {
-                if let Some(message) = self.scalar(schema, owner, value) {
+                // Upstream's decoder tells of the first mismatch only.
+                if !self.mismatched
+                    && let Some(message) = self.scalar(schema, owner, value)
+                {
+                    self.mismatched = true;
                     self.problems.push(Problem::Type(message));
                 }
             }
@@ -156,7 +165,10 @@ impl<'v> Walk<'v> {
                 self.step(name, |walk| walk.value(field, schema.name(), member));
                 self.fields.pop();
             }
-            None => self.step(name, |walk| walk.problems.push(Problem::Unknown(walk.path.clone()))),
+            None if self.problems.len() < PROBLEMS_LIMIT_COUNT => {
+                self.step(name, |walk| walk.problems.push(Problem::Unknown(walk.path.clone())));
+            }
+            None => {}
         }
     }
 
