@@ -11,9 +11,12 @@
 pub mod container;
 pub mod error;
 pub mod image;
+pub mod images;
+pub mod native;
 pub mod runtime;
 pub mod sandbox;
 pub mod session;
+pub mod shim;
 
 pub use container::{
     Capabilities, ContainerConfig, ContainerFilter, ContainerId, ContainerInfo, ContainerState,
@@ -21,6 +24,7 @@ pub use container::{
     Security, Stats, UserSpec,
 };
 pub use error::{Error, Result};
+pub use native::{Native, NativeConfig};
 pub use image::{FsUsage, ImageId, ImageInfo, Progress, ProgressSink, RegistryAuth};
 pub use runtime::{Event, Runtime, RuntimeStatus, VersionInfo};
 pub use sandbox::{

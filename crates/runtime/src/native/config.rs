@@ -1,0 +1,42 @@
+//! Where the built-in runtime keeps things and what it runs.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Settings of the built-in runtime. Folders are made if missing.
+#[derive(Clone, Debug)]
+pub struct NativeConfig {
+    /// Images and writable layers (`/var/lib/coracle/agent/runtime`). Must be a file system that
+    /// overlayfs accepts below it.
+    pub root: PathBuf,
+    /// What a reboot may forget: sockets, states, mount points (`/run/coracle`).
+    pub state: PathBuf,
+    /// The program to run as shim, usually `/proc/self/exe`.
+    pub shim: PathBuf,
+    /// Its arguments before the folder, usually [`crate::shim::ARGUMENT`].
+    pub shim_args: Vec<OsString>,
+    /// Cgroup that holds all others, with a leading slash (`/coracle`).
+    pub cgroup_prefix: String,
+    /// `registries.yaml`; read anew for every pull.
+    pub registries: Option<PathBuf>,
+    /// A container's log file is rotated past this many bytes.
+    pub log_limit_bytes: u64,
+    /// Log files kept per container, the current one included.
+    pub log_files: u32,
+}
+
+impl NativeConfig {
+    /// Settings with the usual values for everything but the folders.
+    pub fn new(root: impl Into<PathBuf>, state: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            state: state.into(),
+            shim: PathBuf::from("/proc/self/exe"),
+            shim_args: vec![OsString::from(crate::shim::ARGUMENT)],
+            cgroup_prefix: "/coracle".to_owned(),
+            registries: None,
+            log_limit_bytes: 10 << 20,
+            log_files: 5,
+        }
+    }
+}
