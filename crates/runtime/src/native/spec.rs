@@ -320,11 +320,11 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Vec<Value>> {
 fn root_propagation(config: &ContainerConfig) -> &'static str {
     let any = |p| config.mounts.iter().any(|m| m.propagation == p);
     if any(Propagation::Bidirectional) {
-        "rshared"
+        "shared"
     } else if any(Propagation::HostToContainer) {
-        "rslave"
+        "slave"
     } else {
-        "rprivate"
+        "private"
     }
 }
 

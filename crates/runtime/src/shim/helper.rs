@@ -61,14 +61,21 @@ pub fn spawn(oci_root: &Path, work: &Work<'_>, given: Given) -> io::Result<libc:
 }
 
 fn child(oci_root: &Path, work: &Work<'_>, given: Given) -> io::Result<()> {
-    let given = isolate(given)?;
-    let result = given.result.as_raw_fd();
-    match make(oci_root, work, given) {
+    let Given { result, failure, stdio } = isolate(given)?;
+    let whisper = super::whisper::listen()?;
+    match make(oci_root, work, failure, stdio) {
         Ok((pid, terminal)) => {
             let fds: Vec<RawFd> = terminal.iter().map(AsRawFd::as_raw_fd).collect();
-            protocol::send(result, &Reply::Pid { pid }, &fds)
+            protocol::send(result.as_raw_fd(), &Reply::Pid { pid }, &fds)
         }
-        Err(message) => protocol::send(result, &Reply::Error { message, not_found: false }, &[]),
+        Err(message) => {
+            let message = match whisper.first() {
+                Some(cause) => format!("{message}: {cause}"),
+                None => message,
+            };
+            let reply = Reply::Error { message, not_found: false };
+            protocol::send(result.as_raw_fd(), &reply, &[])
+        }
     }
 }
 
@@ -99,16 +106,17 @@ fn isolate(mut given: Given) -> io::Result<Given> {
 fn make(
     oci_root: &Path,
     work: &Work<'_>,
-    given: Given,
+    failure: OwnedFd,
+    stdio: [Option<OwnedFd>; 3],
 ) -> Result<(i32, Option<OwnedFd>), String> {
-    let [stdin, stdout, stderr] = given.stdio;
+    let [stdin, stdout, stderr] = stdio;
     let (id, bundle, tty) = match work {
         Work::Create { id, bundle, tty, .. } | Work::Exec { id, bundle, tty, .. } => {
             (*id, *bundle, *tty)
         }
     };
     let console = if tty { Some(Console::listen(bundle).map_err(text("console socket"))?) } else { None };
-    let failure = given.failure.as_raw_fd();
+    let failure = failure.as_raw_fd();
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(oci_root)
         .map_err(|e| chain(&e))?

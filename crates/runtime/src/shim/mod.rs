@@ -16,6 +16,7 @@ mod namespaces;
 pub(crate) mod protocol;
 pub(crate) use container::{kill_cgroup, nonblocking, now, write_atomic};
 mod server;
+mod whisper;
 
 use std::ffi::OsString;
 use std::fs;
