@@ -151,3 +151,7 @@ fn subtract(
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect()
 }
+
+#[cfg(test)]
+#[path = "diff_tests.rs"]
+mod tests;

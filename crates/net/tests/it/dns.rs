@@ -238,7 +238,58 @@ fn a_silent_or_failing_upstream_is_passed_over() {
 }
 
 #[test]
-fn upstreams_follow_their_file() {
+fn an_upstream_answer_too_long_for_udp_is_fetched_by_tcp() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind(address).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            let asked = Message::from_vec(&buffer[..length]).unwrap();
+            let mut cut = upstream_answer(&asked, ResponseCode::NoError);
+            cut.answers.clear();
+            cut.metadata.truncation = true;
+            let _ = socket.send_to(&cut.to_vec().unwrap(), peer);
+        }
+    });
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut stream = stream;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).unwrap();
+            let mut buffer = vec![0; u16::from_be_bytes(length).into()];
+            stream.read_exact(&mut buffer).unwrap();
+            let asked = Message::from_vec(&buffer).unwrap();
+            let whole = upstream_answer(&asked, ResponseCode::NoError).to_vec().unwrap();
+            let length = u16::try_from(whole.len()).unwrap().to_be_bytes();
+            stream.write_all(&[&length[..], &whole].concat()).unwrap();
+        }
+    });
+    let served = Served::new(Upstreams::Servers(vec![address]));
+    let message = ask(served.address, "long.example.", RecordType::A, None);
+    assert_eq!(addresses(&message), ["198.51.100.7"]);
+    assert!(!message.metadata.truncation);
+}
+
+#[test]
+fn a_version_of_edns_that_nobody_knows_is_named_as_such() {
+    let served = Served::new(Upstreams::Servers(Vec::new()));
+    let mut request = question("web.default.svc.cluster.local.", RecordType::A, Some(1232));
+    if let Some(edns) = &mut request.edns {
+        edns.set_version(1);
+    }
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.send_to(&request.to_vec().unwrap(), served.address).unwrap();
+    let mut buffer = [0; 512];
+    let (length, _) = socket.recv_from(&mut buffer).unwrap();
+    let answer = Message::from_vec(&buffer[..length]).unwrap();
+    assert_eq!(u16::from(answer.metadata.response_code), 16, "BADVERS");
+    assert!(answer.answers.is_empty());
+}
+
+#[test]
+fn upstreams_come_from_their_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("resolv.conf");
     std::fs::write(&file, "search lan\n").unwrap();

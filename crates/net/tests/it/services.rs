@@ -286,6 +286,46 @@ fn a_table_that_was_touched_heals_and_uninstall_leaves_nothing() {
 }
 
 #[test]
+fn both_families_load_side_by_side() {
+    let lab = Lab::new();
+    let config_of_both = PodNetworkConfig {
+        pod_cidrs: vec!["10.42.0.0/24".parse().unwrap(), "fd00:42::/64".parse().unwrap()],
+        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap(), "fd00:42::/48".parse().unwrap()],
+        ..lab.pod_config()
+    };
+    let attached = lab.node.block_on(async || {
+        let network = PodNetwork::open(config_of_both).await.unwrap();
+        network.attach("a", &lab.pods[0].path()).await.unwrap();
+        network.attach("b", &lab.pods[1].path()).await.unwrap()
+    });
+    assert_eq!(format!("{:?}", attached.addresses), "[10.42.0.3, fd00:42::3]");
+    lab.pods[1].serve_tcp("pod1", "[::]:8080");
+    let config = ProxyConfig {
+        cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap(), "fd00:42::/48".parse().unwrap()],
+        ..ProxyConfig::default()
+    };
+    let mut proxy = lab.node.block_on(async || ServiceProxy::open(config).await.unwrap());
+    let dual = |affinity| {
+        let mut service = service(Protocol::Tcp, &[3]);
+        service.cluster_ips.push("fd00:43::80".parse().unwrap());
+        service.ports[0].endpoints.push(endpoint("[fd00:42::3]:8080", true));
+        service.affinity = affinity;
+        of(service)
+    };
+    for affinity in [None, Some(Duration::from_secs(9))] {
+        apply(&lab, &mut proxy, &dual(affinity));
+        assert_eq!(lab.pods[0].fetch(CLUSTER_IP).as_deref(), Ok("pod1 ::ffff:10.42.0.2"));
+        // Addresses of IPv6 are usable once the kernel has made sure nobody else has them.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let mut answer = lab.pods[0].fetch("[fd00:43::80]:80");
+        while answer.is_err() && Instant::now() < deadline {
+            answer = lab.pods[0].fetch_silence("[fd00:43::80]:80");
+        }
+        assert_eq!(answer.as_deref(), Ok("pod1 fd00:42::2"));
+    }
+}
+
+#[test]
 fn three_thousand_services_load_in_one_go() {
     let (lab, mut proxy) = stage();
     let many = |first_endpoint: u8| {
