@@ -9,6 +9,7 @@ use store::{Entry, Expect, Page, WriteError};
 
 use super::call::{Call, Content, Reply, Target};
 use super::deletion::{self, Plan};
+use super::negotiate::Shape;
 use super::options::{DeleteOptions, ListOptions};
 use super::read::{Selection, invalid_options};
 use super::write::write_failure;
@@ -123,7 +124,7 @@ impl Registry {
             target.namespace = entry.key.namespace.to_string();
             match self.remove(&target, &call.user, &options).await {
                 Ok(deleted) => {
-                    items.push(negotiate::presented(&target, call.accept.shape, &deleted.value)?)
+                    items.push(negotiate::presented(&target, Shape::Object, &deleted.value)?)
                 }
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),

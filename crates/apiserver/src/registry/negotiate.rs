@@ -1,7 +1,10 @@
 //! How the client wants its answer: media type, Table or metadata only, pretty or dense.
 
+use api::resource::split_api_version;
 use api::status::Status;
+use api::table::{self, Include, Printer};
 use http::{HeaderMap, HeaderValue, header};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Outcome;
@@ -16,6 +19,8 @@ pub enum Shape {
     Object,
     /// `metadata` alone (`as=PartialObjectMetadata[List]`).
     Partial,
+    /// Printed columns (`as=Table`), and what goes along with each row.
+    Table(Include),
 }
 
 /// In which notation.
@@ -55,6 +60,7 @@ impl Negotiated {
             Some(value) => !matches!(value, "" | "false" | "0"),
             None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person)),
         };
+        let include = query_value(query, "includeObject").unwrap_or_default();
         let (shape, format) = if accept.is_empty() {
             (Shape::Object, Format::Json)
         } else {
@@ -66,6 +72,12 @@ impl Negotiated {
                 .into_iter()
                 .find_map(|(_, clause)| understand(clause))
                 .ok_or_else(|| Status::not_acceptable(&SERVED))?
+        };
+        let shape = match shape {
+            Shape::Table(_) => Shape::Table(Include::parse(&include).ok_or_else(|| {
+                Status::bad_request(format!("unrecognized includeObject value: {include:?}"))
+            })?),
+            shape => shape,
         };
         Ok(Negotiated { shape, format, pretty })
     }
@@ -118,8 +130,9 @@ fn understand(clause: &str) -> Option<(Shape, Format)> {
             Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
                 shape = Shape::Partial
             }
+            Some(("as", "Table")) => shape = Shape::Table(Include::Metadata),
             Some(("as", _)) => return None,
-            Some(("v", version)) if !matches!(version, "v1" | "v1beta1") => return None,
+            Some(("v", version)) if version != "v1" => return None,
             Some(("g", group)) if group != "meta.k8s.io" => return None,
             _ => {}
         }
@@ -127,19 +140,47 @@ fn understand(clause: &str) -> Option<(Shape, Format)> {
     Some((shape, format))
 }
 
-/// An object as the agreed shape shows it.
+/// An object that is not stored (a bookmark, a Scale) as the agreed shape shows it.
 pub fn shaped(shape: Shape, object: Value) -> Value {
     match shape {
         Shape::Object => object,
-        Shape::Partial => json!({
-            "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
-        }),
+        Shape::Partial => table::partial_metadata(&object),
+        Shape::Table(include) => {
+            let version = json!({"resourceVersion": object["metadata"]["resourceVersion"]});
+            let text = |field: &str| object[field].as_str().unwrap_or_default();
+            let printer = Printer::of(split_api_version(text("apiVersion")).0, text("kind"));
+            printer.table([&object], version, Timestamp::now(), include, true)
+        }
     }
 }
 
 /// A stored value as the client is to see it: version, then shape.
 pub fn presented(target: &Target, shape: Shape, stored: &[u8]) -> Outcome<Value> {
-    Ok(shaped(shape, target.present(parse(stored)?)?))
+    let stored = parse(stored)?;
+    match shape {
+        Shape::Object => target.present(stored),
+        Shape::Partial => Ok(table::partial_metadata(&stored)),
+        Shape::Table(include) => {
+            let version = json!({"resourceVersion": stored["metadata"]["resourceVersion"]});
+            let row = row(target, include, &stored)?;
+            Ok(printer(target).assemble(vec![row], version, true))
+        }
+    }
+}
+
+/// The printer of a target's kind.
+pub fn printer(target: &Target) -> Printer {
+    Printer::of(&target.resource.storage_group, &target.resource.kind)
+}
+
+/// A stored object as a row of a table.
+pub fn row(target: &Target, include: Include, stored: &Value) -> Outcome<Value> {
+    let shown = match include {
+        Include::None => None,
+        Include::Metadata => Some(table::partial_metadata(stored)),
+        Include::Object => Some(target.present(stored.clone())?),
+    };
+    Ok(printer(target).row(stored, Timestamp::now(), shown))
 }
 
 /// A stored value as a tree.
@@ -198,6 +239,11 @@ mod tests {
                 Some((Shape::Partial, Format::Json)),
             ),
             ("application/vnd.kubernetes.protobuf", None),
+            (
+                "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+                Some((Shape::Table(Include::Metadata), Format::Json)),
+            ),
+            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", None),
         ] {
             assert_eq!(agreed(accept), expected, "{accept}");
         }

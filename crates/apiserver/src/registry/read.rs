@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::selector::{FieldSelector, LabelSelector};
 use api::status::Status;
+use api::table::Include;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
@@ -269,9 +270,14 @@ fn answer(target: &Target, accept: Negotiated, shown: Shown) -> Outcome<Response
     let api_version = target.api_version();
     let (kind, api_version) = match accept.shape {
         Shape::Partial => ("PartialObjectMetadataList", "meta.k8s.io/v1"),
-        Shape::Object => (target.resource.list_kind.as_ref(), api_version.as_str()),
+        Shape::Object | Shape::Table(_) => {
+            (target.resource.list_kind.as_ref(), api_version.as_str())
+        }
     };
     let head = head(kind, api_version, &shown);
+    if let Shape::Table(include) = accept.shape {
+        return table(target, accept, include, &head, &shown.entries);
+    }
     if accept.is_plain() && target.is_storage_version() {
         let values = shown.entries.iter().map(|entry| entry.value.clone());
         return Ok(spliced(head, values.collect()));
@@ -286,6 +292,23 @@ fn answer(target: &Target, accept: Negotiated, shown: Shown) -> Outcome<Response
     let mut list: Value = negotiate::parse(format!("{head}]}}").as_bytes())?;
     list["items"] = items.into();
     Ok(response::with_type(StatusCode::OK, accept.content_type(), accept.write(&list)?))
+}
+
+/// The list as printed columns.
+fn table(
+    target: &Target,
+    accept: Negotiated,
+    include: Include,
+    head: &str,
+    entries: &[Arc<Entry>],
+) -> Outcome<Response> {
+    let list: Value = negotiate::parse(format!("{head}]}}").as_bytes())?;
+    let mut rows = Vec::with_capacity(entries.len());
+    for entry in entries {
+        rows.push(negotiate::row(target, include, &negotiate::parse(&entry.value)?)?);
+    }
+    let table = negotiate::printer(target).assemble(rows, list["metadata"].clone(), true);
+    Ok(response::with_type(StatusCode::OK, accept.content_type(), accept.write(&table)?))
 }
 
 /// The list's body, made piece by piece so that a long list is never held twice.

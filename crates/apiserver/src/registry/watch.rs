@@ -4,6 +4,7 @@
 //! is ready is sent in one piece.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::status::Status;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Call, Content, Reply, Target};
-use super::negotiate::Negotiated;
+use super::negotiate::{Negotiated, Shape};
 use super::options::ListOptions;
 use super::read::{Selection, invalid_options};
 use super::{Outcome, Registry, negotiate};
@@ -47,7 +48,12 @@ impl Registry {
             None => wanted == 0,
         };
         let mut ready = VecDeque::new();
-        let lens = Lens { target: call.target.clone(), accept: call.accept, selection };
+        let lens = Lens {
+            target: call.target.clone(),
+            accept: call.accept,
+            selection,
+            headers_sent: AtomicBool::new(false),
+        };
         let after = if initial {
             let page = self.store().list(lens.selection.range(&lens.target), Page::default());
             let list = page.map_err(|error| Status::internal_error(&error.to_string()))?;
@@ -88,6 +94,7 @@ struct Lens {
     target: Target,
     accept: Negotiated,
     selection: Selection,
+    headers_sent: AtomicBool,
 }
 
 impl Lens {
@@ -101,8 +108,18 @@ impl Lens {
         if self.is_plain() {
             return Ok(encode(kind, &entry.value));
         }
-        let object = negotiate::presented(&self.target, self.accept.shape, &entry.value)?;
+        let mut object = negotiate::presented(&self.target, self.accept.shape, &entry.value)?;
+        self.drop_headers(&mut object);
         self.write(json!({"type": kind, "object": object}))
+    }
+
+    /// Of the tables of one watch only the first carries the columns' definitions.
+    fn drop_headers(&self, object: &mut Value) {
+        if matches!(self.accept.shape, Shape::Table(_))
+            && self.headers_sent.swap(true, Ordering::Relaxed)
+        {
+            object["columnDefinitions"] = json!([]);
+        }
     }
 
     /// Lines are JSON whatever was agreed on; YAML has no streaming form.
@@ -121,9 +138,9 @@ impl Lens {
         let object = json!({
             "kind": self.target.resource.kind, "apiVersion": self.target.api_version(), "metadata": metadata,
         });
-        self.write(
-            json!({"type": "BOOKMARK", "object": negotiate::shaped(self.accept.shape, object)}),
-        )
+        let mut object = negotiate::shaped(self.accept.shape, object);
+        self.drop_headers(&mut object);
+        self.write(json!({"type": "BOOKMARK", "object": object}))
     }
 
     /// What this watcher is told of a change, if anything: an object that moves into the

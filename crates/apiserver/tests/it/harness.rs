@@ -118,7 +118,12 @@ impl Server {
 
     /// Opens a watch that has to be granted.
     pub async fn watch(&self, path: &str) -> Watch {
-        let response = self.open("GET", path, &[], "").await;
+        self.watch_as(path, "application/json").await
+    }
+
+    /// The same with an `Accept` header.
+    pub async fn watch_as(&self, path: &str, accept: &str) -> Watch {
+        let response = self.open("GET", path, &[("accept", accept)], "").await;
         assert_eq!(response.status(), 200, "{path}");
         Watch { body: response.into_body(), rest: Vec::new() }
     }

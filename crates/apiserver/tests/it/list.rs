@@ -158,3 +158,26 @@ async fn long_lists_arrive_whole() {
         (&json!("PartialObjectMetadataList"), &json!("PartialObjectMetadata"))
     );
 }
+
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+#[tokio::test]
+async fn tables_for_people() {
+    let server = five().await;
+    let table = server.ask("GET", MAPS, &[("accept", TABLE)], "").await.ok();
+    assert_eq!((&table["kind"], &table["apiVersion"]), (&json!("Table"), &json!("meta.k8s.io/v1")));
+    let columns: Vec<&str> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    assert_eq!(columns, ["Name", "Data", "Age"]);
+    let row = &table["rows"][1];
+    assert_eq!((&row["cells"][0], &row["cells"][1]), (&json!("b"), &json!(1)));
+    assert_eq!(row["object"]["kind"], "PartialObjectMetadata");
+    assert!(table["metadata"]["resourceVersion"].is_string());
+    let path = format!("{MAPS}/a?includeObject=Object");
+    let one = server.ask("GET", &path, &[("accept", TABLE)], "").await.ok();
+    assert_eq!(one["rows"][0]["object"]["data"]["k"], "v");
+}

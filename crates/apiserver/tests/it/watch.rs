@@ -92,3 +92,20 @@ async fn one_object_by_name() {
     server.post(MAPS, configmap("b", json!({}))).await.ok();
     assert_eq!(watch.lines(1).await, ["ADDED b"]);
 }
+
+#[tokio::test]
+async fn tables_name_their_columns_once() {
+    let server = Server::start().await;
+    server.post(MAPS, configmap("a", json!({}))).await.ok();
+    server.post(MAPS, configmap("b", json!({}))).await.ok();
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let mut watch = server.watch_as(&format!("{MAPS}?watch=1"), accept).await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let event = watch.next().await.unwrap();
+        let table = &event["object"];
+        let columns = table["columnDefinitions"].as_array().unwrap().len();
+        seen.push(format!("{} {columns}", table["rows"][0]["cells"][0]));
+    }
+    assert_eq!(seen, ["\"a\" 3", "\"b\" 0"]);
+}
