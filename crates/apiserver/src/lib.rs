@@ -19,6 +19,7 @@ mod health;
 mod metrics;
 mod objects;
 mod openapi;
+mod proxy;
 mod registry;
 mod request;
 mod response;

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use crate::request::{Request, RequestInfo, Response};
 use crate::server::ApiServer;
 use crate::user::User;
-use crate::{discovery, openapi, response, reviews, token_request};
+use crate::{discovery, openapi, proxy, response, reviews, token_request};
 
 /// Paths listed at the root beside those of discovery and health checks.
 const FIXED_PATHS: [&str; 6] = [
@@ -35,6 +35,9 @@ impl ApiServer {
         }
         if token_request::is_token_request(&info) {
             return token_request::handle(Arc::clone(&self.context), info, user, request).await;
+        }
+        if proxy::is_proxied(&info) {
+            return proxy::handle(Arc::clone(&self.context), info, user, request).await;
         }
         Arc::clone(&self.registry).handle(info, user, request).await
     }
