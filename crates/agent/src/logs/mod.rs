@@ -1,3 +1,5 @@
 //! Container logs: rotation, and reading them for `kubectl logs`.
 
+pub mod line;
+pub mod read;
 pub mod rotate;
