@@ -43,8 +43,13 @@ impl ServiceAddress {
 
     /// Removes the device. Dropping leaves it, so that a restart finds it.
     pub async fn uninstall(self) -> Result<(), AddressError> {
-        let removed = Kernel.remove(&self.device).await;
-        removed.map_err(|source| error("removing", &self.device, source))
+        Self::purge(&self.device).await
+    }
+
+    /// Removes a device that no process has open; harmless when there is none.
+    pub async fn purge(device: &str) -> Result<(), AddressError> {
+        let removed = Kernel.remove(device).await;
+        removed.map_err(|source| error("removing", device, source))
     }
 }
 

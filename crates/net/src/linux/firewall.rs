@@ -33,6 +33,8 @@ pub(crate) trait Firewall: Send + Sync {
     async fn commit(&self, table: &str, family: Family, changes: &[Change]) -> io::Result<()>;
     /// Removes a table if it exists.
     async fn remove(&self, table: &str, family: Family) -> io::Result<()>;
+    /// Chains of other programs whose policy drops forwarded IPv4 packets.
+    async fn closed_forwards(&self) -> io::Result<Vec<String>>;
     /// Forgets the tracked UDP connections for which `stale` holds; says how many.
     async fn forget_udp(
         &self,
@@ -60,6 +62,19 @@ impl Firewall for Kernel {
     async fn remove(&self, table: &str, family: Family) -> io::Result<()> {
         open()?.del_table_if_exists(table, lower::family(family)).await.map_err(os_error)?;
         Ok(())
+    }
+
+    async fn closed_forwards(&self) -> io::Result<Vec<String>> {
+        // `NF_INET_FORWARD` and `NF_DROP` of linux/netfilter.h.
+        const FORWARD: u32 = 2;
+        const DROP: u32 = 0;
+        let chains = open()?.list_chains().await.map_err(os_error)?;
+        let closed = chains.iter().filter(|chain| {
+            matches!(chain.family, nft::Family::Ip | nft::Family::Inet)
+                && chain.hook == Some(FORWARD)
+                && chain.policy == Some(DROP)
+        });
+        Ok(closed.map(|c| format!("{} {} {}", c.family.name(), c.table, c.name)).collect())
     }
 
     async fn forget_udp(
@@ -206,6 +221,10 @@ impl Firewall for Recorder {
 
     async fn remove(&self, _: &str, _: Family) -> io::Result<()> {
         Ok(())
+    }
+
+    async fn closed_forwards(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     async fn forget_udp(

@@ -156,6 +156,14 @@ impl PodNetwork {
             network.mtu = uplink.unwrap_or(DEFAULT_MTU_BYTES);
         }
         network.set_up().await?;
+        for chain in network.closed_forwards().await? {
+            tracing::warn!(
+                chain,
+                "another program's firewall drops forwarded packets, pods' among them; hint: \
+                 nft insert rule {chain} iifname {bridge} accept, and the same with oifname",
+                bridge = network.config.bridge,
+            );
+        }
         Ok(network)
     }
 
@@ -197,6 +205,14 @@ impl PodNetwork {
             done.map_err(|e| kernel_error("loading nftables table", table, e))?;
         }
         Ok(())
+    }
+
+    /// Chains of other programs (a container engine's, as a rule) whose policy drops forwarded
+    /// IPv4 packets, as nft names them: `ip filter FORWARD`. Accepting a packet in our own table
+    /// does not keep theirs from dropping it, and their tables are not ours to change.
+    pub async fn closed_forwards(&self) -> Result<Vec<String>, PodNetworkError> {
+        let chains = self.firewall.closed_forwards().await;
+        chains.map_err(|e| kernel_error("listing chains of", "nftables", e))
     }
 
     fn families(&self) -> impl Iterator<Item = Family> {

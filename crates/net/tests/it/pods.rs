@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use net::{Peer, PodNetwork, PodNetworkConfig};
-use nlink::netlink::nftables::Family;
+use nlink::netlink::nftables::{BaseChain, Chain, Family, FilterHook, Policy, Priority};
 use nlink::netlink::{Connection, Nftables, Route};
 
 use crate::lab::Lab;
@@ -121,6 +121,22 @@ fn routes_lead_to_other_boards() {
         assert_eq!(routes().await, ["10.42.1.0/24 192.0.2.9"]);
         network.set_peers(&[]).await.unwrap();
         assert!(routes().await.is_empty());
+    });
+}
+
+#[test]
+fn a_firewall_that_closes_the_way_is_named() {
+    let lab = Lab::new();
+    let config = lab.pod_config();
+    lab.node.block_on(async || {
+        let network = PodNetwork::open(config).await.unwrap();
+        assert!(network.closed_forwards().await.unwrap().is_empty());
+        let nftables = Connection::<Nftables>::new().unwrap();
+        nftables.add_table("filter", Family::Ip).await.unwrap();
+        let base = BaseChain::filter(FilterHook::Forward, Priority::Filter).policy(Policy::Drop);
+        let chain = Chain::new("filter", "FORWARD").unwrap().family(Family::Ip).base(base);
+        nftables.add_chain(chain).await.unwrap();
+        assert_eq!(network.closed_forwards().await.unwrap(), ["ip filter FORWARD"]);
     });
 }
 
