@@ -1,6 +1,7 @@
 //! The server from its own door: no network, a store in memory.
 
 mod chain;
+mod secure;
 mod tokens;
 
 use http::{Method, StatusCode};
