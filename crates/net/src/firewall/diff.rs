@@ -10,6 +10,8 @@ use super::{Atom, Chain, Hook, Rule, Ruleset, Set, Value};
 pub(crate) enum Change {
     /// Makes sure that the table exists and is empty.
     ResetTable,
+    /// Removes the table and all in it.
+    DeleteTable,
     /// Adds a set, without its elements.
     AddSet { name: String, set: Set },
     /// Adds a chain, without its rules.

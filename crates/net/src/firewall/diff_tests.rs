@@ -17,7 +17,7 @@ impl Table {
     fn play(&mut self, change: &Change) {
         let Ruleset { sets, chains, .. } = &mut self.0;
         match change {
-            Change::ResetTable => *self = Self::new(),
+            Change::ResetTable | Change::DeleteTable => *self = Self::new(),
             Change::AddSet { name, set } => {
                 assert!(set.elements.is_empty());
                 assert!(sets.insert(name.clone(), set.clone()).is_none(), "{name} is there");

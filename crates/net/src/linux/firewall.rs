@@ -136,6 +136,7 @@ fn step(
     let family = lower::family(of);
     Ok(match change {
         Change::ResetTable => reset(transaction, table, family),
+        Change::DeleteTable => transaction.del_table(table, family),
         Change::AddSet { name, set } => transaction.add_set(lower::set(table, name, of, set)),
         Change::AddChain { name, hook } => {
             let mut chain = nft::Chain::new(table, name.as_str())?.family(family);

@@ -1,12 +1,14 @@
 //! The proxy itself: keeps what is loaded, sends differences.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
 
-use super::ServiceModel;
 use super::flows::UdpFlows;
 use super::plan::plan;
+use super::{Endpoint, EndpointState, Protocol, Service, ServiceModel, ServicePort, TrafficPolicy};
 use crate::Cidr;
-use crate::firewall::{Family, Ruleset, diff, replace};
+use crate::firewall::{Change, Family, Ruleset, diff, replace};
 use crate::linux::firewall::{Firewall, Kernel, Tracked};
 
 /// How the proxy is set up.
@@ -41,6 +43,12 @@ pub enum ProxyError {
     /// Without a mark nothing could be masqueraded.
     #[error("the masquerade mark must not be 0")]
     NoMark,
+    /// The kernel does not have what services are made of, or does not let us.
+    #[error(
+        "trying out nftables; hint: services take root and a kernel with nf_tables and its parts \
+         nat, masq, fib, numgen, reject and ct (CONFIG_NFT_*)"
+    )]
+    Unsupported(#[source] std::io::Error),
     /// The kernel refused.
     #[error("{action} in nftables table {table:?}")]
     Firewall {
@@ -65,13 +73,24 @@ pub struct ServiceProxy {
 }
 
 impl ServiceProxy {
-    /// Takes over the table: what an earlier process left in it is replaced by the first
+    /// Makes sure that the kernel can do it, and takes over the table: what an earlier process left in it is replaced by the first
     /// [`ServiceProxy::apply`], in the same transaction, so that services keep working between.
     pub async fn open(config: ProxyConfig) -> Result<Self, ProxyError> {
         if config.masquerade_mark == 0 {
             return Err(ProxyError::NoMark);
         }
-        Ok(Self::with_firewall(config, Box::new(Kernel)))
+        let proxy = Self::with_firewall(config, Box::new(Kernel));
+        proxy.try_out().await.map_err(ProxyError::Unsupported)?;
+        Ok(proxy)
+    }
+
+    /// Loads and removes one of everything in a single transaction, which changes nothing: what
+    /// the kernel lacks shows now, not when the first service comes.
+    async fn try_out(&self) -> Result<(), std::io::Error> {
+        let table = format!("{}-trial", self.config.table);
+        let mut changes = replace(&plan(&specimen(), &self.config, Family::V4));
+        changes.push(Change::DeleteTable);
+        self.firewall.commit(&table, Family::V4, &changes).await
     }
 
     fn with_firewall(config: ProxyConfig, firewall: Box<dyn Firewall>) -> Self {
@@ -153,6 +172,35 @@ impl ServiceProxy {
         }
         Ok(())
     }
+}
+
+/// A model whose table has every kind of rule.
+fn specimen() -> ServiceModel {
+    let endpoint = |last| Endpoint {
+        address: (Ipv4Addr::new(192, 0, 2, last), 80).into(),
+        local: true,
+        state: EndpointState::Ready,
+    };
+    let port = |protocol, endpoints| ServicePort {
+        name: String::new(),
+        protocol,
+        port: 80,
+        node_port: Some(30000),
+        endpoints,
+    };
+    let both = vec![endpoint(1), endpoint(2)];
+    let plain = Service {
+        cluster_ips: vec![Ipv4Addr::new(192, 0, 2, 3).into()],
+        external_policy: TrafficPolicy::Local,
+        ports: vec![port(Protocol::Tcp, both), port(Protocol::Udp, Vec::new())],
+        ..Service::new("trial", "plain")
+    };
+    let sticky = Service {
+        affinity: Some(Duration::from_secs(1)),
+        name: "sticky".to_owned(),
+        ..plain.clone()
+    };
+    ServiceModel { services: vec![plain, sticky], host_ports: Vec::new() }
 }
 
 fn has_v6(model: &ServiceModel) -> bool {

@@ -1,9 +1,7 @@
 use std::io::ErrorKind;
 
 use super::*;
-use crate::firewall::Change;
 use crate::linux::firewall::Recorder;
-use crate::service::{Endpoint, EndpointState, Protocol, Service, ServicePort};
 
 fn model(endpoint: &str) -> ServiceModel {
     let service = Service {

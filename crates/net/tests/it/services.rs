@@ -326,6 +326,30 @@ fn both_families_load_side_by_side() {
 }
 
 #[test]
+fn what_cannot_work_is_found_out_at_the_start_and_leaves_no_trace() {
+    let lab = Lab::new();
+    lab.node.block_on(async || {
+        ServiceProxy::open(config()).await.unwrap();
+        let nftables = Connection::<Nftables>::new().unwrap();
+        assert!(nftables.list_tables().await.unwrap().is_empty());
+    });
+    // A thread without the privilege stands for a kernel without the parts.
+    let error = lab.node.block_on(async || {
+        give_up_privileges();
+        ServiceProxy::open(config()).await.unwrap_err()
+    });
+    assert!(error.to_string().contains("hint: services take root"), "{error}");
+}
+
+/// Of this thread alone: the raw call, not libc's, which would change all threads.
+fn give_up_privileges() {
+    const NOBODY: libc::uid_t = 65534;
+    // SAFETY: setresuid takes three numbers and touches no memory of ours.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+    assert_eq!(result, 0);
+}
+
+#[test]
 fn three_thousand_services_load_in_one_go() {
     let (lab, mut proxy) = stage();
     let many = |first_endpoint: u8| {
