@@ -24,8 +24,8 @@ pub use container::{
     Security, Stats, UserSpec,
 };
 pub use error::{Error, Result};
-pub use native::{Native, NativeConfig};
 pub use image::{FsUsage, ImageId, ImageInfo, Progress, ProgressSink, RegistryAuth};
+pub use native::{Native, NativeConfig};
 pub use runtime::{Event, Runtime, RuntimeStatus, VersionInfo};
 pub use sandbox::{
     SandboxConfig, SandboxFilter, SandboxId, SandboxInfo, SandboxState, SandboxStatus,

@@ -153,11 +153,15 @@ impl Archive {
             let mut plain = tempfile::tempfile_in(temporary)
                 .map_err(Error::io(format!("a temporary file in {}", temporary.display())))?;
             let copied = unpack::decompress(file).and_then(|mut r| io::copy(&mut r, &mut plain));
-            copied.map_err(|e| Error::io(reading())(e))?;
+            copied
+                .and_then(|_| plain.seek(SeekFrom::Start(0)))
+                .map_err(|e| Error::io(reading())(e))?;
             file = plain;
         }
-        let entries = scan(&mut file)
-            .map_err(|e| Error::Image { what: name.clone(), reason: format!("not a tar archive: {e}") })?;
+        let entries = scan(&mut file).map_err(|e| Error::Image {
+            what: name.clone(),
+            reason: format!("not a tar archive: {e}"),
+        })?;
         Ok(Self { name, file, entries })
     }
 
@@ -170,10 +174,8 @@ impl Archive {
     }
 
     fn section(&self, name: &str) -> Result<Section<'_>> {
-        let (at, size) = *self
-            .entries
-            .get(name)
-            .ok_or_else(|| self.bad(format!("lacks {name}")))?;
+        let (at, size) =
+            *self.entries.get(name).ok_or_else(|| self.bad(format!("lacks {name}")))?;
         Ok(Section { file: &self.file, at, end: at + size })
     }
 

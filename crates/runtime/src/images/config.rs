@@ -139,8 +139,10 @@ pub fn choose<'a>(entries: &'a [Descriptor], machine: &Platform) -> Option<&'a D
             // A 64-bit ARM processor runs 32-bit programs, as the boards' own system does.
             ("arm", "arm64") => Some(10 + version(&platform.variant).unwrap_or(7)),
             ("arm", "arm") => {
-                let (has, can) =
-                    (version(&platform.variant).unwrap_or(7), version(&machine.variant).unwrap_or(7));
+                let (has, can) = (
+                    version(&platform.variant).unwrap_or(7),
+                    version(&machine.variant).unwrap_or(7),
+                );
                 (has <= can).then_some(50 + has)
             }
             // amd64/v3 and its like need newer processors than may be here.

@@ -122,7 +122,9 @@ fn write_layer(program: &Path, out: &File) -> io::Result<()> {
     };
     folder("etc/", 0o755)?;
     folder("tmp/", 0o1777)?;
-    let passwd = format!("root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{NONROOT}:{NONROOT}:nonroot:/:/sbin/nologin\n");
+    let passwd = format!(
+        "root:x:0:0:root:/:/sbin/nologin\nnonroot:x:{NONROOT}:{NONROOT}:nonroot:/:/sbin/nologin\n"
+    );
     append(&mut archive, "etc/passwd", passwd.as_bytes(), None)?;
     archive.append_data(&mut header(size, 0o755), "coracle", &program)?;
     archive.finish()

@@ -76,13 +76,14 @@ impl Store {
                 RegistryAuth::Anonymous => registries.auth(&endpoint.host, &reference.registry),
                 given => given.clone(),
             };
-            let pull = match Pull::new(self, registries, &reference, &endpoint, auth, progress.clone()) {
-                Ok(pull) => pull,
-                Err(failure) => {
-                    messages.push(format!("{}: {}", endpoint.host, failure.message));
-                    continue;
-                }
-            };
+            let pull =
+                match Pull::new(self, registries, &reference, &endpoint, auth, progress.clone()) {
+                    Ok(pull) => pull,
+                    Err(failure) => {
+                        messages.push(format!("{}: {}", endpoint.host, failure.message));
+                        continue;
+                    }
+                };
             match pull.run().await {
                 Ok(id) => return Ok(id),
                 Err(failure) => {
@@ -206,7 +207,11 @@ impl<'a> Pull<'a> {
                 fail(format!(
                     "no match for platform in manifest: linux/{}{}: not found",
                     machine.architecture,
-                    if machine.variant.is_empty() { String::new() } else { format!("/{}", machine.variant) }
+                    if machine.variant.is_empty() {
+                        String::new()
+                    } else {
+                        format!("/{}", machine.variant)
+                    }
                 ))
             })?;
             let from = self.remote.clone_with_digest(chosen.digest.clone());
@@ -236,7 +241,12 @@ impl<'a> Pull<'a> {
         Ok(bytes)
     }
 
-    async fn layer(&self, layer: Descriptor, chain: String, diff_id: String) -> Result<(), Failure> {
+    async fn layer(
+        &self,
+        layer: Descriptor,
+        chain: String,
+        diff_id: String,
+    ) -> Result<(), Failure> {
         if self.store.has_layer(&chain) {
             self.report.add(layer.size);
             self.report.layer_done();
@@ -312,7 +322,10 @@ impl<'a> Pull<'a> {
             }
         }
         if *offset < layer.size {
-            return Err(fail(format!("layer {digest} ended after {offset} of {} bytes", layer.size)));
+            return Err(fail(format!(
+                "layer {digest} ended after {offset} of {} bytes",
+                layer.size
+            )));
         }
         Ok(())
     }

@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn refused() {
-        for text in ["", "UPPER", "a//b", "x:", "x:-y", "x@sha256:12", "-x", "a b", "x@md5:12", "/x"] {
+        for text in
+            ["", "UPPER", "a//b", "x:", "x:-y", "x@sha256:12", "-x", "a b", "x@md5:12", "/x"]
+        {
             assert!(Reference::parse(text).is_err(), "{text}");
         }
     }

@@ -165,7 +165,9 @@ mod tests {
         .unwrap();
         let show = |registry| -> Vec<String> {
             let all = registries.endpoints(registry);
-            all.iter().map(|e| format!("{}{}", if e.plain { "http:" } else { "" }, e.host)).collect()
+            all.iter()
+                .map(|e| format!("{}{}", if e.plain { "http:" } else { "" }, e.host))
+                .collect()
         };
         assert_eq!(show("docker.io"), ["m.example:5000", "http:10.0.0.2", "docker.io"]);
         assert_eq!(show("127.0.0.1:5000"), ["http:127.0.0.1:5000"]);

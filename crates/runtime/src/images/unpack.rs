@@ -179,7 +179,11 @@ impl Root {
         match kind {
             EntryType::Directory => make_folder(at, name)?,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                let flags = libc::O_CREAT | libc::O_EXCL | libc::O_WRONLY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+                let flags = libc::O_CREAT
+                    | libc::O_EXCL
+                    | libc::O_WRONLY
+                    | libc::O_NOFOLLOW
+                    | libc::O_CLOEXEC;
                 // SAFETY: plain system call; the new descriptor is ours.
                 let mut file = unsafe {
                     let fd = libc::openat(at, name.as_ptr(), flags, 0o600);
@@ -255,7 +259,9 @@ impl Root {
         for (key, value) in attributes {
             // overlayfs's own attributes must not come from an image.
             if !key.as_bytes().starts_with(b"trusted.") {
-                let path = Path::new("/proc/self/fd").join(at.to_string()).join(OsStr::from_bytes(name.to_bytes()));
+                let path = Path::new("/proc/self/fd")
+                    .join(at.to_string())
+                    .join(OsStr::from_bytes(name.to_bytes()));
                 set_path_xattr(&path, &key, &value)?;
             }
         }
@@ -361,9 +367,7 @@ fn remove(at: RawFd, name: &CString) -> io::Result<()> {
 
 fn set_xattr(fd: RawFd, key: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {
     // SAFETY: plain system call with buffers that live.
-    check(unsafe {
-        libc::fsetxattr(fd, key.as_ptr(), value.as_ptr().cast(), value.len(), 0)
-    })
+    check(unsafe { libc::fsetxattr(fd, key.as_ptr(), value.as_ptr().cast(), value.len(), 0) })
 }
 
 fn set_path_xattr(path: &Path, key: &std::ffi::CStr, value: &[u8]) -> io::Result<()> {

@@ -141,7 +141,8 @@ impl Cgroups {
             let Some(folder) = self.controller(controller, path) else { continue };
             let file = folder.join(file);
             if let Err(e) = fs::write(&file, &value) {
-                let optional = e.kind() == io::ErrorKind::NotFound || OPTIONAL.contains(&name(&file));
+                let optional =
+                    e.kind() == io::ErrorKind::NotFound || OPTIONAL.contains(&name(&file));
                 if !optional {
                     let what = format!("writing {value:?} to {}: {e}", file.display());
                     return Err(io::Error::new(e.kind(), what));
@@ -219,8 +220,18 @@ impl Cgroups {
 }
 
 const CONTROLLERS: [&str; 12] = [
-    "cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "hugetlb",
-    "perf_event", "net_cls", "net_prio",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "pids",
+    "devices",
+    "freezer",
+    "blkio",
+    "hugetlb",
+    "perf_event",
+    "net_cls",
+    "net_prio",
 ];
 
 /// Files whose refusal is no reason to fail: swap accounting may be off, and a page size absent.
@@ -267,8 +278,12 @@ fn settings(r: &Resources, v2: bool) -> Vec<(&'static str, String, String)> {
             add("memory", "memory.max", unlimited(limit, "max"));
             add("memory", "memory.swap.max", if limit < 0 { "max" } else { "0" }.to_owned());
         } else {
-            add("memory", "memory.limit_in_bytes", unlimited(limit, "-1"));
-            add("memory", "memory.memsw.limit_in_bytes", unlimited(limit, "-1"));
+            // Memory with swap may never be below memory alone: raising one needs it set first,
+            // lowering it last, and the refusal in between is no failure.
+            let limit = unlimited(limit, "-1");
+            add("memory", "memory.memsw.limit_in_bytes", limit.clone());
+            add("memory", "memory.limit_in_bytes", limit.clone());
+            add("memory", "memory.memsw.limit_in_bytes", limit);
         }
     }
     if let Some(limit) = r.pids_limit {
@@ -370,7 +385,13 @@ mod tests {
         };
         assert_eq!(
             show(true),
-            ["cpu.weight=39", "cpu.max=50000 100000", "memory.max=1048576", "memory.swap.max=0", "pids.max=max"]
+            [
+                "cpu.weight=39",
+                "cpu.max=50000 100000",
+                "memory.max=1048576",
+                "memory.swap.max=0",
+                "pids.max=max"
+            ]
         );
         assert_eq!(
             show(false),
@@ -378,6 +399,7 @@ mod tests {
                 "cpu.shares=1024",
                 "cpu.cfs_period_us=100000",
                 "cpu.cfs_quota_us=50000",
+                "memory.memsw.limit_in_bytes=1048576",
                 "memory.limit_in_bytes=1048576",
                 "memory.memsw.limit_in_bytes=1048576",
                 "pids.max=max"

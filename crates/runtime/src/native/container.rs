@@ -302,7 +302,7 @@ impl Native {
             cgroup: &format!("{}/{id}", sandbox.record.cgroup),
             pid_namespace: shared.then_some(pidns.as_path()),
             unified: matches!(self.inner.cgroups, Cgroups::V2(..)),
-            last_capability: self.inner.last_capability,
+            capabilities: self.inner.capabilities,
         })?;
         let making = |e| Error::io(format!("making {}", folder.display()))(e);
         fs::create_dir_all(folder.join("rootfs")).map_err(making)?;
@@ -330,7 +330,11 @@ impl Native {
             upper: layer.join("upper"),
             work: layer.join("work"),
             target: folder.join("rootfs"),
-            shared: record.config.mounts.iter().any(|m| m.propagation == Propagation::Bidirectional),
+            shared: record
+                .config
+                .mounts
+                .iter()
+                .any(|m| m.propagation == Propagation::Bidirectional),
             cwd: PathBuf::from(record.process["cwd"].as_str().unwrap_or("/")),
         };
         let writing = || Error::io(format!("writing files of container {}", record.id));
@@ -377,7 +381,11 @@ impl Native {
         started.map(|_| ())
     }
 
-    pub(super) async fn end_container(&self, container: &Container, timeout: Duration) -> Result<()> {
+    pub(super) async fn end_container(
+        &self,
+        container: &Container,
+        timeout: Duration,
+    ) -> Result<()> {
         let mut state = container.state.subscribe();
         if !container.alive() {
             return Ok(());
@@ -540,8 +548,7 @@ impl Native {
             return Err(self.refuse(container, "attach to it"));
         }
         let config = container.record().config;
-        let pipes =
-            Pipes::new(false, true, !config.tty).map_err(Error::io("making pipes"))?;
+        let pipes = Pipes::new(false, true, !config.tty).map_err(Error::io("making pipes"))?;
         let connection = self.connect(container)?;
         let asked = Request::Attach {
             id: container.id.clone(),

@@ -52,7 +52,8 @@ struct Inner {
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     events: broadcast::Sender<Event>,
-    last_capability: usize,
+    /// Capabilities this process may hand on, a bit each.
+    capabilities: u64,
 }
 
 /// 32 random lower-case hexadecimal digits.
@@ -85,17 +86,13 @@ impl Native {
         let images = tokio::task::spawn_blocking(move || Store::open(&root))
             .await
             .map_err(|e| Error::Invalid(e.to_string()))??;
-        let last_capability = std::fs::read_to_string("/proc/sys/kernel/cap_last_cap")
-            .ok()
-            .and_then(|t| t.trim().parse().ok())
-            .unwrap_or(37);
         let inner = Inner {
             images,
             cgroups: Cgroups::discover(),
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
             events: broadcast::channel(EVENT_QUEUE).0,
-            last_capability,
+            capabilities: own_capabilities(),
             config,
         };
         let native = Self { inner: Arc::new(inner) };
@@ -169,6 +166,13 @@ impl Native {
     }
 }
 
+/// The bounding set; all if the kernel does not say.
+fn own_capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|l| l.strip_prefix("CapBnd:"));
+    set.and_then(|s| u64::from_str_radix(s.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
 /// Removes a folder; one that is not there is removed.
 fn remove_folder(path: &Path) -> Result<()> {
     match std::fs::remove_dir_all(path) {
@@ -189,9 +193,11 @@ impl Runtime for Native {
     async fn status(&self) -> Result<RuntimeStatus> {
         let mut messages = self.inner.cgroups.warnings();
         let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
-        let overlay = filesystems.lines().any(|l| l.trim_start_matches("nodev").trim() == "overlay");
+        let overlay =
+            filesystems.lines().any(|l| l.trim_start_matches("nodev").trim() == "overlay");
         if !overlay {
-            messages.push("the kernel has no overlayfs: load it with `modprobe overlay`".to_owned());
+            messages
+                .push("the kernel has no overlayfs: load it with `modprobe overlay`".to_owned());
         }
         Ok(RuntimeStatus { ready: overlay, messages })
     }
@@ -216,8 +222,7 @@ impl Runtime for Native {
 
     async fn list_sandboxes(&self, filter: SandboxFilter) -> Result<Vec<SandboxInfo>> {
         let all: Vec<_> = lock(&self.inner.sandboxes).values().cloned().collect();
-        let mut all: Vec<_> =
-            all.iter().filter(|s| s.matches(&filter)).map(|s| s.info()).collect();
+        let mut all: Vec<_> = all.iter().filter(|s| s.matches(&filter)).map(|s| s.info()).collect();
         all.sort_by_key(|s| s.created_at);
         Ok(all)
     }

@@ -242,10 +242,12 @@ impl Native {
                 unsafe { libc::kill(pid, libc::SIGKILL) };
             }
             let waited = tokio::time::timeout(LEAVE_LIMIT, gone.wait_for(Option::is_none)).await;
-            waited.map_err(|_| Error::Timeout {
-                what: format!("stopping sandbox {}", sandbox.record.id),
-                seconds: 2 * LEAVE_LIMIT.as_secs(),
-            })?.ok();
+            waited
+                .map_err(|_| Error::Timeout {
+                    what: format!("stopping sandbox {}", sandbox.record.id),
+                    seconds: 2 * LEAVE_LIMIT.as_secs(),
+                })?
+                .ok();
         }
         Ok(())
     }

@@ -112,8 +112,8 @@ pub struct Inputs<'a> {
     pub pid_namespace: Option<&'a Path>,
     /// The cgroup version 2 hierarchy is used.
     pub unified: bool,
-    /// Highest capability of the running kernel.
-    pub last_capability: usize,
+    /// Capabilities that can be given at all, a bit each.
+    pub capabilities: u64,
 }
 
 /// Builds the specification (`config.json`).
@@ -156,7 +156,7 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
     if !cwd.starts_with('/') {
         return Err(Error::Invalid(format!("working directory {cwd:?} is not absolute")));
     }
-    let capabilities = capabilities(&config.security, inputs.last_capability)?;
+    let capabilities = capabilities(&config.security, inputs.capabilities)?;
     Ok(json!({
         "terminal": config.tty,
         "user": {
@@ -182,7 +182,8 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
 /// A command replaces entrypoint and arguments of the image, arguments only the latter.
 fn arguments(config: &ContainerConfig, image: &RunConfig) -> Result<Vec<String>> {
     let asked = &config.process;
-    let mut all = if asked.command.is_empty() { image.entrypoint.clone() } else { asked.command.clone() };
+    let mut all =
+        if asked.command.is_empty() { image.entrypoint.clone() } else { asked.command.clone() };
     if !asked.args.is_empty() {
         all.extend(asked.args.iter().cloned());
     } else if asked.command.is_empty() {
@@ -218,10 +219,17 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
     all
 }
 
-fn capabilities(security: &Security, last: usize) -> Result<Vec<&'static str>> {
-    let known = &ALL_CAPABILITIES[..ALL_CAPABILITIES.len().min(last + 1)];
+/// The set to give. What this process itself may not have (an older kernel, a machine that is a
+/// container) is left out, or nothing could be run at all.
+fn capabilities(security: &Security, possible: u64) -> Result<Vec<&'static str>> {
+    let known: Vec<&'static str> = ALL_CAPABILITIES
+        .into_iter()
+        .enumerate()
+        .filter(|(bit, _)| possible >> bit & 1 == 1)
+        .map(|(_, name)| name)
+        .collect();
     if security.privileged {
-        return Ok(known.to_vec());
+        return Ok(known);
     }
     let Capabilities { add, drop } = &security.capabilities;
     let all = |list: &[String]| list.iter().any(|c| c.eq_ignore_ascii_case("ALL"));
@@ -237,14 +245,14 @@ fn capabilities(security: &Security, last: usize) -> Result<Vec<&'static str>> {
         list.iter().filter(|c| !c.eq_ignore_ascii_case("ALL")).map(find).collect()
     };
     let mut set: Vec<&'static str> = if all(add) {
-        known.to_vec()
+        known.clone()
     } else if all(drop) {
         Vec::new()
     } else {
         DEFAULT_CAPABILITIES.to_vec()
     };
     let dropped = one(drop)?;
-    set.retain(|c| !dropped.contains(c));
+    set.retain(|c| known.contains(c) && !dropped.contains(c));
     for capability in one(add)? {
         if !set.contains(&capability) && known.contains(&capability) {
             set.push(capability);
@@ -271,9 +279,7 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Vec<Value>> {
     let privileged = inputs.config.security.privileged;
     let access = if privileged { "rw" } else { "ro" };
     let shm = if inputs.sandbox.host_ipc { Path::new("/dev/shm") } else { inputs.shm };
-    let pseudo = |target: &str, kind: &str, options: &[&str]| {
-        json!({"destination": target, "type": kind, "source": kind, "options": options})
-    };
+    let pseudo = |target: &str, kind: &str, options: &[&str]| json!({"destination": target, "type": kind, "source": kind, "options": options});
     let base = [
         pseudo("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         pseudo("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -289,9 +295,9 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Vec<Value>> {
                "options": ["rbind", "nosuid", "nodev", "noexec", "rw"]}),
     ];
     let asked = &inputs.config.mounts;
-    let replaced = |target: &Value| asked.iter().any(|m| m.container_path.to_str() == target.as_str());
-    let mut all: Vec<Value> =
-        base.into_iter().filter(|m| !replaced(&m["destination"])).collect();
+    let replaced =
+        |target: &Value| asked.iter().any(|m| m.container_path.to_str() == target.as_str());
+    let mut all: Vec<Value> = base.into_iter().filter(|m| !replaced(&m["destination"])).collect();
     for mount in asked {
         if !mount.container_path.is_absolute() {
             let path = mount.container_path.display();
@@ -348,8 +354,8 @@ fn devices(config: &ContainerConfig) -> Result<Vec<Value>> {
     let one = |from: &Path, to: &Path| -> Result<Value> {
         use std::os::unix::fs::MetadataExt;
         let (kind, major, minor) = device_numbers(from)?;
-        let meta = std::fs::metadata(from)
-            .map_err(Error::io(format!("device {}", from.display())))?;
+        let meta =
+            std::fs::metadata(from).map_err(Error::io(format!("device {}", from.display())))?;
         Ok(json!({"path": to, "type": kind, "major": major, "minor": minor,
                   "fileMode": meta.mode() & 0o777, "uid": meta.uid(), "gid": meta.gid()}))
     };
@@ -359,7 +365,9 @@ fn devices(config: &ContainerConfig) -> Result<Vec<Value>> {
         for entry in std::fs::read_dir("/dev").into_iter().flatten().flatten() {
             let path = entry.path();
             let usual = ["null", "zero", "full", "random", "urandom", "tty", "ptmx", "console"];
-            let skip = usual.iter().any(|n| path.ends_with(n));
+            // Links such as /dev/stdin lead to whatever this process has open.
+            let skip = entry.file_type().is_ok_and(|t| t.is_symlink())
+                || usual.iter().any(|n| path.ends_with(n));
             if !skip && let Ok(device) = one(&path, &path) {
                 all.push(device);
             }
@@ -381,7 +389,9 @@ fn device_rules(config: &ContainerConfig) -> Result<Vec<Value>> {
     for device in &config.devices {
         let (kind, major, minor) = device_numbers(&device.host_path)?;
         let access = if device.permissions.is_empty() { "rwm" } else { &device.permissions };
-        all.push(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}));
+        all.push(
+            json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}),
+        );
     }
     Ok(all)
 }
@@ -433,20 +443,27 @@ mod tests {
         let got = |add: &[&str], drop: &[&str]| {
             let capabilities = Capabilities { add: strings(add), drop: strings(drop) };
             let security = Security { capabilities, ..Security::default() };
-            super::capabilities(&security, 40)
+            super::capabilities(&security, u64::MAX)
         };
         assert_eq!(got(&[], &[]).unwrap().len(), 14);
         assert_eq!(got(&["NET_ADMIN"], &["ALL"]).unwrap(), ["CAP_NET_ADMIN"]);
         assert_eq!(got(&["ALL"], &["SYS_ADMIN"]).unwrap().len(), 40);
         assert!(got(&["NONSENSE"], &[]).is_err());
+        let none = super::capabilities(&Security::default(), 0b11).unwrap();
+        assert_eq!(none, ["CAP_CHOWN", "CAP_DAC_OVERRIDE"]);
         assert!(!got(&[], &["cap_chown"]).unwrap().contains(&"CAP_CHOWN"));
     }
 
     #[test]
     fn signals() {
-        for (text, want) in
-            [("SIGTERM", Some(15)), ("quit", Some(3)), ("9", Some(9)), ("SIGRTMIN+3", Some(37)), ("x", None), ("0", None)]
-        {
+        for (text, want) in [
+            ("SIGTERM", Some(15)),
+            ("quit", Some(3)),
+            ("9", Some(9)),
+            ("SIGRTMIN+3", Some(37)),
+            ("x", None),
+            ("0", None),
+        ] {
             assert_eq!(signal(text), want, "{text}");
         }
     }

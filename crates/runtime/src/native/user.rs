@@ -58,7 +58,9 @@ pub fn resolve(security: &Security, image: &str, passwd: &str, group: &str) -> R
         (Some(fields), Err(_)) => number(fields[2], "uid", user)?,
         (_, Ok(uid)) => uid,
         (None, Err(_)) => {
-            return Err(Error::Invalid(format!("unable to find user {user}: no matching entries in passwd file")));
+            return Err(Error::Invalid(format!(
+                "unable to find user {user}: no matching entries in passwd file"
+            )));
         }
     };
     let own = line.as_ref().map(|f| number(f[3], "gid", user)).transpose()?;
@@ -68,7 +70,9 @@ pub fn resolve(security: &Security, image: &str, passwd: &str, group: &str) -> R
         (None, name) => match name.parse() {
             Ok(gid) => gid,
             Err(_) => group_id(group, name).ok_or_else(|| {
-                Error::Invalid(format!("unable to find group {name}: no matching entries in group file"))
+                Error::Invalid(format!(
+                    "unable to find group {name}: no matching entries in group file"
+                ))
             })?,
         },
     };

@@ -52,7 +52,7 @@ impl Connection {
 
     /// The next packet; none at the end.
     pub async fn receive(&self) -> io::Result<Option<(Reply, Vec<OwnedFd>)>> {
-        let received = self.fd.async_io(Interest::READABLE, |fd| protocol::receive(fd)).await;
+        let received = self.fd.async_io(Interest::READABLE, protocol::receive).await;
         match received {
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             other => other,

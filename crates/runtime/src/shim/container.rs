@@ -147,15 +147,6 @@ impl Container {
         self.save();
     }
 
-    /// Notes that its program could not be run.
-    pub fn failed(&mut self, message: String) {
-        self.state.phase = Phase::Exited;
-        self.state.finished = now();
-        self.state.code = START_ERROR_CODE;
-        self.state.error = message;
-        self.save();
-    }
-
     /// Notes its first process's end, after taking what is left of its output.
     pub fn exited(&mut self, status: i32) {
         let (code, signal) = decode(status);
@@ -169,9 +160,13 @@ impl Container {
         if self.alive() {
             self.state.phase = Phase::Exited;
             self.state.finished = now();
-            self.state.code = code;
-            self.state.signal = signal;
-            self.state.oom = oom_killed(&self.cgroups);
+            if self.state.error.is_empty() {
+                self.state.code = code;
+                self.state.signal = signal;
+                self.state.oom = oom_killed(&self.cgroups);
+            } else {
+                self.state.code = START_ERROR_CODE;
+            }
         }
         self.save();
     }
@@ -219,7 +214,8 @@ pub fn kill_cgroup(folders: &[PathBuf]) {
             continue;
         }
         let mut text = String::new();
-        let read = File::open(folder.join("cgroup.procs")).and_then(|mut f| f.read_to_string(&mut text));
+        let read =
+            File::open(folder.join("cgroup.procs")).and_then(|mut f| f.read_to_string(&mut text));
         if read.is_err() {
             continue;
         }

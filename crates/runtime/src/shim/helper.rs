@@ -115,7 +115,8 @@ fn make(
             (*id, *bundle, *tty)
         }
     };
-    let console = if tty { Some(Console::listen(bundle).map_err(text("console socket"))?) } else { None };
+    let console =
+        if tty { Some(Console::listen(bundle).map_err(text("console socket"))?) } else { None };
     let failure = failure.as_raw_fd();
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(oci_root)
@@ -197,8 +198,14 @@ fn mount_rootfs(description: &Path, layers: &Path) -> Result<(), String> {
         rootfs.upper.display(),
         rootfs.work.display()
     );
-    mount(Some("overlay"), &rootfs.target, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
-        .map_err(|e| format!("mounting the overlay on {}: {e}", rootfs.target.display()))?;
+    mount(
+        Some("overlay"),
+        &rootfs.target,
+        Some("overlay"),
+        MsFlags::empty(),
+        Some(options.as_str()),
+    )
+    .map_err(|e| format!("mounting the overlay on {}: {e}", rootfs.target.display()))?;
     std::env::set_current_dir("/").map_err(text("leaving the layers' folder"))?;
     let inside = rootfs.cwd.strip_prefix("/").unwrap_or(&rootfs.cwd);
     unpack::Root::open(&rootfs.target)
@@ -268,7 +275,9 @@ impl Executor for Program {
             .and_then(|p| p.args().as_deref())
             .filter(|a| !a.is_empty())
             .ok_or(ExecutorError::InvalidArg)?;
-        let c = |s: &String| std::ffi::CString::new(s.as_bytes()).map_err(|_| ExecutorError::InvalidArg);
+        let c = |s: &String| {
+            std::ffi::CString::new(s.as_bytes()).map_err(|_| ExecutorError::InvalidArg)
+        };
         let argv = args.iter().map(c).collect::<Result<Vec<_>, _>>()?;
         let Err(errno) = nix::unistd::execvp(&argv[0], &argv);
         let message = describe(&args[0], errno);

@@ -111,15 +111,24 @@ fn block_signals() -> std::io::Result<std::os::fd::OwnedFd> {
     Ok(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?.into())
 }
 
-/// Undoes in a child what Rust's start-up and [`block_signals`] did: a container's program
-/// inherits both the mask and what is ignored.
+/// Gives a child every signal's usual effect and an empty mask: a container's program inherits
+/// both what is blocked and what is ignored, be it by Rust's start-up, by [`block_signals`], or by
+/// whoever started the agent.
 fn reset_signals() {
-    // SAFETY: plain system calls on a zeroed and then initialised set.
+    /// The kernel's `struct sigaction` in zeros, `SIG_DFL`; larger than on any architecture.
+    const DEFAULT: [u64; 8] = [0; 8];
+    const SIGNALS: i32 = 64;
+    // SAFETY: plain system calls on memory that lives. The raw call, because C libraries refuse
+    // to touch the signals they use themselves.
     unsafe {
+        for signal in 1..=SIGNALS {
+            let size = std::mem::size_of::<u64>();
+            let old = std::ptr::null_mut::<u64>();
+            libc::syscall(libc::SYS_rt_sigaction, signal, DEFAULT.as_ptr(), old, size);
+        }
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut());
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
     }
 }
 

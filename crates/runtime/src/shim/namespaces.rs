@@ -84,7 +84,8 @@ fn raise_loopback() -> io::Result<()> {
 fn pid_namespace() -> Result<libc::pid_t, String> {
     // SAFETY: like fork in a process with one thread; the child only waits.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone, libc::CLONE_NEWPID | libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t
+        libc::syscall(libc::SYS_clone, libc::CLONE_NEWPID | libc::SIGCHLD, 0, 0, 0, 0)
+            as libc::pid_t
     };
     match pid {
         -1 => Err(format!("making a PID namespace: {}", io::Error::last_os_error())),

@@ -242,6 +242,10 @@ impl Server {
         container.exited(status);
         let (id, state) = (container.id.clone(), container.state.clone());
         let code = state.code;
+        if let Some(starter) = container.starter.take() {
+            self.refuse(starter, state.error.clone());
+            self.set_role(starter, Role::New);
+        }
         for c in 0..self.connections.len() {
             let attached = self.connections[c]
                 .as_ref()
@@ -568,23 +572,21 @@ impl Server {
         Ok(())
     }
 
+    /// The program runs, or the failure pipe says why not. In the second case the answer waits
+    /// for the process's end, which is near: whoever gets it may remove the container at once.
     fn on_started(&mut self, c: usize) {
         let Some(container) = self.containers[c].as_mut() else { return };
         let Some(failure) = container.failure.take() else { return };
-        let starter = container.starter.take();
         let message = read_text(&failure);
-        if message.is_empty() {
-            container.started();
-        } else {
-            container.failed(message.clone());
+        if !message.is_empty() {
+            container.state.error = message;
+            return;
         }
+        container.started();
+        let starter = container.starter.take();
         let (id, state) = (container.id.clone(), container.state.clone());
         if let Some(n) = starter {
-            if message.is_empty() {
-                self.answer(n, &Reply::Done {}, &[]);
-            } else {
-                self.refuse(n, message);
-            }
+            self.answer(n, &Reply::Done {}, &[]);
             self.set_role(n, Role::New);
         }
         self.publish(&id, &state);
@@ -669,4 +671,3 @@ fn read_text(fd: &OwnedFd) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
-

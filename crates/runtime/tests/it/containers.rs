@@ -55,9 +55,15 @@ async fn image_defaults() {
         })
         .await;
     rig.ended(&id).await;
-    assert_eq!(rig.log("main.log"), ["stdout F yes too /root boat", "stdout F /root", "stdout F boat"]);
+    assert_eq!(
+        rig.log("main.log"),
+        ["stdout F yes too /root boat", "stdout F /root", "stdout F boat"]
+    );
     let id = rig
-        .start(&sandbox, "pwd; cat /proc/1/comm; grep SigIgn /proc/self/status", |c| {
+        .start(&sandbox, "", |c| {
+            // Not by the shell, which ignores signals of its own accord.
+            let argv = ["grep", "-E", "SigIgn|SigBlk|^Name", "/proc/self/status"];
+            c.process.command = argv.map(str::to_owned).to_vec();
             c.process.working_dir = "/made/for/it".into();
             c.log_path = "cwd.log".into();
         })
@@ -65,8 +71,13 @@ async fn image_defaults() {
     rig.ended(&id).await;
     assert_eq!(
         rig.log("cwd.log"),
-        ["stdout F /made/for/it", "stdout F sh", "stdout F SigIgn:\t0000000000000000"]
+        [
+            "stdout F Name:\tgrep",
+            "stdout F SigBlk:\t0000000000000000",
+            "stdout F SigIgn:\t0000000000000000"
+        ]
     );
+    assert!(rig.layer(&id).join("made/for/it").is_dir());
 }
 
 async fn start_errors() {
@@ -144,7 +155,10 @@ async fn host_namespaces() {
         .await;
     let id = rig.shell(&sandbox, "sleep 60").await;
     let (inside, _) = rig
-        .exec(&id, "readlink /proc/self/ns/net; readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc")
+        .exec(
+            &id,
+            "readlink /proc/self/ns/net; readlink /proc/self/ns/pid; readlink /proc/self/ns/ipc",
+        )
         .await;
     let outside = ["net", "pid", "ipc"]
         .map(|n| std::fs::read_link(format!("/proc/self/ns/{n}")).unwrap().display().to_string());
@@ -156,7 +170,9 @@ async fn host_namespaces() {
 async fn stop_by_signal_and_by_kill() {
     let rig = Rig::new().await;
     let sandbox = rig.sandbox().await;
-    let kind = rig.shell(&sandbox, "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done").await;
+    let kind = rig
+        .shell(&sandbox, "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done")
+        .await;
     crate::rig::eventually("trap is set", || !rig.log("main.log").is_empty()).await;
     rig.native.stop_container(&kind, SOON).await.unwrap();
     assert_eq!(rig.status(&kind).await.exit_code, Some(7));
@@ -213,10 +229,14 @@ async fn users_and_rights() {
     rig.ended(&id).await;
     assert_eq!(rig.log("caps.log"), ["stdout F CapEff:\t0000000000000400"]);
     let id = rig
-        .start(&sandbox, "echo 1 > /proc/sys/net/ipv4/ip_forward && mount -t tmpfs x /tmp && echo may", |c| {
-            c.security.privileged = true;
-            c.log_path = "privileged.log".into();
-        })
+        .start(
+            &sandbox,
+            "echo 1 > /proc/sys/net/ipv4/ip_forward && mount -t tmpfs x /tmp && echo may",
+            |c| {
+                c.security.privileged = true;
+                c.log_path = "privileged.log".into();
+            },
+        )
         .await;
     rig.ended(&id).await;
     assert_eq!(rig.log("privileged.log"), ["stdout F may"]);
@@ -247,10 +267,7 @@ async fn mounts() {
         })
         .await;
     assert_eq!(rig.ended(&id).await.exit_code, Some(0));
-    assert_eq!(
-        rig.log("main.log"),
-        ["stdout F 10.0.0.1 x", "stdout F readonly", "stdout F own"]
-    );
+    assert_eq!(rig.log("main.log"), ["stdout F 10.0.0.1 x", "stdout F readonly", "stdout F own"]);
     assert_eq!(std::fs::read_to_string(shared.join("sub/file")).unwrap(), "new\n");
     // The container's own layer took the change; the image did not.
     let id = rig.start(&sandbox, "head -c 4 /etc/passwd", |c| c.log_path = "2.log".into()).await;
@@ -262,17 +279,21 @@ async fn limits_and_figures() {
     let rig = Rig::new().await;
     let sandbox = rig.sandbox().await;
     let id = rig
-        .start(&sandbox, "dd if=/dev/zero of=/big bs=1024 count=100 2>/dev/null; echo done; sleep 60", |c| {
-            c.resources = Resources {
-                cpu_shares: Some(256),
-                cpu_quota: Some(20_000),
-                cpu_period: Some(100_000),
-                memory_limit: Some(64 << 20),
-                pids_limit: Some(50),
-                oom_score_adj: Some(500),
-                ..Resources::default()
-            };
-        })
+        .start(
+            &sandbox,
+            "dd if=/dev/zero of=/big bs=1024 count=100 2>/dev/null; echo done; sleep 60",
+            |c| {
+                c.resources = Resources {
+                    cpu_shares: Some(256),
+                    cpu_quota: Some(20_000),
+                    cpu_period: Some(100_000),
+                    memory_limit: Some(64 << 20),
+                    pids_limit: Some(50),
+                    oom_score_adj: Some(500),
+                    ..Resources::default()
+                };
+            },
+        )
         .await;
     crate::rig::eventually("it has written", || !rig.log("main.log").is_empty()).await;
     let stats = rig.native.stats(&id).await.unwrap();
@@ -294,10 +315,19 @@ async fn out_of_memory() {
     let rig = Rig::new().await;
     let sandbox = rig.sandbox().await;
     let id = rig
-        .start(&sandbox, "x=$(dd if=/dev/zero bs=1M count=200 2>/dev/null | tail -c 150000000); echo $?", |c| {
-            c.process.command = vec!["/bin/dd".into(), "if=/dev/zero".into(), "of=/dev/null".into(), "bs=200M".into()];
-            c.resources.memory_limit = Some(16 << 20);
-        })
+        .start(
+            &sandbox,
+            "x=$(dd if=/dev/zero bs=1M count=200 2>/dev/null | tail -c 150000000); echo $?",
+            |c| {
+                c.process.command = vec![
+                    "/bin/dd".into(),
+                    "if=/dev/zero".into(),
+                    "of=/dev/null".into(),
+                    "bs=200M".into(),
+                ];
+                c.resources.memory_limit = Some(16 << 20);
+            },
+        )
         .await;
     let status = rig.ended(&id).await;
     assert_eq!(status.reason, Some(Reason::OOMKilled), "{status:?}");
@@ -319,7 +349,9 @@ async fn removal_leaves_nothing() {
     }
     rig.native.remove_sandbox(&sandbox).await.unwrap();
     rig.native.remove_sandbox(&sandbox).await.unwrap();
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    // Whoever adopted it may take a moment to reap it.
+    let dead = format!("/proc/{pid}/ns/net");
+    crate::rig::eventually("the shim is dead", || std::fs::read_link(&dead).is_err()).await;
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(rig.folder.to_str().unwrap()), "{mounts}");
     for kind in ["sandboxes", "containers", "oci"] {
@@ -349,6 +381,9 @@ async fn speed() {
     assert!(fastest < Duration::from_millis(250), "debug build: {fastest:?}");
     let pid = rig.native.sandbox_status(&pods[0]).await.unwrap().pid.unwrap();
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    if std::env::var_os("SHIM_MAPS").is_some() {
+        println!("{}", std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap());
+    }
     for line in rollup.lines().filter(|l| l.starts_with("Private") || l.starts_with("Pss:")) {
         println!("  shim {line}");
     }

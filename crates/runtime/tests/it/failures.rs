@@ -1,8 +1,13 @@
 //! Death of the opener, of a shim, of the machine.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use runtime::{ContainerState, Event, Reason, Runtime, SandboxState};
+use runtime::{
+    ContainerId, ContainerState, Event, Native, NativeConfig, Reason, Runtime, SandboxConfig,
+    SandboxId, SandboxState,
+};
 
 use crate::rig::{Rig, SOON, eventually, shell_config};
 
@@ -132,18 +137,53 @@ async fn after_a_reboot() {
     assert_eq!(rig.ended(&id).await.exit_code, Some(1));
 }
 
-/// A process of its own opens the runtime, starts a container, and is killed.
+/// The first argument that makes the test binary a process that opens a runtime, starts a
+/// container, says their ids, and waits to be killed.
+pub const OPENER: &str = "opener";
+
+/// See [`OPENER`]; the arguments are the rig's root, state and cgroup prefix.
+pub fn opener(args: impl Iterator<Item = String>) -> ExitCode {
+    let args: Vec<String> = args.collect();
+    let executor = tokio::runtime::Runtime::new().expect("an executor");
+    executor.block_on(async {
+        let mut config = NativeConfig::new(&args[0], &args[1]);
+        config.cgroup_prefix = args[2].clone();
+        let native = Native::open(config).await.expect("open");
+        let sandbox = native.run_sandbox(SandboxConfig::default()).await.expect("sandbox");
+        let mut config = shell_config("while :; do sleep 0.05; done");
+        config.log_path = "".into();
+        let id = native.create_container(&sandbox, config).await.expect("create");
+        native.start_container(&id).await.expect("start");
+        println!("{sandbox} {id}");
+        std::future::pending::<()>().await;
+    });
+    ExitCode::SUCCESS
+}
+
 async fn opener_killed() {
     let mut rig = Rig::new().await;
-    let sandbox = rig.sandbox().await;
-    let id = rig.shell(&sandbox, "sleep 60").await;
-    // The shim has left the opener's session and is no child of it any more.
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .arg(OPENER)
+        .args([&rig.config.root, &rig.config.state])
+        .arg(&rig.config.cgroup_prefix)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (sandbox, id) = line.trim().split_once(' ').expect("ids");
+    let (sandbox, id) = (SandboxId(sandbox.into()), ContainerId(id.into()));
+    rig.reopen().await;
+    assert_eq!(rig.status(&id).await.state, ContainerState::Running);
+    assert_eq!(rig.exec(&id, "echo alive").await.0, "alive");
+    // The shim has left the opener's session.
     let shim = rig.native.sandbox_status(&sandbox).await.unwrap().pid.unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{shim}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let own = std::process::id().to_string();
-    assert_ne!(fields[1], own, "parent");
     assert_eq!(fields[3], shim.to_string(), "session");
-    rig.reopen().await;
-    assert_eq!(rig.status(&id).await.state, ContainerState::Running);
+    rig.native.stop_container(&id, Duration::ZERO).await.unwrap();
+    assert_eq!(rig.status(&id).await.exit_code, Some(137));
+    rig.native.remove_sandbox(&sandbox).await.unwrap();
 }

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex};
 use runtime::{Error, RegistryAuth, Runtime};
 use tar::EntryType;
 
-use crate::rig::{BUSYBOX, Rig, busybox_layer, docker_archive, eventually, header, sha256, shell_config};
+use crate::rig::{
+    BUSYBOX, Rig, busybox_layer, docker_archive, eventually, header, sha256, shell_config,
+};
 
 crate::tests!(
     compressed_archives,
@@ -128,9 +130,13 @@ async fn layers_are_faithful() {
     assert_eq!(own.mtime(), 1_700_000_000);
     let sandbox = rig.sandbox().await;
     let id = rig
-        .start(&sandbox, "[ -e /bin/ls ] || echo gone; cat /srv/through; stat -c %u:%a /srv/hard", |c| {
-            c.image_ref = "x.test/y:1".into();
-        })
+        .start(
+            &sandbox,
+            "[ -e /bin/ls ] || echo gone; cat /srv/through; stat -c %u:%a /srv/hard",
+            |c| {
+                c.image_ref = "x.test/y:1".into();
+            },
+        )
         .await;
     rig.ended(&id).await;
     assert_eq!(rig.log("main.log"), ["stdout F gone", "stdout F ok33:4750"]);
@@ -275,7 +281,7 @@ async fn pull_from_a_registry() {
     assert!(last.total > 0 && last.done == last.total && last.layers_done == 1, "{last:?}");
     let info = rig.native.image_status(&name).await.unwrap().unwrap();
     assert_eq!(info.id, id);
-    assert_eq!(info.tags, [name.clone()]);
+    assert_eq!(info.tags, std::slice::from_ref(&name));
     let by_digest = info.digests[0].clone();
     assert_eq!(rig.native.image_status(&by_digest).await.unwrap().unwrap().id, id);
     assert_eq!(rig.native.pull_image(&by_digest, RegistryAuth::Anonymous, None).await.unwrap(), id);
@@ -301,7 +307,10 @@ async fn pull_with_credentials() {
     assert!(registry.push(&path, "p:1", &["--dest-creds", "user:secret"]));
     let name = format!("127.0.0.1:{}/p:1", registry.port);
     let error = rig.native.pull_image(&name, RegistryAuth::Anonymous, None).await.unwrap_err();
-    assert!(error.to_string().to_lowercase().contains("auth") || error.to_string().contains("401"), "{error}");
+    assert!(
+        error.to_string().to_lowercase().contains("auth") || error.to_string().contains("401"),
+        "{error}"
+    );
     let auth = RegistryAuth::Basic { username: "user".into(), password: "wrong".into() };
     assert!(rig.native.pull_image(&name, auth, None).await.is_err());
     let auth = RegistryAuth::Basic { username: "user".into(), password: "secret".into() };

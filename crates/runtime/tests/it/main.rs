@@ -38,6 +38,9 @@ fn main() -> ExitCode {
     if args.peek().is_some_and(|a| a == runtime::shim::ARGUMENT) {
         return runtime::shim::main(args.skip(1));
     }
+    if args.peek().is_some_and(|a| a == failures::OPENER) {
+        return failures::opener(args.skip(1).filter_map(|a| a.into_string().ok()));
+    }
     let args: Vec<String> = args.filter_map(|a| a.into_string().ok()).collect();
     let all: Vec<_> = [containers::ALL, streams::ALL, failures::ALL, images::ALL].concat();
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();

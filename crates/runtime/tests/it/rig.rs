@@ -46,11 +46,8 @@ impl Rig {
     }
 
     pub async fn empty() -> Self {
-        let name = format!(
-            "cor-rt-{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("cor-rt-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         // Not in /tmp only by habit: overlayfs needs a file system it accepts as upper.
         let base = std::env::var_os("CORACLE_TEST_DIR").map_or("/var/tmp".into(), PathBuf::from);
         let folder = base.join(&name);
@@ -123,15 +120,18 @@ impl Rig {
     /// The lines of a container's log, as `stream tag text`.
     pub fn log(&self, name: &str) -> Vec<String> {
         let text = fs::read_to_string(self.folder.join("logs").join(name)).unwrap_or_default();
-        text.lines()
-            .map(|l| l.split_once(' ').map_or(l, |(_, rest)| rest).to_owned())
-            .collect()
+        text.lines().map(|l| l.split_once(' ').map_or(l, |(_, rest)| rest).to_owned()).collect()
     }
 
     pub async fn exec(&self, id: &ContainerId, script: &str) -> (String, i32) {
         let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let out = self.native.exec_sync(id, argv, SOON).await.expect("exec");
         (String::from_utf8_lossy(&out.stdout).trim().to_owned(), out.code)
+    }
+
+    /// Where a container's changes are.
+    pub fn layer(&self, id: &ContainerId) -> PathBuf {
+        self.config.root.join("containers").join(&id.0).join("upper")
     }
 
     /// The runtime as a new process would open it.
@@ -147,7 +147,10 @@ impl Drop for Rig {
         kill_cgroups(&self.config.cgroup_prefix);
         for sandbox in fs::read_dir(&sandboxes).into_iter().flatten().flatten() {
             for mount in ["netns", "pidns", "shm"] {
-                let _ = nix::mount::umount2(&sandbox.path().join(mount), nix::mount::MntFlags::MNT_DETACH);
+                let _ = nix::mount::umount2(
+                    &sandbox.path().join(mount),
+                    nix::mount::MntFlags::MNT_DETACH,
+                );
             }
         }
         let deadline = Instant::now() + SOON;
@@ -246,7 +249,11 @@ pub fn busybox_layer() -> Vec<u8> {
     }
     let mut h = header(tar::EntryType::Regular, program.len() as u64, 0o755);
     layer.append_data(&mut h, "bin/busybox", program.as_slice()).expect("busybox");
-    for name in ["sh", "cat", "echo", "sleep", "id", "ls", "hostname", "stty", "kill", "true", "ps", "dd", "grep", "wc", "stat", "head", "tail", "touch", "mkdir", "mount", "ip", "seq", "env", "pwd", "readlink", "nslookup"] {
+    for name in [
+        "sh", "cat", "echo", "sleep", "id", "ls", "hostname", "stty", "kill", "true", "ps", "dd",
+        "grep", "wc", "stat", "head", "tail", "touch", "mkdir", "mount", "ip", "seq", "env", "pwd",
+        "readlink", "nslookup",
+    ] {
         let mut h = header(tar::EntryType::Symlink, 0, 0o777);
         layer.append_link(&mut h, format!("bin/{name}"), "busybox").expect("link");
     }

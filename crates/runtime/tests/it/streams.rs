@@ -46,7 +46,10 @@ async fn exec_output_and_code() {
     let sandbox = rig.sandbox().await;
     let id = rig.shell(&sandbox, "sleep 60").await;
     let out = rig.native.exec_sync(&id, argv("echo a; echo b >&2; exit 9"), SOON).await.unwrap();
-    assert_eq!((out.stdout.as_slice(), out.stderr.as_slice(), out.code), (b"a\n".as_slice(), b"b\n".as_slice(), 9));
+    assert_eq!(
+        (out.stdout.as_slice(), out.stderr.as_slice(), out.code),
+        (b"a\n".as_slice(), b"b\n".as_slice(), 9)
+    );
     let out = rig.native.exec_sync(&id, argv("kill -15 $$"), SOON).await.unwrap();
     assert_eq!(out.code, 143);
     assert_eq!(rig.exec(&id, "echo $FROM_IMAGE $HOME").await.0, "yes /root");
@@ -127,12 +130,8 @@ async fn exec_missing_program() {
     let rig = Rig::new().await;
     let sandbox = rig.sandbox().await;
     let id = rig.shell(&sandbox, "sleep 60").await;
-    let error =
-        rig.native.exec_sync(&id, vec!["nothing-here".into()], SOON).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "exec: \"nothing-here\": executable file not found in $PATH"
-    );
+    let error = rig.native.exec_sync(&id, vec!["nothing-here".into()], SOON).await.unwrap_err();
+    assert_eq!(error.to_string(), "exec: \"nothing-here\": executable file not found in $PATH");
     rig.native.stop_container(&id, Duration::ZERO).await.unwrap();
     let error = rig.native.exec_sync(&id, argv("true"), SOON).await.unwrap_err();
     assert!(matches!(error, Error::State { .. }), "{error:?}");
@@ -207,9 +206,7 @@ async fn stdin_once() {
 async fn long_lines_and_much_output() {
     let rig = Rig::new().await;
     let sandbox = rig.sandbox().await;
-    let id = rig
-        .shell(&sandbox, "head -c 40000 /dev/zero | tr '\\0' x; echo; seq 20000")
-        .await;
+    let id = rig.shell(&sandbox, "head -c 40000 /dev/zero | tr '\\0' x; echo; seq 20000").await;
     rig.ended(&id).await;
     // tr is no link in the image, so only busybox's own applets are certain.
     let log = rig.log("main.log");
