@@ -302,10 +302,7 @@ mod tests {
     fn merge_diff_is_minimal() {
         let before = json!({"a": 1, "b": {"c": [1], "d": 2}, "gone": true});
         let after = json!({"a": 1, "b": {"c": [1, 2], "d": 2}});
-        assert_eq!(
-            merge_diff(&before, &after),
-            Some(json!({"b": {"c": [1, 2]}, "gone": null}))
-        );
+        assert_eq!(merge_diff(&before, &after), Some(json!({"b": {"c": [1, 2]}, "gone": null})));
         assert_eq!(merge_diff(&after, &after), None);
     }
 }

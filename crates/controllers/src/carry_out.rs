@@ -155,9 +155,8 @@ impl Hands {
     async fn create(&self, target: &Target, body: &Value) -> kube::Result<AnswerMeta> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
         let data = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
-        let request = Request::new(target.path())
-            .create(&params, data)
-            .map_err(kube::Error::BuildRequest)?;
+        let request =
+            Request::new(target.path()).create(&params, data).map_err(kube::Error::BuildRequest)?;
         Ok(self.client.request::<Answer>(request).await?.metadata)
     }
 
@@ -167,7 +166,8 @@ impl Hands {
         subresource: &str,
         patch: &Value,
     ) -> kube::Result<AnswerMeta> {
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+        let params =
+            PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
         let (request, patch) = (Request::new(target.path()), Patch::Merge(patch));
         let request = match subresource {
             "" => request.patch(&target.name, &params, &patch),

@@ -121,17 +121,17 @@ impl Watches {
     pub fn owned<K: Kind, O: Kind>(&mut self) {
         self.map::<K>(|_, object| match owner::controller_of(object) {
             Some(controller) if controller.kind == O::KIND => {
-                vec![Key::new(object.meta().namespace.clone().unwrap_or_default(), &controller.name)]
+                vec![Key::new(
+                    object.meta().namespace.clone().unwrap_or_default(),
+                    &controller.name,
+                )]
             }
             _ => Vec::new(),
         });
     }
 
     /// Changes of `K` wake the keys that `keys` names, for the old and the new state.
-    pub fn map<K: Kind>(
-        &mut self,
-        keys: impl Fn(&World, &K) -> Vec<Key> + Send + Sync + 'static,
-    ) {
+    pub fn map<K: Kind>(&mut self, keys: impl Fn(&World, &K) -> Vec<Key> + Send + Sync + 'static) {
         let informer = self.read::<K>();
         self.map_from(informer, keys);
     }

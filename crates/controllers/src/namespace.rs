@@ -87,9 +87,8 @@ async fn reconcile(hub: Arc<Hub>, key: Key) -> kube::Result<Outcome> {
 
 /// Every kind of object that can be in a namespace, once.
 async fn kinds(client: &Client) -> kube::Result<Vec<ApiResource>> {
-    let deletable = |r: &&Resource| {
-        r.namespaced && r.stored && r.allows("list") && r.allows("delete")
-    };
+    let deletable =
+        |r: &&Resource| r.namespaced && r.stored && r.allows("list") && r.allows("delete");
     let mut collections = std::collections::HashSet::new();
     let mut kinds: Vec<ApiResource> = RESOURCES
         .iter()
@@ -105,19 +104,21 @@ async fn kinds(client: &Client) -> kube::Result<Vec<ApiResource>> {
         .collect();
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let definitions = definitions.list(&ListParams::default()).await?;
-    kinds.extend(definitions.items.into_iter().filter(|d| d.spec.scope == "Namespaced").filter_map(
-        |definition| {
-            let spec = definition.spec;
-            let version = spec.versions.into_iter().find(|v| v.served)?.name;
-            Some(ApiResource {
-                api_version: format!("{}/{version}", spec.group),
-                group: spec.group,
-                version,
-                kind: spec.names.kind,
-                plural: spec.names.plural,
-            })
-        },
-    ));
+    kinds.extend(
+        definitions.items.into_iter().filter(|d| d.spec.scope == "Namespaced").filter_map(
+            |definition| {
+                let spec = definition.spec;
+                let version = spec.versions.into_iter().find(|v| v.served)?.name;
+                Some(ApiResource {
+                    api_version: format!("{}/{version}", spec.group),
+                    group: spec.group,
+                    version,
+                    kind: spec.names.kind,
+                    plural: spec.names.plural,
+                })
+            },
+        ),
+    );
     Ok(kinds)
 }
 
@@ -173,8 +174,10 @@ async fn left(
 
 async fn report(client: &Client, namespace: &Namespace, remaining: &Remaining) -> kube::Result<()> {
     let before = namespace.status.clone().unwrap_or_default();
-    let conditions = conditions(before.conditions.clone().unwrap_or_default(), remaining, Timestamp::now());
-    if before.phase.as_deref() == Some("Terminating") && before.conditions.as_ref() == Some(&conditions)
+    let conditions =
+        conditions(before.conditions.clone().unwrap_or_default(), remaining, Timestamp::now());
+    if before.phase.as_deref() == Some("Terminating")
+        && before.conditions.as_ref() == Some(&conditions)
     {
         return Ok(());
     }
@@ -235,11 +238,14 @@ fn conditions(
         row(
             "NamespaceDeletionContentFailure",
             &failures,
+            ("ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
             (
-                "ContentDeleted",
-                "All content successfully deleted, may be waiting on finalization",
+                "ContentDeletionFailed",
+                format!(
+                    "Failed to delete all resource types, {} remaining: {failures}",
+                    remaining.failures.len()
+                ),
             ),
-            ("ContentDeletionFailed", format!("Failed to delete all resource types, {} remaining: {failures}", remaining.failures.len())),
         ),
         row(
             "NamespaceContentRemaining",

@@ -6,7 +6,9 @@ use std::net::Ipv4Addr;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, Pod, PodCondition, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    Node, NodeCondition, NodeSpec, Pod, PodCondition, Taint, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
@@ -107,7 +109,10 @@ fn plan_lifecycle(cx: &Cx, key: &Key) -> Plan {
     }
     plan.push(Action::change(node.as_ref(), &now_node, "status"));
     let mut tainted = now_node.clone();
-    tainted.spec.get_or_insert_default().taints = taints(cx, &now_node);
+    let taints = taints(cx, &now_node);
+    if taints.is_some() || tainted.spec.is_some() {
+        tainted.spec.get_or_insert_default().taints = taints;
+    }
     plan.push(Action::change(&now_node, &tainted, ""));
     // A node that speaks for itself speaks for its pods too.
     if condition(&now_node, "Ready").is_some_and(|c| c.status == "Unknown") {
@@ -149,7 +154,8 @@ fn taints(cx: &Cx, node: &Node) -> Option<Vec<Taint>> {
     let is = |type_: &str, status: &str| condition(node, type_).is_some_and(|c| c.status == status);
     let ready = condition(node, "Ready").map(|c| c.status.as_str());
     // Where no node at all is well, the trouble is more likely ours: nobody is evicted.
-    let some_ready = cx.world.list::<Node>("").iter().any(|n| n.name_any() != node.name_any() && is_ready(n));
+    let some_ready =
+        cx.world.list::<Node>("").iter().any(|n| n.name_any() != node.name_any() && is_ready(n));
     let evict = |taint: bool| taint && some_ready;
     let mut wanted = vec![
         (NOT_READY, "NoSchedule", matches!(ready, None | Some("False"))),
@@ -158,7 +164,8 @@ fn taints(cx: &Cx, node: &Node) -> Option<Vec<Taint>> {
         (UNREACHABLE, "NoExecute", evict(ready == Some("Unknown"))),
         (UNSCHEDULABLE, "NoSchedule", spec.unschedulable == Some(true)),
     ];
-    wanted.extend(PRESSURE_TAINTS.iter().map(|(type_, key)| (*key, "NoSchedule", is(type_, "True"))));
+    wanted
+        .extend(PRESSURE_TAINTS.iter().map(|(type_, key)| (*key, "NoSchedule", is(type_, "True"))));
     let mut taints = spec.taints.unwrap_or_default();
     for (key, effect, wanted) in wanted {
         let present = taints.iter().position(|t| t.key == key && t.effect == effect);
@@ -234,7 +241,11 @@ fn plan_eviction(cx: &Cx, key: &Key) -> Plan {
 }
 
 /// When the taints evict a pod with these tolerations; none: they do not.
-fn eviction_time(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Option<Timestamp> {
+fn eviction_time(
+    taints: &[Taint],
+    tolerations: &[Toleration],
+    now: Timestamp,
+) -> Option<Timestamp> {
     let evicting = taints.iter().filter(|taint| taint.effect == "NoExecute");
     evicting
         .filter_map(|taint| {
@@ -416,9 +427,12 @@ spec: {{nodeName: n1, containers: [], tolerations: [{tolerations}]}}
             )
         };
         let tolerated = |seconds: &str| {
-            format!("{{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute{seconds}}}")
+            format!(
+                "{{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute{seconds}}}"
+            )
         };
-        let later = plan(&TAINT_EVICTION, "default/p", &yaml(&tolerated(", tolerationSeconds: 300")), None);
+        let later =
+            plan(&TAINT_EVICTION, "default/p", &yaml(&tolerated(", tolerationSeconds: 300")), None);
         assert_eq!((later.actions.len(), later.again), (0, "2026-01-01T12:03:00Z".parse().ok()));
         let forever = plan(&TAINT_EVICTION, "default/p", &yaml(&tolerated("")), None);
         assert_eq!((forever.actions.len(), forever.again), (0, None));

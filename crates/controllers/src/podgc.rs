@@ -31,7 +31,8 @@ fn watches(watches: &mut Watches) {
             return Vec::new();
         }
         world.note(GONE, &name, None, jiff::Timestamp::now());
-        let here = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&name);
+        let here =
+            |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&name);
         world.list::<Pod>("").iter().filter(|pod| here(pod)).map(|p| Key::of(p.as_ref())).collect()
     });
 }

@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::{
     ReplicationControllerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::core::{Selector, SelectorExt};
 use kube::ResourceExt;
+use kube::core::{Selector, SelectorExt};
 
 use crate::action::{Action, Announce, Kind, Plan, reference};
 use crate::context::{Cx, Failure, Key};
@@ -263,9 +263,7 @@ fn status<K: Replicated>(
         replicas: self::count(active.len()),
         fully_labeled_replicas: Some(count(&|pod| labels.matches(pod.labels()))),
         ready_replicas: Some(count(&pods::is_ready)),
-        available_replicas: Some(count(&|pod| {
-            pods::is_available(pod, min_ready_seconds, cx.now)
-        })),
+        available_replicas: Some(count(&|pod| pods::is_available(pod, min_ready_seconds, cx.now))),
         terminating_replicas: Some(self::count(terminating)),
         observed_generation: set.meta().generation,
         conditions: conditions(before.conditions, cx.failure, cx.now),

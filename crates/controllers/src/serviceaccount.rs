@@ -21,9 +21,10 @@ pub const SERVICE_ACCOUNT: Controller = Controller {
     name: "service-account-controller",
     watches: |watches| {
         watches.own::<Namespace>();
-        let accounts =
-            watches.select::<ServiceAccount>(watcher::Config::default().fields("metadata.name=default"));
-        watches.map_from(accounts, |_, account| namespace_of(account.metadata.namespace.as_deref()));
+        let accounts = watches
+            .select::<ServiceAccount>(watcher::Config::default().fields("metadata.name=default"));
+        watches
+            .map_from(accounts, |_, account| namespace_of(account.metadata.namespace.as_deref()));
     },
     reconcile: Reconcile::Plan(plan_account),
 };
@@ -77,7 +78,8 @@ fn plan_root_ca(cx: &Cx, key: &Key) -> Plan {
     let data = BTreeMap::from([(ROOT_CA_FILE.to_owned(), cx.config.root_ca_pem.clone())]);
     match cx.world.get::<ConfigMap>(&key.name, ROOT_CA) {
         Some(present) => {
-            let wanted = ConfigMap { data: Some(data), binary_data: None, ..present.as_ref().clone() };
+            let wanted =
+                ConfigMap { data: Some(data), binary_data: None, ..present.as_ref().clone() };
             plan.push(Action::change(present.as_ref(), &wanted, ""));
         }
         None => {

@@ -59,8 +59,7 @@ struct Siblings {
 pub async fn run(client: Client, informers: Informers, config: Config, stop: CancellationToken) {
     let (pods, nodes) = (informers.of::<Pod>(), informers.of::<Node>());
     let namespaces = informers.of::<Namespace>();
-    let siblings =
-        Siblings { services: informers.of(), replica_sets: informers.of() };
+    let siblings = Siblings { services: informers.of(), replica_sets: informers.of() };
     let scheduler = Arc::new(Scheduler {
         recorder: Recorder::new(client.clone(), &config.scheduler_name, ""),
         state: Mutex::default(),
@@ -230,9 +229,13 @@ impl Scheduler {
             Turn::Report(pod, unschedulable) => self.report(&pod, &unschedulable).await,
             Turn::Bind(pod, node) => match self.bind(&pod, &node).await {
                 Ok(()) => {
-                    let note =
-                        format!("Successfully assigned {} to {node}", Key::of(pod.as_ref()));
-                    self.recorder.event(&pod.object_ref(&()), EventKind::Normal, "Scheduled", &note);
+                    let note = format!("Successfully assigned {} to {node}", Key::of(pod.as_ref()));
+                    self.recorder.event(
+                        &pod.object_ref(&()),
+                        EventKind::Normal,
+                        "Scheduled",
+                        &note,
+                    );
                 }
                 Err(error) => self.unbind(&pod, &error),
             },

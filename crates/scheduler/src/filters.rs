@@ -1,7 +1,7 @@
 //! Which nodes can take the pod: a table of filters, upstream's names, order and messages.
 
-use crate::matching;
 use crate::interpod::InterPod;
+use crate::matching;
 use crate::snapshot::{NodeInfo, PodInfo, Snapshot};
 use crate::spread::Spread;
 
@@ -46,8 +46,11 @@ const FILTERS: &[(&str, Check)] = &[
 /// Whether the node can take the pod.
 pub fn check(pod: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Result<(), Rejection> {
     FILTERS.iter().try_for_each(|(filter, check)| {
-        check(pod, node, prepared)
-            .map_err(|(reasons, preemptible)| Rejection { filter, reasons, preemptible })
+        check(pod, node, prepared).map_err(|(reasons, preemptible)| Rejection {
+            filter,
+            reasons,
+            preemptible,
+        })
     })
 }
 

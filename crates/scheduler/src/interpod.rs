@@ -99,7 +99,8 @@ pub fn preferences(pod: &PodInfo, snapshot: &Snapshot) -> HashMap<Domain, i64> {
     for (_, node) in snapshot.nodes() {
         for other in node.pods.values() {
             let mine = preferred(&pod.pod).into_iter().map(|(t, w)| (t, w, pod, other.as_ref()));
-            let theirs = preferred(&other.pod).into_iter().map(|(t, w)| (t, w, other.as_ref(), pod));
+            let theirs =
+                preferred(&other.pod).into_iter().map(|(t, w)| (t, w, other.as_ref(), pod));
             // A pod that must be beside such pods would be glad of this one.
             let must = required(&other.pod, false).into_iter().map(|t| (t, 1, other.as_ref(), pod));
             for (term, weight, holder, subject) in mine.chain(theirs).chain(must) {
@@ -138,9 +139,7 @@ fn preferred(pod: &Pod) -> Vec<(PodAffinityTerm, i64)> {
     };
     let signed = |terms: Option<&Vec<WeightedPodAffinityTerm>>, sign: i64| {
         let terms = terms.into_iter().flatten();
-        terms
-            .map(|t| (t.pod_affinity_term.clone(), sign * i64::from(t.weight)))
-            .collect::<Vec<_>>()
+        terms.map(|t| (t.pod_affinity_term.clone(), sign * i64::from(t.weight))).collect::<Vec<_>>()
     };
     let near = affinity.pod_affinity.as_ref();
     let far = affinity.pod_anti_affinity.as_ref();

@@ -119,8 +119,9 @@ mod tests {
 
     #[test]
     fn node_selector_terms() {
-        let node: Node = serde_saphyr::from_str("metadata: {name: n1, labels: {disk: ssd, size: '5'}}")
-            .expect("a node");
+        let node: Node =
+            serde_saphyr::from_str("metadata: {name: n1, labels: {disk: ssd, size: '5'}}")
+                .expect("a node");
         for (text, expected) in [
             ("{}", false),
             ("{matchExpressions: [{key: disk, operator: In, values: [ssd, hdd]}]}", true),

@@ -8,8 +8,7 @@ use client::Key;
 use jiff::{SignedDuration, Timestamp};
 
 /// First and longest pause after failed attempts, upstream's.
-const BACKOFF: base::Backoff =
-    base::Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
+const BACKOFF: base::Backoff = base::Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
 
 /// A pod that no change has woken for so long is tried again, in case a wake-up was missed.
 const MAX_UNSCHEDULABLE_SECONDS: i64 = 300;
@@ -79,7 +78,14 @@ impl Queue {
         let order = self.next_order;
         let waiting = self.pods.entry(key.clone()).or_insert_with(|| {
             self.next_order += 1;
-            Waiting { priority, order, attempts: 0, tried: None, state: State::Active, woken: false }
+            Waiting {
+                priority,
+                order,
+                attempts: 0,
+                tried: None,
+                state: State::Active,
+                woken: false,
+            }
         });
         match waiting.state {
             State::InFlight => waiting.woken = true,

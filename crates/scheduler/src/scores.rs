@@ -101,7 +101,8 @@ fn scaled(raw: &[f64], scale: Scale) -> Vec<f64> {
 fn untolerated_preferences(pod: &PodInfo, node: &NodeInfo, _: &Prepared) -> Option<f64> {
     let soft = node.taints().iter().filter(|taint| taint.effect == "PreferNoSchedule");
     let tolerations = matching::tolerations(&pod.pod);
-    let untolerated = soft.filter(|taint| !tolerations.iter().any(|t| matching::tolerates(t, taint)));
+    let untolerated =
+        soft.filter(|taint| !tolerations.iter().any(|t| matching::tolerates(t, taint)));
     Some(untolerated.count() as f64)
 }
 
@@ -145,9 +146,10 @@ fn preferred_neighbours(_: &PodInfo, node: &NodeInfo, prepared: &Prepared) -> Op
     if prepared.preferences.is_empty() {
         return None;
     }
-    let here = prepared.preferences.iter().filter(|((key, value), _)| {
-        node.label(key) == Some(value.as_str())
-    });
+    let here = prepared
+        .preferences
+        .iter()
+        .filter(|((key, value), _)| node.label(key) == Some(value.as_str()));
     Some(here.map(|(_, weight)| *weight as f64).sum())
 }
 

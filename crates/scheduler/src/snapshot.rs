@@ -143,9 +143,10 @@ impl Snapshot {
     /// Adds or renews a node.
     pub fn set_node(&mut self, node: Arc<Node>) {
         let info = self.nodes.entry(node.name_any()).or_insert_with(NodeInfo::unknown);
-        let amounts = node.status.as_ref().and_then(|s| {
-            s.allocatable.as_ref().filter(|a| !a.is_empty()).or(s.capacity.as_ref())
-        });
+        let amounts = node
+            .status
+            .as_ref()
+            .and_then(|s| s.allocatable.as_ref().filter(|a| !a.is_empty()).or(s.capacity.as_ref()));
         info.allocatable = amounts.map(Resources::of).unwrap_or_default();
         info.node = Some(node);
     }

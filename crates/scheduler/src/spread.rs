@@ -47,7 +47,9 @@ impl Spread {
             // A default for a label that no node has would only shut nodes out.
             let known = |key: &str| snapshot.nodes().any(|(_, node)| node.label(key).is_some());
             constraints.extend(
-                keys.into_iter().filter(|(key, _)| known(key)).map(|(key, skew)| default(key, skew)),
+                keys.into_iter()
+                    .filter(|(key, _)| known(key))
+                    .map(|(key, skew)| default(key, skew)),
             );
         }
         Spread::count(constraints, pod, snapshot)

@@ -1,1 +1,7 @@
-//! In-process cluster, fake node, seeded faults, tiny OCI images. Tests only.
+//! For tests only: a cluster in the test's own process, with nodes that only pretend.
+
+mod cluster;
+mod node;
+
+pub use cluster::Cluster;
+pub use node::FakeNode;

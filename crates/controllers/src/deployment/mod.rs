@@ -56,7 +56,11 @@ fn watches(watches: &mut Watches) {
             let name = &owner::controller_of(set.as_ref())?.name;
             world.get::<Deployment>(&namespace, name)
         });
-        deployment.filter(|d| !numbers::is_rolling(d)).map(|d| Key::of(d.as_ref())).into_iter().collect()
+        deployment
+            .filter(|d| !numbers::is_rolling(d))
+            .map(|d| Key::of(d.as_ref()))
+            .into_iter()
+            .collect()
     });
 }
 
@@ -88,7 +92,8 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
         plan.push([Action::event(before.as_ref(), true, "SelectingAll", note.into())]);
         return plan;
     };
-    let claim = owner::claim(before.as_ref(), &selector, cx.world.list::<ReplicaSet>(&key.namespace));
+    let claim =
+        owner::claim(before.as_ref(), &selector, cx.world.list::<ReplicaSet>(&key.namespace));
     plan.push(claim.actions);
     let mut rollout = Rollout::new(cx, before, claim.owned);
     rollout.step(&mut plan);
@@ -159,7 +164,8 @@ impl<'a> Rollout<'a> {
         let all = self.cx.world.list::<Pod>(&namespace);
         let old: Vec<_> = self.old().map(|index| &self.sets[index].now).collect();
         all.iter().any(|pod| {
-            !pods::is_terminal(pod) && old.iter().any(|set| owner::is_controlled_by(pod.as_ref(), *set))
+            !pods::is_terminal(pod)
+                && old.iter().any(|set| owner::is_controlled_by(pod.as_ref(), *set))
         })
     }
 
@@ -394,7 +400,10 @@ impl<'a> Rollout<'a> {
             failed: ("ReplicaSetCreateError", "Failed to create new replica set: "),
         };
         let status = Action::change(
-            &Deployment { metadata: self.deployment.metadata.clone(), ..self.before.as_ref().clone() },
+            &Deployment {
+                metadata: self.deployment.metadata.clone(),
+                ..self.before.as_ref().clone()
+            },
             &self.deployment,
             "status",
         );

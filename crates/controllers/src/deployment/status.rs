@@ -5,8 +5,8 @@ use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus, ReplicaS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::numbers::{max_unavailable, replicas, wanted};
 use super::Rollout;
+use super::numbers::{max_unavailable, replicas, wanted};
 use crate::action::Plan;
 
 /// `progressDeadlineSeconds` that stands for none.
@@ -53,7 +53,9 @@ impl Rollout<'_> {
         let paused = self.deployment.spec.as_ref().and_then(|s| s.paused) == Some(true);
         match (paused, reason.as_str()) {
             (_, "ProgressDeadlineExceeded") | (true, "DeploymentPaused") => {}
-            (true, _) => self.progress("Unknown", "DeploymentPaused", "Deployment is paused".into()),
+            (true, _) => {
+                self.progress("Unknown", "DeploymentPaused", "Deployment is paused".into())
+            }
             (false, "DeploymentPaused") => {
                 self.progress("Unknown", "DeploymentResumed", "Deployment is resumed".into());
             }
@@ -275,10 +277,12 @@ mod tests {
         let mut status = DeploymentStatus::default();
         set_condition(&mut status, condition("A", early));
         set_condition(&mut status, condition("A", late));
-        assert_eq!(find(&status, "Progressing").and_then(|c| c.last_update_time.clone()), at(early));
+        assert_eq!(
+            find(&status, "Progressing").and_then(|c| c.last_update_time.clone()),
+            at(early)
+        );
         set_condition(&mut status, condition("B", late));
         let now = find(&status, "Progressing").expect("still there");
         assert_eq!((&now.last_transition_time, &now.last_update_time), (&at(early), &at(late)));
     }
 }
-

@@ -49,7 +49,9 @@ status: {{replicas: {replicas}, readyReplicas: {available}, availableReplicas: {
 fn sizes(yaml: &str) -> Vec<String> {
     let plan = plan(&DEPLOYMENT, "default/web", yaml, None);
     let lines = plan.actions.iter().map(ToString::to_string);
-    lines.filter(|l| l.starts_with("event") || l.starts_with("create") || l.starts_with("delete")).collect()
+    lines
+        .filter(|l| l.starts_with("event") || l.starts_with("create") || l.starts_with("delete"))
+        .collect()
 }
 
 #[test]
@@ -113,12 +115,9 @@ fn broken_old_replicas_go_first() {
 
 #[test]
 fn a_finished_rollout_is_reported_and_old_history_dropped() {
-    let sets = [
-        set("web-1", "v0", 1, 0, 0),
-        set("web-2", "v1", 2, 0, 0),
-        set("web-3", "v2", 3, 3, 3),
-    ]
-    .concat();
+    let sets =
+        [set("web-1", "v0", 1, 0, 0), set("web-2", "v1", 2, 0, 0), set("web-3", "v2", 3, 3, 3)]
+            .concat();
     let done = DEPLOYMENT_YAML.replace(
         "change-cause: first",
         "change-cause: first, deployment.kubernetes.io/revision: '3'",

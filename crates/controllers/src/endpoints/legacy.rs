@@ -92,7 +92,12 @@ fn subsets(cx: &Cx, service: &Service) -> Vec<EndpointSubset> {
             .filter_map(|port| {
                 let number = super::target_port(&pod, port)?;
                 let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-                Some((port.name.clone().unwrap_or_default(), number, protocol, port.app_protocol.clone()))
+                Some((
+                    port.name.clone().unwrap_or_default(),
+                    number,
+                    protocol,
+                    port.app_protocol.clone(),
+                ))
             })
             .collect();
         if ports.is_empty() && !is_headless(service) {
@@ -137,7 +142,8 @@ fn address(service: &Service, pod: &Pod, ip: String) -> EndpointAddress {
 /// Cuts off addresses beyond the limit, those that are not ready first.
 fn truncate(subsets: &mut [EndpointSubset]) -> bool {
     let (mut room, mut cut) = (MAX_ADDRESSES, false);
-    let ready: Vec<_> = subsets.iter_mut().map(|s| (&mut s.addresses, &mut s.not_ready_addresses)).collect();
+    let ready: Vec<_> =
+        subsets.iter_mut().map(|s| (&mut s.addresses, &mut s.not_ready_addresses)).collect();
     let (first, second): (Vec<_>, Vec<_>) = ready.into_iter().unzip();
     for list in first.into_iter().chain(second).flatten() {
         cut |= list.len() > room;

@@ -49,7 +49,9 @@ fn has_endpoints(service: &Service) -> bool {
 /// The pods behind a service that can have traffic now or soon, ordered by name.
 fn pods_of(world: &World, service: &Service) -> Vec<Arc<Pod>> {
     let mut all = world.list::<Pod>(service.metadata.namespace.as_deref().unwrap_or_default());
-    all.retain(|pod| selects(service, pod) && !pods::is_terminal(pod) && !addresses(pod).is_empty());
+    all.retain(|pod| {
+        selects(service, pod) && !pods::is_terminal(pod) && !addresses(pod).is_empty()
+    });
     all
 }
 

@@ -53,9 +53,7 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
         return plan;
     }
     let mut slices = cx.world.list::<EndpointSlice>(&key.namespace);
-    slices.retain(|slice| {
-        is_ours(slice) && slice.labels().get(SERVICE_NAME) == Some(&key.name)
-    });
+    slices.retain(|slice| is_ours(slice) && slice.labels().get(SERVICE_NAME) == Some(&key.name));
     let mut wanted = endpoints(cx, &service);
     let families = families(&service);
     for family in &families {

@@ -16,9 +16,7 @@ use client::{Outcome, Queue};
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{
-    DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy,
-};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::core::{ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -35,7 +33,8 @@ const WORKERS: usize = 4;
 /// How long an owner may take to be seen before its absence is looked into.
 const UNSEEN_OWNER: Duration = Duration::from_secs(2);
 const WATCH_SECONDS: u32 = 290;
-const RETRY: base::Backoff = base::Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+const RETRY: base::Backoff =
+    base::Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
 
 /// Kinds that have no owners and change too often to be watched for nothing.
 const IGNORED: &[&str] = &["events"];
@@ -89,9 +88,8 @@ pub async fn run(client: Client, stop: CancellationToken) {
 }
 
 fn builtin() -> Vec<Kind> {
-    let collectable = |r: &&Resource| {
-        r.stored && ["list", "watch", "delete"].iter().all(|verb| r.allows(verb))
-    };
+    let collectable =
+        |r: &&Resource| r.stored && ["list", "watch", "delete"].iter().all(|verb| r.allows(verb));
     let mut collections = HashSet::new();
     RESOURCES
         .iter()
@@ -202,7 +200,10 @@ impl Collector {
                 let namespaced = spec.scope == "Namespaced";
                 let api_version = format!("{}/{version}", spec.group);
                 let (kind, plural, group) = (spec.names.kind, spec.names.plural, spec.group);
-                Some(Kind { api: ApiResource { group, version, api_version, kind, plural }, namespaced })
+                Some(Kind {
+                    api: ApiResource { group, version, api_version, kind, plural },
+                    namespaced,
+                })
             })
             .collect();
         let is_builtin =
@@ -217,8 +218,10 @@ impl Collector {
                 task.abort();
             }
         }
-        let watched: Vec<ApiResource> =
-            watches.keys().filter_map(|index| Some(known.get(usize::from(*index))?.api.clone())).collect();
+        let watched: Vec<ApiResource> = watches
+            .keys()
+            .filter_map(|index| Some(known.get(usize::from(*index))?.api.clone()))
+            .collect();
         drop(watches);
         for kind in defined.into_iter().filter(|kind| !watched.contains(&kind.api)) {
             self.watch(kind);
@@ -337,7 +340,8 @@ impl Collector {
     /// The object's present metadata; none: it is gone, or another has its name.
     async fn live(&self, uid: Uid, node: &Node) -> kube::Result<Option<ObjectMeta>> {
         let Some(api) = self.api(node) else { return Ok(None) };
-        let object: Option<PartialObjectMeta<DynamicObject>> = api.get_metadata_opt(&node.name).await?;
+        let object: Option<PartialObjectMeta<DynamicObject>> =
+            api.get_metadata_opt(&node.name).await?;
         let meta = object.map(|object| object.metadata);
         Ok(meta.filter(|meta| meta.uid.as_deref().map(Uid::of) == Some(uid)))
     }
@@ -396,7 +400,12 @@ impl Collector {
         self.patch(node, live, json!({ "ownerReferences": staying })).await
     }
 
-    async fn drop_finalizer(&self, uid: Uid, node: &Node, finalizer: &str) -> kube::Result<Outcome> {
+    async fn drop_finalizer(
+        &self,
+        uid: Uid,
+        node: &Node,
+        finalizer: &str,
+    ) -> kube::Result<Outcome> {
         let Some(live) = self.live(uid, node).await? else { return Ok(Outcome::Done) };
         let all = live.finalizers.clone().unwrap_or_default();
         let staying: Vec<_> = all.iter().filter(|f| *f != finalizer).collect();
@@ -414,7 +423,8 @@ impl Collector {
     ) -> kube::Result<Outcome> {
         let Some(api) = self.api(node) else { return Ok(Outcome::Done) };
         meta["resourceVersion"] = json!(live.resource_version);
-        let params = PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
+        let params =
+            PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..Default::default() };
         let patch = Patch::Merge(json!({ "metadata": meta }));
         gone_is_fine(api.patch_metadata(&node.name, &params, &patch).await.map(drop))
     }

@@ -1,0 +1,4 @@
+//! Controllers and scheduler together, against the real API server in this process.
+
+mod apps;
+mod harness;
