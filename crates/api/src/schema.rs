@@ -6,6 +6,7 @@
 
 mod check;
 mod decode;
+mod settle;
 mod types;
 
 pub use check::{Problem, decode_error, strict_error};

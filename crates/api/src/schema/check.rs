@@ -1,10 +1,9 @@
-//! Values against schemas: type mismatches and unknown fields in upstream's words, pruning.
+//! Values against schemas: type mismatches and unknown fields in upstream's words.
 
 use super::decode::PROBLEMS_LIMIT_COUNT;
-use super::{Schema, Type};
+use super::{Schema, Type, settle};
 use crate::status::go_quote;
-use base64::Engine;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// What a value has that its schema does not allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,53 +35,11 @@ pub fn strict_error(problems: &[String]) -> String {
 
 impl Schema<'_> {
     /// What is wrong with the types and names in `value`: the first mismatch of types and the
-    /// first hundred unknown fields.
-    /// Null stands for an absent value.
+    /// first hundred unknown fields. Null stands for an absent value.
     pub fn check(&self, value: &Value) -> Vec<Problem> {
         let mut walk = Walk::default();
         walk.value(*self, None, value);
         walk.problems
-    }
-
-    /// Drops what typed decoding would drop: unknown fields, and fields that are null. Null in a
-    /// list or a map becomes the type's zero value.
-    pub fn prune(&self, value: &mut Value) {
-        match value {
-            Value::Object(members) if self.kind() == Type::Object => {
-                members.retain(|name, member| {
-                    let field = self.field(name).filter(|_| !member.is_null());
-                    field.is_some_and(|field| {
-                        field.prune(member);
-                        true
-                    })
-                });
-            }
-            Value::Object(members) => {
-                if let Some(schema) = self.additional() {
-                    members.values_mut().for_each(|member| schema.prune_item(member));
-                }
-            }
-            Value::Array(items) => {
-                if let Some(schema) = self.items() {
-                    items.iter_mut().for_each(|item| schema.prune_item(item));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn prune_item(&self, value: &mut Value) {
-        if value.is_null() {
-            *value = match self.kind() {
-                Type::String | Type::Bytes => Value::from(""),
-                Type::Int32 | Type::Int64 | Type::Number | Type::IntOrString => Value::from(0),
-                Type::Boolean => Value::from(false),
-                Type::Quantity => Value::from("0"),
-                Type::Object => Value::Object(Map::new()),
-                Type::Any | Type::Time | Type::MicroTime | Type::List | Type::Map => Value::Null,
-            };
-        }
-        self.prune(value);
     }
 
     /// The type's name in the language upstream is written in, which its messages show.
@@ -195,29 +152,10 @@ impl<'v> Walk<'v> {
             {
                 None
             }
-            (Type::Bytes, Value::String(text)) => base64::engine::general_purpose::STANDARD
-                .decode(text)
-                .err()
-                .map(|e| illegal_base64(&e)),
-            (Type::Time | Type::MicroTime, Value::String(text)) => {
-                let layout = match schema.kind() {
-                    Type::Time => "2006-01-02T15:04:05Z07:00",
-                    _ => "2006-01-02T15:04:05.000000Z07:00",
-                };
-                text.parse::<jiff::Timestamp>().err().map(|_| {
-                    let text = go_quote(text);
-                    format!(
-                        "parsing time {text} as {}: cannot parse {text} as \"2006\"",
-                        go_quote(layout)
-                    )
-                })
-            }
-            (Type::Quantity, Value::String(_) | Value::Number(_)) => {
-                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                text.parse::<base::Quantity>().err().map(|_| {
-                    "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'".to_owned()
-                })
-            }
+            (Type::Bytes, Value::String(text)) => settle::bytes(text).err(),
+            (Type::Time, Value::String(text)) => settle::seconds(text).err(),
+            (Type::MicroTime, Value::String(text)) => settle::micros(text).err(),
+            (Type::Quantity, Value::String(_) | Value::Number(_)) => settle::quantity(value).err(),
             (Type::Time | Type::MicroTime, _) => Some(format!(
                 "json: cannot unmarshal {} into Go value of type string",
                 found(value)
@@ -258,16 +196,6 @@ fn found(value: &Value) -> &'static str {
         Value::Array(_) => "array",
         Value::Object(_) => "object",
     }
-}
-
-fn illegal_base64(error: &base64::DecodeError) -> String {
-    let at = match error {
-        base64::DecodeError::InvalidByte(at, _) => *at,
-        base64::DecodeError::InvalidLastSymbol { offset, .. } => *offset,
-        base64::DecodeError::InvalidLength(length) => *length,
-        base64::DecodeError::InvalidPadding => 0,
-    };
-    format!("illegal base64 data at input byte {at}")
 }
 
 #[cfg(test)]
@@ -347,21 +275,5 @@ mod tests {
             decode_error("Pod", "v1", &strict_error(&[r#"unknown field "spec.foo""#.to_owned()])),
             r#"Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.foo""#
         );
-    }
-
-    #[test]
-    fn prunes_as_typed_decoding_does() {
-        let mut pod = json!({"x": 1, "metadata": {"name": "a", "labels": {"b": null}, "uid": null},
-            "spec": {"containers": [{"name": "c", "y": 2}], "nodeName": null}});
-        Schema::of("", "v1", "Pod").unwrap().prune(&mut pod);
-        assert_eq!(
-            pod,
-            json!({"metadata": {"name": "a", "labels": {"b": ""}},
-                "spec": {"containers": [{"name": "c"}]}})
-        );
-        let mut revision = json!({"data": {"anything": {"at": null}}, "revision": 1});
-        let kept = revision.clone();
-        Schema::of("apps", "v1", "ControllerRevision").unwrap().prune(&mut revision);
-        assert_eq!(revision, kept);
     }
 }
