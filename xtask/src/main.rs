@@ -2,6 +2,7 @@
 
 mod directions;
 mod dist;
+mod protobuf;
 mod run;
 mod schema;
 mod verify;
@@ -40,7 +41,7 @@ fn main() -> ExitCode {
     let outcome = match Xtask::parse().command {
         Task::Verify => verify::verify(),
         Task::Fix => verify::fix(),
-        Task::Generate => schema::generate(),
+        Task::Generate => schema::generate().and_then(|()| protobuf::generate()),
         Task::Dist { arch, test } => dist::dist(arch, test),
     };
     match outcome {

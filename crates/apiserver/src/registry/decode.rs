@@ -8,20 +8,23 @@ use super::Outcome;
 use super::call::Call;
 
 /// Media types that objects may be sent in.
-const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", api::protobuf::MEDIA_TYPE];
 
 /// Members whose values are maps from text to text, where null stands for the empty text
 /// instead of for nothing (so does Go's decoder).
 const TEXT_MAPS: [&str; 7] =
     ["annotations", "data", "binaryData", "labels", "matchLabels", "nodeSelector", "stringData"];
 
-/// Reads a body of JSON or YAML.
-pub fn parse(content_type: &str, body: &[u8]) -> Outcome<Value> {
+/// Reads a body of JSON, YAML or protobuf.
+pub(crate) fn parse(content_type: &str, body: &[u8]) -> Outcome<Value> {
     match content_type {
         "" | "application/json" | "*/*" => serde_json::from_slice(body).map_err(|error| {
             unreadable(&format!("couldn't get version/kind; json parse error: {error}"))
         }),
         "application/yaml" | "application/apply-patch+yaml" => yaml(body),
+        api::protobuf::MEDIA_TYPE => {
+            api::protobuf::decode(body).map_err(|error| unreadable(&error.to_string()))
+        }
         _ => Err(Status::unsupported_media_type(&ACCEPTED)),
     }
 }

@@ -7,7 +7,7 @@
 
 mod call;
 mod codec;
-mod decode;
+pub(crate) mod decode;
 mod delete;
 mod deletion;
 pub(crate) mod meta;
