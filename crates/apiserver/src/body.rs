@@ -6,6 +6,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde_json::Value;
 
+use crate::registry;
 use crate::request::{Body, Request};
 
 /// All of a body, at most `limit` bytes.
@@ -26,25 +27,21 @@ pub(crate) async fn whole(mut body: Body, limit: usize) -> Result<Bytes, Status>
 /// The object that a request carries.
 pub(crate) async fn object(request: Request, limit: usize) -> Result<Value, Status> {
     let (parts, body) = request.into_parts();
-    check_types(&parts.headers)?;
+    check_accept(&parts.headers)?;
     let body = whole(body, limit).await?;
-    let object: Value = serde_json::from_slice(&body).map_err(|error| {
-        Status::bad_request(format!("the object provided is unrecognized: {error}"))
-    })?;
+    let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let object = registry::decode::parse(kind, &body)?;
     if !object.is_object() {
         return Err(Status::bad_request("the object provided is unrecognized: no JSON object"));
     }
     Ok(object)
 }
 
-fn check_types(headers: &HeaderMap) -> Result<(), Status> {
+fn check_accept(headers: &HeaderMap) -> Result<(), Status> {
     const SERVED: [&str; 1] = ["application/json"];
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let kind = text(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
-    if !matches!(kind, "" | "application/json") {
-        return Err(Status::unsupported_media_type(&SERVED));
-    }
-    let accept = text(header::ACCEPT);
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let accept = accept.unwrap_or_default();
     let takes_json = accept.is_empty()
         || accept.split(',').any(|clause| {
             let kind = clause.split(';').next().unwrap_or_default().trim();

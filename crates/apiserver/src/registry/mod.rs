@@ -28,8 +28,7 @@ use std::sync::Arc;
 use api::resource::Resource;
 use api::status::Status;
 use base::{Clock, SystemClock};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 use store::{Key, Page, Range, Store};
@@ -39,8 +38,9 @@ use tokio_util::sync::CancellationToken;
 pub use codec::JsonCodec;
 
 use crate::admission::Cluster;
+use crate::body;
 use crate::config::Config;
-use crate::request::{Body, Request, RequestInfo, Response};
+use crate::request::{Request, RequestInfo, Response};
 use crate::response;
 use crate::server::Context;
 use crate::user::User;
@@ -99,7 +99,7 @@ impl Registry {
         let accept = Negotiated::new(&parts.headers, &query)?;
         let body = match info.verb.as_str() {
             "get" | "list" | "watch" => Bytes::new(),
-            _ => read_body(body, self.config().limits.body_bytes).await?,
+            _ => body::whole(body, self.config().limits.body_bytes).await?,
         };
         let subresource = info.subresource.clone();
         let call = Call { target, subresource, user, query, headers: parts.headers, accept, body };
@@ -178,21 +178,6 @@ impl Registry {
     fn now(&self) -> Timestamp {
         self.clock.now()
     }
-}
-
-/// Reads a request's body within the limit.
-async fn read_body(mut body: Body, limit_bytes: usize) -> Outcome<Bytes> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| Status::bad_request(format!("reading the request's body: {error}")))?;
-        let data = frame.into_data().unwrap_or_default();
-        if whole.len() + data.len() > limit_bytes {
-            return Err(Status::request_entity_too_large(&format!("limit is {limit_bytes}")));
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole.freeze())
 }
 
 /// Refuses verbs and subresources that the table does not have.
