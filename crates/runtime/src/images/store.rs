@@ -16,6 +16,8 @@ use crate::{Error, FsUsage, ImageId, ImageInfo, Result};
 /// Characters of a chain id that name a layer's folder: short, because overlayfs's options are
 /// limited to a page, and still 96 bits.
 const LAYER_NAME_CHARS: usize = 24;
+/// Shorter starts of an id are not looked for: they look like names.
+const SHORT_ID_CHARS: usize = 12;
 const TEMPORARY: &str = ".new-";
 
 /// The image store. Cheap to clone.
@@ -144,10 +146,11 @@ impl Store {
         }
     }
 
-    /// Finds an image by id, reference or unambiguous start of an id.
-    fn find(index: &Index, text: &str) -> Option<String> {
+    /// Finds an image by id, reference or unambiguous start of an id. Gives the reference if
+    /// it was found by that.
+    fn find(index: &Index, text: &str) -> Option<(String, Option<Reference>)> {
         if index.images.contains_key(text) {
-            return Some(text.to_owned());
+            return Some((text.to_owned(), None));
         }
         if let Ok(reference) = Reference::parse(text) {
             let by_digest = reference.digest.as_ref().map(|d| format!("{}@{d}", reference.name()));
@@ -157,17 +160,17 @@ impl Store {
                 (None, None) => false,
             });
             if let Some((id, _)) = found {
-                return Some(id.clone());
+                return Some((id.clone(), Some(reference)));
             }
         }
         let start = text.strip_prefix("sha256:").unwrap_or(text);
-        if start.len() < 12 || !start.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if start.len() < SHORT_ID_CHARS || !start.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
         }
         let full = format!("sha256:{start}");
         let mut found = index.images.keys().filter(|id| id.starts_with(&full));
         match (found.next(), found.next()) {
-            (Some(id), None) => Some(id.clone()),
+            (Some(id), None) => Some((id.clone(), None)),
             _ => None,
         }
     }
@@ -179,7 +182,7 @@ impl Store {
     pub fn image(&self, text: &str) -> Result<Image> {
         let (id, record) = {
             let index = self.index();
-            let id = Self::find(&index, text)
+            let (id, _) = Self::find(&index, text)
                 .ok_or_else(|| Error::NotFound { kind: "image", id: text.to_owned() })?;
             let record = index.images[&id].clone();
             (id, record)
@@ -199,7 +202,7 @@ impl Store {
     /// What is known of an image; none if it is not here.
     pub fn info(&self, text: &str) -> Result<Option<ImageInfo>> {
         let index = self.index();
-        let Some(id) = Self::find(&index, text) else { return Ok(None) };
+        let Some((id, _)) = Self::find(&index, text) else { return Ok(None) };
         let record = index.images[&id].clone();
         drop(index);
         self.describe(id, record).map(Some)
@@ -234,11 +237,10 @@ impl Store {
     /// [`Error::InUse`] if it was the last reference of an image that a container uses.
     pub fn remove(&self, text: &str, used: &Used) -> Result<()> {
         let mut index = self.index();
-        let Some(id) = Self::find(&index, text) else { return Ok(()) };
+        let Some((id, reference)) = Self::find(&index, text) else { return Ok(()) };
         let Some(record) = index.images.get_mut(&id) else { return Ok(()) };
-        let by_id = Reference::parse(text).ok().filter(|_| !id.contains(text));
         let mut left = record.clone();
-        match by_id {
+        match reference {
             Some(reference) => {
                 if let Some(tag) = reference.tagged() {
                     left.tags.remove(&tag);

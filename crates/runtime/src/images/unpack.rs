@@ -240,7 +240,7 @@ impl Root {
             if !symlink {
                 check(libc::fchmodat(at, name.as_ptr(), mode as libc::mode_t, 0))?;
             }
-            let time = libc::timespec { tv_sec: mtime as libc::time_t, tv_nsec: 0 };
+            let time = libc::timespec { tv_sec: mtime as _, tv_nsec: 0 };
             let times = [time, time];
             check(libc::utimensat(at, name.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW))?;
         }

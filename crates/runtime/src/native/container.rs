@@ -415,9 +415,14 @@ impl Native {
             Ok(connection) => connection.call(&request, &[]).await.map(|_| ()),
             Err(e) => Err(e),
         };
-        // A shim that is gone has taken its containers along.
         match sent {
-            Err(Error::Shim { .. } | Error::NotFound { .. }) => Ok(()),
+            // Its making was cut short by the end of an earlier process.
+            Err(Error::NotFound { .. }) => {
+                self.accept(container, State { phase: Phase::Lost, ..State::default() });
+                Ok(())
+            }
+            // A shim that is gone has taken its containers along.
+            Err(Error::Shim { .. }) => Ok(()),
             other => other,
         }
     }
@@ -499,13 +504,16 @@ impl Native {
         let connection = self.connect(container)?;
         let asked = Request::Exec {
             id: container.id.clone(),
-            process: file,
+            process: file.clone(),
             tty: request.tty,
             stdin,
             stdout,
             stderr,
         };
-        let (_, fds) = connection.call(&asked, &pipes.raw()).await?;
+        let called = connection.call(&asked, &pipes.raw()).await;
+        // Read by now, or never to be.
+        let _ = fs::remove_file(&file);
+        let (_, fds) = called?;
         let what = format!("a command in container {}", container.id);
         session::command(connection, pipes, fds.into_iter().next(), request.stdin, what)
             .map_err(Error::io("watching a command"))

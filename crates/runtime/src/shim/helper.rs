@@ -149,7 +149,6 @@ fn make(
                 .as_sibling(true)
                 .with_process(Some(process.to_owned()))
                 .build();
-            let _ = fs::remove_file(process);
             built.map_err(|e| chain(&e))?.as_raw()
         }
     };

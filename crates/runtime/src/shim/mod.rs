@@ -15,6 +15,7 @@ mod log;
 mod namespaces;
 pub(crate) mod protocol;
 pub(crate) use container::{kill_cgroup, nonblocking, now, write_atomic};
+mod requests;
 mod server;
 mod whisper;
 

@@ -119,7 +119,7 @@ pub enum Request {
     Exec {
         /// In which container.
         id: String,
-        /// File that holds the OCI process; removed by the shim.
+        /// File that holds the OCI process.
         process: PathBuf,
         /// Give it a terminal.
         tty: bool,
