@@ -11,6 +11,7 @@ mod deployment;
 mod driver;
 mod endpoints;
 mod garbage;
+mod job;
 mod namespace;
 mod nodes;
 mod owner;
@@ -64,6 +65,7 @@ const CONTROLLERS: &[Controller] = &[
     deployment::DEPLOYMENT,
     replicaset::REPLICA_SET,
     replicaset::REPLICATION_CONTROLLER,
+    job::JOB,
     endpoints::ENDPOINT_SLICE,
     endpoints::ENDPOINTS,
     nodes::NODE_LIFECYCLE,

@@ -1,0 +1,163 @@
+//! One round of the plan each.
+
+use super::JOB;
+use crate::fixture::{check, plan};
+
+fn job(spec: &str, status: &str) -> String {
+    format!(
+        "
+kind: Job
+metadata: {{name: sum}}
+spec: {{{spec}, selector: {{matchLabels: {{job: sum}}}}, template: {{metadata: {{labels: {{job: sum}}}}, spec: {{restartPolicy: Never, containers: [{{name: c}}]}}}}}}
+status: {{startTime: '2026-01-01T11:59:00Z', ready: 0, terminating: 0, uncountedTerminatedPods: {{}}{status}}}
+"
+    )
+}
+
+fn pod(name: &str, phase: &str, tracked: bool, rest: &str) -> String {
+    let finalizers = if tracked { "finalizers: [batch.kubernetes.io/job-tracking], " } else { "" };
+    format!(
+        "
+---
+kind: Pod
+metadata: {{name: {name}, {finalizers}labels: {{job: sum}}, owner: Job/sum{rest}}}
+status: {{phase: {phase}, containerStatuses: [{{name: c, ready: false, restartCount: 0, image: i, imageID: '', state: {{terminated: {{exitCode: 3, finishedAt: '2026-01-01T11:59:55Z'}}}}}}]}}
+"
+    )
+}
+
+#[test]
+fn makes_as_many_pods_as_may_run_at_once() {
+    check(
+        &JOB,
+        "default/sum",
+        &job("completions: 5, parallelism: 2", ""),
+        "
+        create Pod default/sum-*
+        create Pod default/sum-*
+        ",
+    );
+}
+
+#[test]
+fn a_finished_pod_is_listed_then_let_go_then_counted() {
+    let listed = [job("completions: 1", ""), pod("a", "Succeeded", true, "")].concat();
+    check(
+        &JOB,
+        "default/sum",
+        &listed,
+        r#"
+        patch Job default/sum/status {"status":{"conditions":[{"lastProbeTime":"2026-01-01T12:00:00Z","lastTransitionTime":"2026-01-01T12:00:00Z","message":"Reached expected number of succeeded pods","reason":"CompletionsReached","status":"True","type":"SuccessCriteriaMet"}],"uncountedTerminatedPods":{"succeeded":["Pod-a"]}}}
+        patch Pod default/a {"metadata":{"finalizers":null}}
+        "#,
+    );
+    let criteria = ", conditions: [{type: SuccessCriteriaMet, status: 'True', reason: CompletionsReached, message: Reached}], uncountedTerminatedPods: {succeeded: [Pod-a]}";
+    let job = job("completions: 1", criteria).replacen("uncountedTerminatedPods: {}, ", "", 1);
+    check(
+        &JOB,
+        "default/sum",
+        &[job.as_str(), &pod("a", "Succeeded", false, "")].concat(),
+        r#"
+        event Normal Completed: Job completed
+        patch Job default/sum/status {"status":{"completionTime":"2026-01-01T12:00:00Z","conditions":[{"message":"Reached","reason":"CompletionsReached","status":"True","type":"SuccessCriteriaMet"},{"lastProbeTime":"2026-01-01T12:00:00Z","lastTransitionTime":"2026-01-01T12:00:00Z","message":"Reached","reason":"CompletionsReached","status":"True","type":"Complete"}],"succeeded":1,"uncountedTerminatedPods":{"succeeded":null}}}
+        "#,
+    );
+}
+
+#[test]
+fn a_failure_is_followed_by_a_pause() {
+    let yaml = [job("completions: 1", ", failed: 1"), pod("a", "Failed", false, "")].concat();
+    let plan = plan(&JOB, "default/sum", &yaml, None);
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.again, "2026-01-01T12:00:05Z".parse().ok());
+}
+
+#[test]
+fn too_many_failures_fail_the_job_and_end_its_pods() {
+    let yaml =
+        [job("completions: 2, backoffLimit: 0", ", failed: 1"), pod("b", "Running", true, "")]
+            .concat();
+    check(
+        &JOB,
+        "default/sum",
+        &yaml,
+        r#"
+        patch Job default/sum/status {"status":{"active":1,"conditions":[{"lastProbeTime":"2026-01-01T12:00:00Z","lastTransitionTime":"2026-01-01T12:00:00Z","message":"Job has reached the specified backoff limit","reason":"BackoffLimitExceeded","status":"True","type":"FailureTarget"}]}}
+        delete Pod default/b
+        "#,
+    );
+}
+
+#[test]
+fn a_policy_decides_by_exit_code() {
+    let spec = "completions: 1, podFailurePolicy: {rules: [{action: FailJob, onExitCodes: {operator: In, values: [3]}}]}";
+    let plan =
+        plan(&JOB, "default/sum", &[job(spec, ""), pod("a", "Failed", true, "")].concat(), None);
+    let status = plan.actions[0].to_string();
+    assert!(
+        status.contains(
+            "Container c for pod default/a failed with exit code 3 matching FailJob rule at index 0"
+        ),
+        "{status}"
+    );
+}
+
+#[test]
+fn indexes_that_have_not_succeeded_are_run() {
+    let spec = "completions: 4, parallelism: 4, completionMode: Indexed";
+    let index =
+        |n: u8| format!(", annotations: {{batch.kubernetes.io/job-completion-index: '{n}'}}");
+    let yaml = [
+        job(spec, ", succeeded: 1, completedIndexes: '0', active: 1"),
+        pod("b", "Running", true, &index(1)),
+        pod("c", "Succeeded", true, &index(2)),
+    ]
+    .concat();
+    check(
+        &JOB,
+        "default/sum",
+        &yaml,
+        r#"
+        patch Job default/sum/status {"status":{"completedIndexes":"0,2","succeeded":2}}
+        patch Pod default/c {"metadata":{"finalizers":null}}
+        create Pod default/sum-3-*
+        "#,
+    );
+}
+
+#[test]
+fn a_suspended_job_has_no_pods() {
+    let yaml = [job("completions: 1, suspend: true", ""), pod("a", "Running", true, "")].concat();
+    check(
+        &JOB,
+        "default/sum",
+        &yaml,
+        r#"
+        event Normal Suspended: Job suspended
+        patch Job default/sum/status {"status":{"active":1,"conditions":[{"lastProbeTime":"2026-01-01T12:00:00Z","lastTransitionTime":"2026-01-01T12:00:00Z","message":"Job suspended","reason":"JobSuspended","status":"True","type":"Suspended"}],"startTime":null}}
+        delete Pod default/a
+        "#,
+    );
+}
+
+#[test]
+fn time_runs_out_and_the_finished_are_forgotten() {
+    let late = plan(&JOB, "default/sum", &job("activeDeadlineSeconds: 30", ""), None);
+    assert!(late.actions[0].to_string().contains("DeadlineExceeded"));
+    let early = plan(&JOB, "default/sum", &job("activeDeadlineSeconds: 90", ", active: 0"), None);
+    assert_eq!(early.again, "2026-01-01T12:00:30Z".parse().ok());
+    let done = |at: &str| {
+        let condition = format!(
+            ", conditions: [{{type: Complete, status: 'True', lastTransitionTime: '{at}'}}]"
+        );
+        plan(&JOB, "default/sum", &job("ttlSecondsAfterFinished: 60", &condition), None)
+    };
+    assert_eq!(done("2026-01-01T11:58:00Z").actions[0].to_string(), "delete Job default/sum");
+    assert_eq!(done("2026-01-01T11:59:30Z").again, "2026-01-01T12:00:30Z".parse().ok());
+}
+
+#[test]
+fn pods_of_a_vanished_job_are_let_go() {
+    let orphan = pod("a", "Running", true, "");
+    check(&JOB, "default/sum", &orphan, r#"patch Pod default/a {"metadata":{"finalizers":null}}"#);
+}
