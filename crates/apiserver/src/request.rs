@@ -173,3 +173,108 @@ fn name_from_selector(query: &str) -> Option<String> {
     let usable = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%']);
     usable.then_some(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Verb, group/version, namespace, resource/subresource and name, as one line.
+    fn line(method: &str, uri: &str) -> String {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        match RequestInfo::parse(&method, &uri.parse().unwrap()) {
+            Err(error) => error,
+            Ok(info) if !info.is_resource => format!("{} {}", info.verb, info.path),
+            Ok(info) => format!(
+                "{} {}/{} ns={} {} name={} parts={}",
+                info.verb,
+                info.group,
+                info.version,
+                info.namespace,
+                info.resource_path(),
+                info.name,
+                info.parts.join(",")
+            ),
+        }
+    }
+
+    #[test]
+    fn requests_are_read_as_upstream_reads_them() {
+        for (method, uri, expected) in [
+            ("GET", "/", "get /"),
+            ("GET", "/api/v1", "get /api/v1"),
+            ("GET", "/apis/apps/v1", "get /apis/apps/v1"),
+            ("POST", "/healthz/ping", "post /healthz/ping"),
+            ("GET", "/api/v1/pods", "list /v1 ns= pods name= parts=pods"),
+            ("GET", "/api/v1/pods?watch=true", "watch /v1 ns= pods name= parts=pods"),
+            ("GET", "/api/v1/pods?watch=0", "list /v1 ns= pods name= parts=pods"),
+            ("GET", "/api/v1/namespaces/a/pods/p", "get /v1 ns=a pods name=p parts=pods,p"),
+            ("HEAD", "/api/v1/namespaces/a/pods/p", "get /v1 ns=a pods name=p parts=pods,p"),
+            ("GET", "/api/v1/namespaces/a", "get /v1 ns=a namespaces name=a parts=namespaces,a"),
+            ("GET", "/api/v1/namespaces", "list /v1 ns= namespaces name= parts=namespaces"),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                "update /v1 ns=a namespaces/finalize name=a parts=namespaces,a,finalize",
+            ),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/a/deployments/d/scale",
+                "patch apps/v1 ns=a deployments/scale name=d parts=deployments,d,scale",
+            ),
+            (
+                "POST",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "create apps/v1 ns=a deployments name= parts=deployments",
+            ),
+            (
+                "DELETE",
+                "/api/v1/namespaces/a/pods",
+                "deletecollection /v1 ns=a pods name= parts=pods",
+            ),
+            ("DELETE", "/api/v1/nodes/n", "delete /v1 ns= nodes name=n parts=nodes,n"),
+            ("GET", "/api/v1/watch/namespaces/a/pods", "watch /v1 ns=a pods name= parts=pods"),
+            ("GET", "/api/v1/watch/namespaces/a/pods/p", "watch /v1 ns=a pods name=p parts=pods,p"),
+            (
+                "GET",
+                "/api/v1/watch",
+                "unable to determine kind and namespace from url, /api/v1/watch",
+            ),
+            (
+                "GET",
+                "/api/v1/proxy/namespaces/a/services/s/x/y",
+                "proxy /v1 ns=a services name=s parts=services,s,x,y",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a/services/https:s:443/proxy/x%2Fy",
+                "get /v1 ns=a services/proxy name=https:s:443 parts=services,https:s:443,proxy,x,y",
+            ),
+            (
+                "GET",
+                "/api/v1/secrets?fieldSelector=metadata.name%3Ds",
+                "list /v1 ns= secrets name=s parts=secrets",
+            ),
+            (
+                "GET",
+                "/api/v1/secrets?fieldSelector=metadata.name!%3Ds",
+                "list /v1 ns= secrets name= parts=secrets",
+            ),
+        ] {
+            assert_eq!(line(method, uri), expected, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn long_running_requests_have_no_deadline() {
+        for (uri, long) in [
+            ("/api/v1/pods?watch=1", true),
+            ("/api/v1/namespaces/a/pods/p/exec", true),
+            ("/api/v1/namespaces/a/pods/p/log", true),
+            ("/api/v1/pods", false),
+            ("/readyz", false),
+        ] {
+            let info = RequestInfo::parse(&Method::GET, &uri.parse().unwrap()).unwrap();
+            assert_eq!(info.is_long_running(), long, "{uri}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The server from its own door: no network, a store in memory.
 
 mod chain;
+mod nodes;
 mod secure;
 mod tokens;
 

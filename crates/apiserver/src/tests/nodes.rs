@@ -1,0 +1,56 @@
+//! What agents may do.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::testing::{create, get, send, started};
+use crate::user::User;
+
+#[tokio::test]
+async fn a_node_reads_what_its_pods_refer_to_and_no_more() {
+    let server = started().await;
+    let account = json!({"metadata": {"name": "default"}});
+    create(&server, "/api/v1/namespaces/default/serviceaccounts", account).await;
+    for name in ["mounted", "env", "pull", "other"] {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}});
+        create(&server, "/api/v1/namespaces/default/secrets", secret).await;
+    }
+    let settings = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cm"}});
+    create(&server, "/api/v1/namespaces/default/configmaps", settings).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "nodeName": "pi-1",
+        "imagePullSecrets": [{"name": "pull"}],
+        "volumes": [
+            {"name": "a", "secret": {"secretName": "mounted"}},
+            {"name": "b", "projected": {"sources": [{"configMap": {"name": "cm"}}]}}],
+        "containers": [{"name": "c", "image": "i", "env": [
+            {"name": "E", "valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}}]}]}});
+    create(&server, "/api/v1/namespaces/default/pods", pod).await;
+    let (own, other) = (User::node("pi-1"), User::node("pi-2"));
+    for (path, expected) in [
+        ("secrets/mounted", StatusCode::OK),
+        ("secrets/env", StatusCode::OK),
+        ("secrets/pull", StatusCode::OK),
+        ("configmaps/cm", StatusCode::OK),
+        ("secrets?fieldSelector=metadata.name%3Dmounted", StatusCode::OK),
+        ("secrets/other", StatusCode::FORBIDDEN),
+        ("secrets", StatusCode::FORBIDDEN),
+        ("pods/p", StatusCode::OK),
+        ("services", StatusCode::OK),
+    ] {
+        let uri = format!("/api/v1/namespaces/default/{path}");
+        assert_eq!(get(&server, &own, &uri).await.0, expected, "{path}");
+    }
+    let (code, status) = get(&server, &other, "/api/v1/namespaces/default/secrets/mounted").await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        status["message"],
+        "secrets \"mounted\" is forbidden: User \"system:node:pi-2\" cannot get resource \"secrets\" in API group \"\" in the namespace \"default\": no relationship found between node 'pi-2' and this object"
+    );
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    assert_eq!(get(&server, &own, deployments).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(
+        send(&server, &own, Method::DELETE, "/api/v1/nodes/pi-1", Value::Null).await.0,
+        StatusCode::FORBIDDEN
+    );
+}
