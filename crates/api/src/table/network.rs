@@ -198,15 +198,17 @@ fn slice_endpoints(slice: &Value, _: &Context) -> Value {
 
 fn hosts(ingress: &Value, _: &Context) -> Value {
     let rules = items(at(ingress, "spec.rules"));
-    let named = rules.iter().map(|rule| text_at(rule, "host")).filter(|host| !host.is_empty());
-    let shown: Vec<&str> = named.take(SHOWN).collect();
-    json!(match shown.len() {
-        0 => "*".to_owned(),
-        // Rules are counted, hosts are shown, as upstream does.
-        SHOWN if rules.len() > SHOWN => {
-            format!("{} + {} more...", shown.join(","), rules.len() - SHOWN)
+    let named = rules.iter().enumerate().map(|(i, rule)| (i, text_at(rule, "host")));
+    let shown: Vec<(usize, &str)> =
+        named.filter(|(_, host)| !host.is_empty()).take(SHOWN).collect();
+    let text = shown.iter().map(|(_, host)| *host).collect::<Vec<_>>().join(",");
+    json!(match shown.last() {
+        None => "*".to_owned(),
+        // Upstream counts the rules that follow, with or without a host, less what it shows.
+        Some((last, _)) if shown.len() == SHOWN && last + 1 < rules.len() => {
+            format!("{text} + {} more...", rules.len() - SHOWN)
         }
-        _ => shown.join(","),
+        Some(_) => text,
     })
 }
 
