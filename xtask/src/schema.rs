@@ -87,6 +87,9 @@ fn write(workspace: &Path) -> Outcome<()> {
 
 /// Downloads and unpacks the package; returns the path of the definitions.
 fn fetch(folder: &Path) -> Outcome<PathBuf> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
     std::fs::create_dir_all(folder)?;
     let pip =
         ["-m", "pip", "-q", "download", "--no-deps", "--only-binary=:all:", "-d", ".", PACKAGE];
