@@ -81,8 +81,8 @@ pub struct Limits {
     pub writes_in_flight: usize,
     /// A request's body in bytes.
     pub body_bytes: usize,
-    /// Time for a client's TLS handshake and for a request's headers.
-    pub headers: Duration,
+    /// Time for a client's TLS handshake.
+    pub handshake: Duration,
     /// Time for a whole request, long-running ones (watch, log, exec, proxy) excepted.
     pub request: Duration,
     /// Time that a stop waits for requests under way.
@@ -96,7 +96,7 @@ impl Default for Limits {
             reads_in_flight: 400,
             writes_in_flight: 200,
             body_bytes: 3 << 20,
-            headers: Duration::from_secs(32),
+            handshake: Duration::from_secs(10),
             request: Duration::from_secs(60),
             drain: Duration::from_secs(10),
         }

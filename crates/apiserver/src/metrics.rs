@@ -150,13 +150,12 @@ impl Metrics {
             ],
         );
         // A watch lasts as long as its client likes: that says nothing of the server.
-        if info.is_resource && !info.is_long_running() && code < 404 {
-            if let Some(durations) = series(&self.durations, &labels) {
-                let seconds = took.as_secs_f64();
-                let bucket = DURATION_BOUNDS_SECONDS.partition_point(|bound| *bound < seconds);
-                durations.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-                durations.micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
-            }
+        let timed = info.is_resource && !info.is_long_running() && code < 404;
+        if timed && let Some(durations) = series(&self.durations, &labels) {
+            let seconds = took.as_secs_f64();
+            let bucket = DURATION_BOUNDS_SECONDS.partition_point(|bound| *bound < seconds);
+            durations.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+            durations.micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
         }
         // Unknown paths must not become series of their own.
         if !info.is_resource && code == 404 {

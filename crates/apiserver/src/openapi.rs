@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use api::openapi::OpenApi;
+use api::openapi::{OpenApi, V2_PROTOBUF, V2_PROTOBUF_OLD};
 use api::resource::RESOURCES;
 use api::status::Status;
 use flate2::{Compression, write::GzEncoder};
@@ -16,9 +16,6 @@ use crate::request::{Response, query_value};
 use crate::response;
 use crate::server::Context;
 
-const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-/// The same by its older name, which kubectl asks for.
-const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const JSON: &str = "application/json";
 /// For documents whose address holds their hash.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";

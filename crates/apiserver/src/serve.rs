@@ -19,8 +19,13 @@ use crate::authn::{Peer, certificate_user};
 use crate::request::{Body, Request};
 use crate::server::ApiServer;
 
-/// Idle time after which the kernel probes a connection's other end.
-const KEEPALIVE_IDLE_SECONDS: u64 = 180;
+/// Idle time after which the kernel probes a connection's other end, how often it does, and
+/// how many probes without an answer end the connection.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(180);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 4;
+/// Time for a request's head on an HTTP/1.1 connection, the idle time before it included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
 /// Streams that one HTTP/2 connection may have open at once.
 const STREAMS_PER_CONNECTION: u32 = 250;
 /// Largest head of an HTTP/1.1 request in bytes.
@@ -80,13 +85,15 @@ impl ApiServer {
     }
 
     async fn connection(self: Arc<Self>, tcp: TcpStream, address: SocketAddr, tls: TlsAcceptor) {
-        let keepalive =
-            socket2::TcpKeepalive::new().with_time(Duration::from_secs(KEEPALIVE_IDLE_SECONDS));
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(KEEPALIVE_IDLE)
+            .with_interval(KEEPALIVE_INTERVAL)
+            .with_retries(KEEPALIVE_RETRIES);
         // Both are improvements only; a connection without them works.
         let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
         let _ = tcp.set_nodelay(true);
         let limits = &self.context.config.limits;
-        let stream = match tokio::time::timeout(limits.headers, tls.accept(tcp)).await {
+        let stream = match tokio::time::timeout(limits.handshake, tls.accept(tcp)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "TLS handshake");
@@ -102,7 +109,7 @@ impl ApiServer {
         builder
             .http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(limits.headers)
+            .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(HEAD_BYTES_MAX);
         builder
             .http2()

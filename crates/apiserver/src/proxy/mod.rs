@@ -3,6 +3,7 @@
 //! the stored objects, and passes bytes.
 
 mod forward;
+mod html;
 mod log;
 mod target;
 
@@ -101,7 +102,28 @@ async fn proxy(
     let target = target::proxied(&context, &info, path)?;
     let prefix = request.uri().path().strip_suffix(rest.as_str()).unwrap_or_default().to_owned();
     forward::add_forwarded_headers(&mut request);
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        // A page's links can be rewritten only where they can be read.
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
     let mut answer = forward::send(target.clone(), request, Purpose::Proxy).await?;
     forward::rewrite_location(&mut answer, &target, &prefix);
-    Ok(answer)
+    if html::is_page(answer.headers()) { page(answer, &prefix).await } else { Ok(answer) }
+}
+
+/// A page with its links led through this proxy.
+async fn page(answer: Response, prefix: &str) -> Result<Response, Status> {
+    let length = http_body::Body::size_hint(answer.body()).lower();
+    if length > html::PAGE_BYTES_MAX as u64 {
+        return Ok(answer);
+    }
+    let (mut parts, body) = answer.into_parts();
+    let bytes = crate::body::whole(body, html::PAGE_BYTES_MAX).await?;
+    let body = match std::str::from_utf8(&bytes) {
+        Ok(text) => html::rewrite(text, prefix).into(),
+        Err(_) => bytes,
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Ok(Response::from_parts(parts, response::full(body)))
 }

@@ -283,3 +283,29 @@ async fn what_cannot_be_reached_is_said() {
     let refused = message(Method::GET, "/api/v1/nodes/pi-1/proxy/healthz").await;
     assert!(refused.starts_with("503 error trying to reach service: dial tcp"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_nodes_own_pages_keep_their_links() {
+    let served = serve().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    node_and_pod(&served.server, port).await;
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 17\r\n\r\n<a href=\"/logs/\">";
+    let kubelet = tokio::spawn(kubelet(listener, server_tls(&served.ca), answer));
+    let base = "/api/v1/nodes/pi-1/proxy";
+    let mut ask = request(Method::GET, &format!("{base}/stats/?a=b%20c"), &json!(null));
+    ask.headers_mut().insert("impersonate-user", "ann".parse().unwrap());
+    ask.headers_mut().insert("impersonate-group", "system:masters".parse().unwrap());
+    let (code, page) = crate::testing::read(served.ask(served.admin(), ask).await).await;
+    assert_eq!(code, StatusCode::OK);
+    assert_eq!(page, format!("<a href=\"{base}/logs/\">"));
+    let (head, _) = kubelet.await.unwrap();
+    assert!(head.starts_with("GET /stats/?a=b%20c HTTP/1.1"), "{head}");
+    let head = head.to_lowercase();
+    assert!(head.contains(&format!("host: 127.0.0.1:{port}")), "{head}");
+    assert!(head.contains("x-forwarded-for: 127.0.0.1") && !head.contains("impersonate"), "{head}");
+    let ask = request(Method::GET, &format!("{base}?a=b"), &json!(null));
+    let moved = served.ask(served.admin(), ask).await;
+    assert_eq!(moved.status(), StatusCode::MOVED_PERMANENTLY);
+    assert_eq!(moved.headers()[header::LOCATION], format!("{base}/?a=b"));
+}
