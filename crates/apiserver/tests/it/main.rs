@@ -4,6 +4,7 @@ mod config;
 mod delete;
 mod harness;
 mod list;
+mod load;
 mod views;
 mod watch;
 mod write;
