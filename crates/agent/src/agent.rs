@@ -17,9 +17,9 @@ use crate::manager::Manager;
 use crate::network::{Network, NetworkParts};
 use crate::node::machine::Machine;
 use crate::node::{self, Registrar};
-use crate::{gc, logs, server, volumes};
+use crate::{gc, server, volumes};
 
-/// How often logs are looked at for rotation and images for collection.
+/// How often the disk is looked at.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
 /// Why the agent could not start.
@@ -128,7 +128,6 @@ async fn keep_house(ctx: &Context, stop: CancellationToken) {
             () = tokio::time::sleep(HOUSEKEEPING) => {}
             () = stop.cancelled() => return,
         }
-        logs::rotate::rotate_all(ctx).await;
         images.collect(ctx).await;
     }
 }

@@ -48,10 +48,6 @@ pub struct Config {
     pub eviction: Eviction,
     /// When images are collected.
     pub image_gc: ImageGc,
-    /// Largest log file before it is rotated, in bytes.
-    pub log_max_bytes: u64,
-    /// How many log files a container may have, the present one among them.
-    pub log_max_files: u32,
     /// The cache of pods holds all of them already (server and agent are one process): watch no
     /// second time for this node's.
     pub all_pods_cached: bool,
@@ -117,8 +113,6 @@ impl Config {
             reserved: BTreeMap::new(),
             eviction: Eviction::default(),
             image_gc: ImageGc::default(),
-            log_max_bytes: 10 << 20,
-            log_max_files: 5,
             all_pods_cached: false,
         }
     }

@@ -1,4 +1,4 @@
-//! Container logs: rotation, and reading them for `kubectl logs`.
+//! Container logs: finding their files, and reading them for `kubectl logs`.
 
 pub mod line;
 pub mod read;
