@@ -335,11 +335,19 @@ impl Worker {
         self.ops.spawn(start::prepare_volumes(self.shared.clone(), first));
     }
 
-    /// Brings the volumes of a running pod up to date.
+    /// Brings the volumes of a running pod up to date, or tries again what could not be made.
     fn refresh_volumes(&mut self) {
-        let ready = self.shared.state().view.volumes == Volumes::Ready;
-        if ready && !self.shared.ending.is_cancelled() {
-            self.prepare_volumes(false);
+        if self.shared.ending.is_cancelled() {
+            return;
+        }
+        let mut state = self.shared.state();
+        match state.view.volumes {
+            Volumes::Failed(_) => state.view.volumes = Volumes::Todo,
+            Volumes::Ready => {
+                drop(state);
+                self.prepare_volumes(false);
+            }
+            Volumes::Todo | Volumes::Doing => {}
         }
     }
 

@@ -1,0 +1,248 @@
+//! The agent with the real API server, runtime and network on one board.
+//!
+//! The binary is its own shim, which is why it has a `main` of its own. It works in network and
+//! mount namespaces of its own, so nothing of the machine is touched.
+
+mod rig;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use kube::Api;
+use kube::api::{LogParams, Patch, PatchParams, PostParams};
+use nix::sched::{CloneFlags, unshare};
+use rig::{BUSYBOX, Rig};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1).peekable();
+    if args.peek().is_some_and(|a| a == runtime::shim::ARGUMENT) {
+        return runtime::shim::main(args.skip(1));
+    }
+    if args.any(|a| a == "--list") {
+        println!("board: test");
+        return ExitCode::SUCCESS;
+    }
+    if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/bin/busybox").exists() {
+        println!("skipped: needs root and /bin/busybox (Debian package busybox-static)");
+        return ExitCode::SUCCESS;
+    }
+    let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.is_ok_and(|status| status.success()), "loopback");
+    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let outcome = executor.block_on(async {
+        let mut rig = Rig::new().await;
+        let checked = tokio::spawn(async move {
+            let result = std::panic::AssertUnwindSafe(board(&mut rig));
+            let result = futures::FutureExt::catch_unwind(result).await;
+            rig.finish().await;
+            result.is_ok()
+        });
+        tokio::time::timeout(std::time::Duration::from_secs(240), checked).await
+    });
+    executor.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        other => {
+            println!("failed: {other:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn board(rig: &mut Rig) {
+    let began = Instant::now();
+    rig.start();
+    node_is_ready(rig, began).await;
+    a_pod_with_everything(rig).await;
+    jobs_end(rig).await;
+    crash_loops(rig).await;
+    missing_things_are_told(rig).await;
+    probes(rig).await;
+    restarts_of_the_agent(rig).await;
+}
+
+async fn node_is_ready(rig: &Rig, began: Instant) {
+    let nodes: Api<Node> = Api::all(rig.client.clone());
+    loop {
+        let node = serde_json::to_value(nodes.get_opt("board").await.unwrap()).unwrap();
+        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            println!("node ready after {:?}", began.elapsed());
+            assert_eq!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10250);
+            return;
+        }
+        assert!(began.elapsed().as_secs() < 20, "{node:#}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+async fn a_pod_with_everything(rig: &Rig) {
+    let maps: Api<ConfigMap> = Api::namespaced(rig.client.clone(), "default");
+    let map = json!({"metadata": {"name": "cm"}, "data": {"k": "v1"}});
+    maps.create(&PostParams::default(), &serde_json::from_value(map).unwrap()).await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(rig.client.clone(), "default");
+    let secret = json!({"metadata": {"name": "s"}, "data": {"p": "aHVzaA=="}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
+    let script = "echo env=$FROM_MAP,$FROM_SECRET,$IP; cat /cm/k; echo; ls -l /cm/k; cat /etc/hosts; hostname; \
+                  ls /token; touch /empty/x; cat /sub; echo; echo ready; \
+                  while true; do cat /cm/k > /tmp/k; sleep 0.2; done";
+    let began = Instant::now();
+    rig.create("all", json!({
+        "initContainers": [{"name": "init", "image": BUSYBOX, "command": ["sh", "-c", "echo hello > /empty/from-init"],
+            "volumeMounts": [{"name": "empty", "mountPath": "/empty"}]}],
+        "containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script],
+            "env": [{"name": "FROM_MAP", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}},
+                {"name": "FROM_SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "p"}}},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+            "resources": {"requests": {"cpu": "10m", "memory": "8Mi"}, "limits": {"memory": "64Mi"}},
+            "volumeMounts": [{"name": "cm", "mountPath": "/cm"}, {"name": "empty", "mountPath": "/empty"},
+                {"name": "token", "mountPath": "/token"}, {"name": "empty", "mountPath": "/sub", "subPath": "from-init"}]}],
+        "volumes": [{"name": "cm", "configMap": {"name": "cm"}}, {"name": "empty", "emptyDir": {}},
+            {"name": "token", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}}]}))
+    .await;
+    let pod = rig.phase("all", "Running").await;
+    println!("create to Running with an init container: {:?}", began.elapsed());
+    let status = &pod["status"];
+    assert_eq!(status["qosClass"], "Burstable");
+    assert!(status["podIP"].as_str().unwrap().starts_with("10.42.0."), "{status:#}");
+    assert!(status["conditions"].as_array().unwrap().iter().all(|c| c["status"] == "True"), "{status:#}");
+    let params = || LogParams { container: Some("main".into()), ..LogParams::default() };
+    let log = log_with(rig, "all", "ready").await;
+    for want in ["env=v1,hush,10.42.0.", "v1\n", "..data/k", "\tall\n", "labels\ntoken", "hello\n", "all\nlabels"] {
+        assert!(log.contains(want), "{want:?} is not in {log}");
+    }
+    let tail = rig.logs("all", LogParams { tail_lines: Some(1), timestamps: true, ..params() }).await;
+    assert!(tail.ends_with("Z ready\n"), "{tail}");
+    let patch = Patch::Merge(json!({"data": {"k": "v2"}}));
+    maps.patch("cm", &PatchParams::default(), &patch).await.unwrap();
+    live_update(rig).await;
+    let began = Instant::now();
+    rig.delete("all").await;
+    println!("deleted after {:?}", began.elapsed());
+}
+
+/// Waits for a text in the log of the main container.
+async fn log_with(rig: &Rig, pod: &str, text: &str) -> String {
+    let began = Instant::now();
+    loop {
+        let params = LogParams { container: Some("main".into()), ..LogParams::default() };
+        let log = rig.logs(pod, params).await;
+        if log.contains(text) {
+            return log;
+        }
+        assert!(began.elapsed().as_secs() < 20, "{text:?} never came: {log}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// The volume on the board follows the ConfigMap.
+async fn live_update(_rig: &Rig) {
+    let root = format!("/var/tmp/cor-agent-{}/run-agent/volumes", std::process::id());
+    let began = Instant::now();
+    loop {
+        let found = std::fs::read_dir(&root).unwrap().flatten().any(|entry| {
+            std::fs::read_to_string(entry.path().join("volumes/cm/k")).is_ok_and(|text| text == "v2")
+        });
+        if found {
+            return;
+        }
+        assert!(began.elapsed().as_secs() < 20, "the ConfigMap volume was not updated");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+async fn jobs_end(rig: &Rig) {
+    for (name, code, phase) in [("good", 0, "Succeeded"), ("bad", 3, "Failed")] {
+        let script = format!("echo last words > /dev/termination-log; exit {code}");
+        rig.create(name, json!({"restartPolicy": "Never",
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script]}]}))
+        .await;
+        let pod = rig.phase(name, phase).await;
+        let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+        assert_eq!((&end["exitCode"], &end["message"]), (&json!(code), &json!("last words\n")), "{end}");
+        rig.delete(name).await;
+    }
+}
+
+async fn crash_loops(rig: &Rig) {
+    rig.create("crash", json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", "echo boom; exit 1"]}]})).await;
+    let pod = rig
+        .until("crash", "in a crash loop", |pod| {
+            pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        })
+        .await;
+    let status = &pod["status"]["containerStatuses"][0];
+    assert_eq!(status["restartCount"], 1);
+    let message = status["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(message.starts_with("back-off 10s restarting failed container=main pod=crash_default("), "{message}");
+    assert_eq!(status["lastState"]["terminated"]["exitCode"], 1);
+    let previous = LogParams { previous: true, ..LogParams::default() };
+    assert_eq!(rig.logs("crash", previous).await, "boom\n");
+    rig.delete("crash").await;
+}
+
+async fn missing_things_are_told(rig: &Rig) {
+    rig.create("config", json!({"containers": [{"name": "main", "image": BUSYBOX,
+        "envFrom": [{"configMapRef": {"name": "nope"}}]}]})).await;
+    rig.create("image", json!({"containers": [{"name": "main", "image": "127.0.0.1:1/nope:1"}]})).await;
+    rig.create("never", json!({"containers": [{"name": "main", "image": "nope:1", "imagePullPolicy": "Never"}]})).await;
+    rig.create("command", json!({"restartPolicy": "Never", "containers": [{"name": "main", "image": BUSYBOX, "command": ["/nope"]}]})).await;
+    let waiting = |reason: &'static str| {
+        move |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+    };
+    let pod = rig.until("config", "told of its ConfigMap", waiting("CreateContainerConfigError")).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"], "configmap \"nope\" not found");
+    rig.until("image", "ErrImagePull", waiting("ErrImagePull")).await;
+    rig.until("image", "ImagePullBackOff", waiting("ImagePullBackOff")).await;
+    rig.until("never", "ErrImageNeverPull", waiting("ErrImageNeverPull")).await;
+    let pod = rig.phase("command", "Failed").await;
+    let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(end["reason"], "StartError", "{end}");
+    for name in ["config", "image", "never", "command"] {
+        rig.delete(name).await;
+    }
+}
+
+async fn probes(rig: &Rig) {
+    let script = "echo hi > /tmp/index.html; httpd -p 8080 -h /tmp; sleep 1; touch /tmp/up; sleep 1000";
+    rig.create("probed", json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script],
+        "startupProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1},
+        "readinessProbe": {"exec": {"command": ["stat", "/tmp/up"]}, "periodSeconds": 1},
+        "livenessProbe": {"httpGet": {"path": "/gone", "port": 8080}, "periodSeconds": 1, "failureThreshold": 3}}]}))
+    .await;
+    let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+    rig.until("probed", "ready", ready).await;
+    rig.until("probed", "restarted by its liveness probe", |pod| {
+        pod["status"]["containerStatuses"][0]["restartCount"] == 1
+    })
+    .await;
+    rig.delete("probed").await;
+}
+
+async fn restarts_of_the_agent(rig: &mut Rig) {
+    let spec = || json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "1000"]}]});
+    rig.create("stays", spec()).await;
+    rig.create("goes", spec()).await;
+    let before = rig.phase("stays", "Running").await;
+    rig.phase("goes", "Running").await;
+    rig.stop().await;
+    rig.reopen_runtime().await;
+    let now = kube::api::DeleteParams::default().grace_period(0);
+    rig.pods().delete("goes", &now).await.unwrap();
+    rig.start();
+    rig.create("new", spec()).await;
+    rig.phase("new", "Running").await;
+    let after = rig.phase("stays", "Running").await;
+    let part = |pod: &Value| pod["status"]["containerStatuses"][0].clone();
+    assert_eq!(part(&before), part(&after));
+    assert_eq!(before["status"]["podIP"], after["status"]["podIP"]);
+    rig.delete("stays").await;
+    rig.delete("new").await;
+}
