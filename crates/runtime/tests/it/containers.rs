@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use runtime::{
-    ContainerFilter, ContainerState, Error, Mount, Reason, Resources, Runtime, SandboxFilter,
-    SandboxState, UserSpec,
+    ContainerFilter, ContainerState, Error, Mount, Propagation, Reason, Resources, Runtime,
+    SandboxFilter, SandboxState, UserSpec,
 };
 
 use crate::rig::{Rig, SOON, shell_config};
@@ -22,6 +22,8 @@ crate::tests!(
     limits_and_figures,
     out_of_memory,
     removal_leaves_nothing,
+    mounts_cross_the_border,
+    many_at_once,
     speed,
 );
 
@@ -359,6 +361,85 @@ async fn removal_leaves_nothing() {
         assert_eq!(left, 0, "{kind}");
     }
     assert_eq!(std::fs::read_dir(rig.config.root.join("containers")).unwrap().count(), 0);
+}
+
+async fn mounts_cross_the_border() {
+    let rig = Rig::new().await;
+    let sandbox = rig.sandbox().await;
+    let shared = rig.folder.join("shared");
+    std::fs::create_dir_all(shared.join("out")).unwrap();
+    std::fs::create_dir_all(shared.join("in")).unwrap();
+    // A shared mount of its own, as a volume's folder on a machine with systemd is.
+    let none: Option<&str> = None;
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    mount(Some(&shared), &shared, none, MsFlags::MS_BIND, none).unwrap();
+    mount(none, &shared, none, MsFlags::MS_SHARED, none).unwrap();
+    let volume = |propagation| Mount {
+        host_path: shared.clone(),
+        container_path: "/v".into(),
+        propagation,
+        ..Mount::default()
+    };
+    let both = rig
+        .start(&sandbox, "mount -t tmpfs x /v/out && touch /v/out/seen; sleep 60", |c| {
+            c.security.privileged = true;
+            c.mounts = vec![volume(Propagation::Bidirectional)];
+        })
+        .await;
+    let one = rig
+        .start(&sandbox, "sleep 60", |c| c.mounts = vec![volume(Propagation::HostToContainer)])
+        .await;
+    let none_ =
+        rig.start(&sandbox, "sleep 60", |c| c.mounts = vec![volume(Propagation::Private)]).await;
+    let seen = shared.join("out/seen");
+    crate::rig::eventually("the inner mount is seen outside", || seen.exists()).await;
+    mount(Some("y"), &shared.join("in"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    std::fs::write(shared.join("in/late"), "").unwrap();
+    let look = "ls /v/in";
+    assert_eq!(rig.exec(&one, look).await.0, "late");
+    assert_eq!(rig.exec(&both, look).await.0, "late");
+    assert_eq!(rig.exec(&none_, look).await.0, "");
+    rig.native.remove_sandbox(&sandbox).await.unwrap();
+    for path in [shared.join("in"), shared.join("out"), shared.clone()] {
+        umount2(&path, MntFlags::MNT_DETACH).unwrap();
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(rig.folder.to_str().unwrap()), "{mounts}");
+}
+
+async fn many_at_once() {
+    const PODS: i32 = 12;
+    let rig = std::sync::Arc::new(Rig::new().await);
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..PODS)
+        .map(|n| {
+            let rig = rig.clone();
+            tokio::spawn(async move {
+                let sandbox = rig.sandbox().await;
+                let run = |c: i32| {
+                    let (rig, sandbox) = (rig.clone(), sandbox.clone());
+                    async move {
+                        let id = rig
+                            .start(&sandbox, &format!("echo {n}; exit {c}"), |config| {
+                                config.log_path = format!("{n}-{c}.log").into();
+                            })
+                            .await;
+                        (c, rig.ended(&id).await.exit_code, rig.log(&format!("{n}-{c}.log")))
+                    }
+                };
+                let ends = futures::future::join_all((0..3).map(run)).await;
+                rig.native.remove_sandbox(&sandbox).await.unwrap();
+                (n, ends)
+            })
+        })
+        .collect();
+    for task in tasks {
+        let (n, ends) = task.await.unwrap();
+        for (c, code, log) in ends {
+            assert_eq!((code, log), (Some(c), vec![format!("stdout F {n}")]));
+        }
+    }
+    println!("  {PODS} pods of 3 containers, made and removed: {:?}", began.elapsed());
 }
 
 /// Not a benchmark, but a start that takes a hundred milliseconds would be a mistake.

@@ -146,6 +146,10 @@ impl Drop for Rig {
         let sandboxes = self.config.state.join("sandboxes");
         kill_cgroups(&self.config.cgroup_prefix);
         for sandbox in fs::read_dir(&sandboxes).into_iter().flatten().flatten() {
+            for folder in ["in", "out", ""] {
+                let path = self.folder.join("shared").join(folder);
+                let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
+            }
             for mount in ["netns", "pidns", "shm"] {
                 let _ = nix::mount::umount2(
                     &sandbox.path().join(mount),
