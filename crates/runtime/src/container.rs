@@ -180,7 +180,7 @@ pub struct Security {
     pub masked_paths: Option<Vec<String>>,
     /// Paths that cannot be written inside; none means the usual list.
     pub readonly_paths: Option<Vec<String>>,
-    /// System call filter.
+    /// System call filter. The built-in runtime does not load one yet and says so in its log.
     pub seccomp: Seccomp,
 }
 

@@ -21,7 +21,7 @@ use crate::shim::write_atomic;
 use crate::{
     ContainerConfig, ContainerFilter, ContainerId, ContainerInfo, ContainerState, ContainerStatus,
     Error, Event, ExecOutput, ExecRequest, Propagation, Reason, Resources, Result, SandboxId,
-    SandboxState, Session, SessionControl as _,
+    SandboxState, Seccomp, Session, SessionControl as _,
 };
 
 /// After SIGKILL a process is gone within this, unless the kernel hangs in a file system.
@@ -240,6 +240,9 @@ impl Native {
         image: &Image,
     ) -> Result<ContainerRecord> {
         config.image = image.id.clone();
+        if config.security.seccomp != Seccomp::Unconfined {
+            tracing::warn!(container = %config.name, "system call filters are not supported yet: it runs without one");
+        }
         let layers = self.inner.images.layers();
         let run = &image.config.config;
         let passwd = user::read_from_layers(&layers, &image.lower, "etc/passwd");

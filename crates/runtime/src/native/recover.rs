@@ -87,6 +87,7 @@ fn folders(path: &Path) -> Vec<String> {
     entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+/// Reads a file of JSON; none if it is missing or damaged.
+pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }

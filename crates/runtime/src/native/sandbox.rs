@@ -27,6 +27,8 @@ use crate::{
 const READY_LIMIT: Duration = Duration::from_secs(15);
 /// A shim kills its containers and leaves within this, or is killed itself.
 const LEAVE_LIMIT: Duration = Duration::from_secs(20);
+/// A shim that does not greet within this is stuck.
+const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(5);
 const SHM_DEFAULT_BYTES: u64 = 64 << 20;
 /// Linux's limit for a host name.
 const HOSTNAME_LIMIT_BYTES: usize = 64;
@@ -189,18 +191,23 @@ impl Native {
     /// Subscribes to a shim and keeps what it says.
     ///
     /// # Errors
-    /// When there is no shim.
+    /// When there is no shim, or it is stuck (it is then killed).
     pub(super) async fn follow(&self, record: SandboxRecord) -> std::io::Result<Arc<Sandbox>> {
-        let connection = Connection::open(&self.sandbox_folder(&record.id))?;
-        connection.send(&Request::Subscribe {}, &[])?;
-        match connection.receive().await? {
-            Some((Reply::Done {}, _)) => {}
-            _ => return Err(std::io::ErrorKind::ConnectionRefused.into()),
-        }
+        let connection = subscribe(&self.sandbox_folder(&record.id)).await?;
         let sandbox = Sandbox::new(record, connection.peer().or(Some(0)));
         // A weak hold: the runtime's end must not wait for a shim's.
         tokio::spawn(listen(Arc::downgrade(&self.inner), sandbox.clone(), connection));
         Ok(sandbox)
+    }
+
+    /// Reads what the shim has recorded while nobody listened.
+    fn catch_up(&self, sandbox: &Sandbox) {
+        for container in self.containers_of(&sandbox.record.id) {
+            let file = self.container_folder(&container.id).join(STATE_FILE);
+            if let Some(state) = super::recover::read(&file) {
+                self.accept(&container, state);
+            }
+        }
     }
 
     /// The shim is gone. What it left behind is killed; its containers' ends are unknown.
@@ -281,7 +288,24 @@ impl Native {
 /// The exit code of a container whose shim was lost; a kubelet reports the same.
 const LOST_CODE: i32 = 137;
 
-async fn listen(runtime: Weak<Inner>, sandbox: Arc<Sandbox>, connection: Connection) {
+async fn subscribe(folder: &Path) -> std::io::Result<Connection> {
+    let connection = Connection::open(folder)?;
+    connection.send(&Request::Subscribe {}, &[])?;
+    match tokio::time::timeout(SUBSCRIBE_LIMIT, connection.receive()).await {
+        Ok(Ok(Some((Reply::Done {}, _)))) => Ok(connection),
+        Ok(_) => Err(std::io::ErrorKind::ConnectionRefused.into()),
+        Err(_) => {
+            if let Some(Ok(pid @ 2..)) = connection.peer().map(i32::try_from) {
+                tracing::warn!(pid, folder = %folder.display(), "a shim is stuck and is killed");
+                // SAFETY: the process has opened the socket of this sandbox and holds it still.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            Err(std::io::ErrorKind::TimedOut.into())
+        }
+    }
+}
+
+async fn listen(runtime: Weak<Inner>, sandbox: Arc<Sandbox>, mut connection: Connection) {
     loop {
         let packet = connection.receive().await;
         let Some(inner) = runtime.upgrade() else { return };
@@ -293,9 +317,19 @@ async fn listen(runtime: Weak<Inner>, sandbox: Arc<Sandbox>, connection: Connect
                 }
             }
             Ok(Some(_)) => {}
+            // A shim cuts a listener off that does not keep up; only one that cannot be reached
+            // again is dead.
             Ok(None) | Err(_) => {
-                native.lost(&sandbox);
-                return;
+                match subscribe(&native.sandbox_folder(&sandbox.record.id)).await {
+                    Ok(again) => {
+                        connection = again;
+                        native.catch_up(&sandbox);
+                    }
+                    Err(_) => {
+                        native.lost(&sandbox);
+                        return;
+                    }
+                }
             }
         }
     }

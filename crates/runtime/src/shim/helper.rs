@@ -73,6 +73,7 @@ fn child(oci_root: &Path, work: &Work<'_>, given: Given) -> io::Result<()> {
                 Some(cause) => format!("{message}: {cause}"),
                 None => message,
             };
+            let message = protocol::shorten(message);
             let reply = Reply::Error { message, not_found: false };
             protocol::send(result.as_raw_fd(), &reply, &[])
         }

@@ -5,6 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,6 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const LINE_LIMIT_BYTES: usize = 16 << 10;
 /// Entries are gathered up to this before they are written.
 const BATCH_LIMIT_BYTES: usize = 32 << 10;
+
+/// Logs may hold secrets: not for everyone on the machine.
+const FILE_MODE: u32 = 0o640;
 
 /// Which stream a line came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +47,9 @@ impl Log {
 
     /// Opens the path anew, after someone moved the file away.
     pub fn reopen(&mut self) {
-        self.file = OpenOptions::new().append(true).create(true).open(&self.path).ok();
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(FILE_MODE);
+        self.file = options.open(&self.path).ok();
         self.size = self.file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
     }
 

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// Largest packet; a request is small because specifications travel as files.
 pub const PACKET_LIMIT_BYTES: usize = 16 << 10;
+/// Longest message for people; even escaped it fits into a packet.
+pub const MESSAGE_LIMIT_BYTES: usize = 2 << 10;
 /// Most descriptors in one packet: standard input, output and error.
 pub const PACKET_LIMIT_FDS: usize = 3;
 
@@ -238,6 +240,16 @@ pub fn send(socket: RawFd, value: &impl Serialize, fds: &[RawFd]) -> io::Result<
     let control: &[ControlMessage<'_>] = if fds.is_empty() { &[] } else { &rights };
     socket::sendmsg::<()>(socket, &[IoSlice::new(&body)], control, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
+}
+
+/// Cuts a message to what fits into a packet.
+pub fn shorten(mut message: String) -> String {
+    let mut cut = message.len().min(MESSAGE_LIMIT_BYTES);
+    while !message.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    message.truncate(cut);
+    message
 }
 
 /// Receives one packet; none at the connection's end.

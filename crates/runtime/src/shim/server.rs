@@ -482,7 +482,8 @@ fn read_text(fd: &OwnedFd) -> String {
     let mut bytes = Vec::new();
     if let Ok(copy) = fd.try_clone() {
         // Stops at the end or, as the descriptor does not block, at what is there.
-        let _ = fs::File::from(copy).take(4096).read_to_end(&mut bytes);
+        let _ =
+            fs::File::from(copy).take(protocol::MESSAGE_LIMIT_BYTES as u64).read_to_end(&mut bytes);
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    protocol::shorten(String::from_utf8_lossy(&bytes).into_owned())
 }

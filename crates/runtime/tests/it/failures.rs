@@ -16,6 +16,8 @@ crate::tests!(
     ended_while_away,
     shim_killed,
     shim_killed_while_away,
+    shim_stuck_while_away,
+    rude_clients,
     after_a_reboot,
     opener_killed,
 );
@@ -115,6 +117,43 @@ async fn shim_killed_while_away() {
     let alive = format!("/proc/{pid}");
     eventually("the container is dead", || !std::path::Path::new(&alive).exists()).await;
     rig.native.remove_sandbox(&sandbox).await.unwrap();
+}
+
+async fn shim_stuck_while_away() {
+    let mut rig = Rig::new().await;
+    let sandbox = rig.sandbox().await;
+    let id = rig.shell(&sandbox, "sleep 60").await;
+    let shim = rig.native.sandbox_status(&sandbox).await.unwrap().pid.unwrap();
+    // SAFETY: plain system call on the shim this test has started.
+    unsafe { libc::kill(shim as i32, libc::SIGSTOP) };
+    rig.reopen().await;
+    assert_eq!(rig.status(&id).await.reason, Some(Reason::ContainerStatusUnknown));
+    let alive = format!("/proc/{shim}/ns/net");
+    eventually("the shim is dead", || std::fs::read_link(&alive).is_err()).await;
+    rig.native.remove_sandbox(&sandbox).await.unwrap();
+}
+
+/// Clients that subscribe and never read, or leave without a word, hurt nobody else.
+async fn rude_clients() {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, send, socket};
+    use std::os::fd::AsRawFd;
+    let rig = Rig::new().await;
+    let sandbox = rig.sandbox().await;
+    let path = rig.config.state.join("sandboxes").join(&sandbox.0).join("shim.sock");
+    let deaf =
+        socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    connect(deaf.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+    let request = br#"{"Subscribe":{}}"#;
+    send(deaf.as_raw_fd(), request, nix::sys::socket::MsgFlags::empty()).unwrap();
+    drop(std::os::unix::net::UnixStream::connect(&path));
+    for code in 0..6 {
+        let id = rig.shell(&sandbox, &format!("exit {code}")).await;
+        assert_eq!(rig.ended(&id).await.exit_code, Some(code));
+        rig.native.remove_container(&id).await.unwrap();
+    }
+    drop(deaf);
+    let id = rig.shell(&sandbox, "exit 9").await;
+    assert_eq!(rig.ended(&id).await.exit_code, Some(9));
 }
 
 async fn after_a_reboot() {
