@@ -110,7 +110,7 @@ impl Hands {
     ) {
         let creating = matches!(group[0], Action::Create { .. });
         let mut batch_size = if creating { 1 } else { CONCURRENT_DELETES };
-        while !group.is_empty() && !(creating && results.retry) {
+        while !(group.is_empty() || creating && results.retry) {
             let later = group.split_off(batch_size.min(group.len()));
             let batch = group.into_iter().map(|action| self.one(action, versions));
             for result in futures::future::join_all(batch).await {
@@ -226,7 +226,7 @@ impl Hands {
                     });
                 }
                 // A deletion may answer with a Status, which carries no version.
-                let revision = meta.uid.is_some().then(|| meta.revision()).unwrap_or(0);
+                let revision = if meta.uid.is_some() { meta.revision() } else { 0 };
                 let written = Some(Written { target, revision, deleted_uid: uid });
                 OneResult { written, ..OneResult::default() }
             }

@@ -65,9 +65,11 @@ pub struct Hub {
 /// How far the cache of one kind has come.
 struct Seen {
     newest: watch::Receiver<u64>,
-    /// Version and UID of the cached object, and whether it is being deleted.
-    find: Box<dyn Fn(&Key) -> Option<(u64, String, bool)> + Send + Sync>,
+    find: Find,
 }
+
+/// Version and UID of the cached object, and whether it is being deleted.
+type Find = Box<dyn Fn(&Key) -> Option<(u64, String, bool)> + Send + Sync>;
 
 type Starter = Box<dyn FnOnce(&Arc<Hub>) + Send>;
 

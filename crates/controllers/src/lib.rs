@@ -7,6 +7,7 @@
 pub mod action;
 mod carry_out;
 pub mod context;
+mod cronjob;
 mod deployment;
 mod driver;
 mod endpoints;
@@ -66,6 +67,7 @@ const CONTROLLERS: &[Controller] = &[
     replicaset::REPLICA_SET,
     replicaset::REPLICATION_CONTROLLER,
     job::JOB,
+    cronjob::CRON_JOB,
     endpoints::ENDPOINT_SLICE,
     endpoints::ENDPOINTS,
     nodes::NODE_LIFECYCLE,

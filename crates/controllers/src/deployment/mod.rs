@@ -109,9 +109,15 @@ impl<'a> Rollout<'a> {
             delete: false,
         };
         let mut sets: Vec<Set> = owned.into_iter().map(set).collect();
-        sets.sort_by(|a, b| age(&a.now).cmp(&age(&b.now)));
+        sets.sort_by_key(|set| age(&set.now));
         let deployment = before.as_ref().clone();
-        let new = sets.iter().position(|set| same_template(&deployment, &set.now));
+        // An API server that fills in more defaults than it did when the Deployment was stored
+        // makes the templates differ; the hash in the name still tells whose set it is.
+        let named = set_name(&deployment).map(|(name, _)| name);
+        let new = sets
+            .iter()
+            .position(|set| same_template(&deployment, &set.now))
+            .or_else(|| sets.iter().position(|set| set.now.metadata.name == named));
         Rollout { cx, before, deployment, sets, new, events: Vec::new() }
     }
 
@@ -185,14 +191,12 @@ impl<'a> Rollout<'a> {
             return self.update_new_set();
         }
         let Some(spec) = self.deployment.spec.clone() else { return };
-        let collisions = self.deployment.status.as_ref().and_then(|s| s.collision_count);
-        let hash = hash::template_hash(&spec.template, collisions);
-        let name = format!("{}-{hash}", self.deployment.name_any());
+        let Some((name, hash)) = set_name(&self.deployment) else { return };
         let namespace = self.deployment.namespace().unwrap_or_default();
         if self.cx.world.get::<ReplicaSet>(&namespace, &name).is_some() {
-            // Another template's or owner's set has the name: try another hash next time.
+            // Another owner's set has the name: try another hash next time.
             let status = self.deployment.status.get_or_insert_default();
-            status.collision_count = Some(collisions.unwrap_or(0) + 1);
+            status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
             return;
         }
         let set = self.fresh_set(name, &hash, spec);
@@ -428,6 +432,13 @@ impl<'a> Rollout<'a> {
             plan.push(status);
         }
     }
+}
+
+/// Name of the set for the present template, and the hash in it.
+fn set_name(deployment: &Deployment) -> Option<(String, String)> {
+    let collisions = deployment.status.as_ref().and_then(|s| s.collision_count);
+    let hash = hash::template_hash(&deployment.spec.as_ref()?.template, collisions);
+    Some((format!("{}-{hash}", deployment.name_any()), hash))
 }
 
 fn age(set: &ReplicaSet) -> (Option<jiff::Timestamp>, String) {

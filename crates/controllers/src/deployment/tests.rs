@@ -208,3 +208,19 @@ status: {availableReplicas: 3, readyReplicas: 3, replicas: 3, updatedReplicas: 3
     let yaml = format!("{}{status}{}", idle.trim_end(), set("web-3", "v2", 3, 3, 3));
     compare(&plan(&DEPLOYMENT, "default/web", &yaml, None), "");
 }
+
+#[test]
+fn a_name_taken_by_another_owner_makes_another_hash() {
+    let taken = set("web-6fcb556cb8", "v9", 1, 1, 1).replace("Deployment/web", "Deployment/other");
+    let plan = plan(&DEPLOYMENT, "default/web", &format!("{DEPLOYMENT_YAML}{taken}"), None);
+    let status = plan.actions.last().map(ToString::to_string).unwrap_or_default();
+    assert!(status.contains(r#""collisionCount":1"#), "{status}");
+    assert_eq!(plan.actions.len(), 1, "no set is made in this round");
+}
+
+#[test]
+fn a_set_that_got_more_defaults_than_the_deployment_is_still_the_new_one() {
+    let own = set("web-6fcb556cb8", "v2", 1, 3, 3)
+        .replace("containers: [", "terminationGracePeriodSeconds: 30, containers: [");
+    assert_eq!(sizes(&format!("{DEPLOYMENT_YAML}{own}")), [""; 0]);
+}

@@ -3,3 +3,4 @@
 mod apps;
 mod harness;
 mod jobs;
+mod scheduling;

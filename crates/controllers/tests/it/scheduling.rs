@@ -1,0 +1,77 @@
+//! Pods that cannot be placed, and what makes them placeable.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use testkit::FakeNode;
+
+use crate::harness::{cluster, events};
+
+fn pod(name: &str, cpu: &str, rest: Value) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"containers": [
+            {"name": "c", "image": "i", "resources": {"requests": {"cpu": cpu}}}
+        ]},
+    });
+    let spec = pod["spec"].as_object_mut().expect("a spec");
+    spec.extend(rest.as_object().cloned().unwrap_or_default());
+    pod
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_fits_nowhere_waits_for_room() {
+    let cluster = cluster().await;
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client.clone());
+    cluster.apply(pod("large", "40", json!({}))).await;
+    let node_of = |name: &'static str| {
+        let pods = pods.clone();
+        move || {
+            let pods = pods.clone();
+            async move { pods.get(name).await.ok()?.spec?.node_name }
+        }
+    };
+    assert_eq!(cluster.eventually("a place", node_of("large")).await, "n1");
+    cluster.apply(pod("second", "40", json!({}))).await;
+    let message = cluster
+        .eventually("the condition", || async {
+            let status = pods.get("second").await.ok()?.status?;
+            let condition = status.conditions?.into_iter().find(|c| c.type_ == "PodScheduled")?;
+            (condition.reason.as_deref() == Some("Unschedulable")).then_some(condition.message?)
+        })
+        .await;
+    assert_eq!(
+        message,
+        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+    );
+    cluster
+        .eventually("the event", || async {
+            events(&cluster, "FailedScheduling").await.contains(&message).then_some(())
+        })
+        .await;
+    pods.delete("large", &DeleteParams::default()).await.expect("deleted");
+    assert_eq!(cluster.eventually("a place", node_of("second")).await, "n1");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_takes_what_waited_for_it() {
+    let cluster = cluster().await;
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client.clone());
+    let selector = json!({"nodeSelector": {"kubernetes.io/hostname": "n2"}});
+    cluster.apply(pod("picky", "1", selector)).await;
+    cluster
+        .eventually("a refusal", || async {
+            (!events(&cluster, "FailedScheduling").await.is_empty()).then_some(())
+        })
+        .await;
+    cluster.spawn(|client, informers, stop| async move {
+        FakeNode::run("n2", 10, client, informers, stop).await;
+    });
+    let node = cluster
+        .eventually("a place", || async { pods.get("picky").await.ok()?.spec?.node_name })
+        .await;
+    assert_eq!(node, "n2");
+    cluster.stop().await;
+}
