@@ -10,6 +10,7 @@ mod codec;
 pub(crate) mod decode;
 mod delete;
 mod deletion;
+mod expiry;
 pub(crate) mod meta;
 mod names;
 mod negotiate;
@@ -75,7 +76,11 @@ impl Registry {
             }
         }
         let clock = Arc::new(SystemClock);
-        Arc::new(Registry { context, resources, clock, allocation: Mutex::new(()) })
+        let stopping = context.stopping.clone();
+        let allocation = Mutex::new(());
+        let registry = Arc::new(Registry { context, resources, clock, allocation });
+        tokio::spawn(expiry::run(Arc::downgrade(&registry), stopping));
+        registry
     }
 
     /// Answers one authorized request.
@@ -128,8 +133,7 @@ impl Registry {
                 Status::unknown_path()
             });
         }
-        // A list's name comes from its field selector, which the list reads itself.
-        let name = if collection { String::new() } else { info.name.clone() };
+        let name = info.name.clone();
         Ok(Target {
             resource: Arc::clone(resource),
             version: info.version.clone(),
@@ -140,7 +144,7 @@ impl Registry {
 
     async fn dispatch(&self, verb: &str, call: &Call) -> Outcome<Reply> {
         match (call.subresource.as_str(), verb) {
-            ("", "get") => self.get(call),
+            ("", "get") => self.get(call).await,
             ("", "list") => self.list(call).await,
             ("", "watch") => self.watch(call).await,
             ("", "create") if call.target.resource.collection() == "bindings" => {
@@ -156,7 +160,7 @@ impl Registry {
             ("scale", "patch") => self.patch_scale(call).await,
             ("binding", "create") => self.bind(call).await,
             ("eviction", "create") => self.evict(call).await,
-            (_, "get") => self.get(call),
+            (_, "get") => self.get(call).await,
             (_, "update") => self.put(call).await,
             (_, "patch") => self.patch(call).await,
             _ => Err(Status::method_not_allowed(&*call.target.resource, verb)),

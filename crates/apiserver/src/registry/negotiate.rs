@@ -43,6 +43,12 @@ pub struct Negotiated {
     pub pretty: bool,
 }
 
+/// Kinds that upstream advises against, and what it says of them.
+const DEPRECATED: [(&str, &str); 2] = [
+    ("componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
+    ("endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+];
+
 const SERVED: [&str; 2] = ["application/json", "application/yaml"];
 
 impl Negotiated {
@@ -193,7 +199,7 @@ pub fn parse(stored: &[u8]) -> Outcome<Value> {
 pub fn render(call: &Call, reply: Reply) -> Outcome<Response> {
     let accept = call.accept;
     let mut answer = match reply.content {
-        Content::Ready(ready) => return Ok(ready),
+        Content::Ready(ready) => ready,
         Content::Stored(bytes) if accept.is_plain() && call.target.is_storage_version() => {
             response::with_type(reply.status, accept.content_type(), bytes)
         }
@@ -206,7 +212,10 @@ pub fn render(call: &Call, reply: Reply) -> Outcome<Response> {
             response::with_type(reply.status, accept.content_type(), accept.write(&value)?)
         }
     };
-    for warning in reply.warnings {
+    let collection = call.target.resource.collection();
+    let deprecated = DEPRECATED.iter().find(|(of, _)| *of == collection);
+    let deprecated = deprecated.map(|(_, text)| (*text).to_owned());
+    for warning in deprecated.into_iter().chain(reply.warnings) {
         let text = format!("299 - {}", api::status::go_quote(&warning));
         if let Ok(value) = HeaderValue::try_from(text) {
             answer.headers_mut().append(header::WARNING, value);

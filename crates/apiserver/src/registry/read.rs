@@ -18,7 +18,7 @@ use super::codec::Continue;
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::{ListOptions, VersionMatch};
 use super::{Outcome, Registry, negotiate};
-use crate::request::{BoxError, Response};
+use crate::request::{BoxError, Response, query_value};
 use crate::response;
 
 /// A list up to this size is sent in one piece, with its length.
@@ -50,10 +50,14 @@ impl Selection {
                 options.fields,
             ))
         };
-        Ok(Selection {
-            labels: LabelSelector::parse(&options.labels).map_err(refuse)?,
-            fields: FieldSelector::parse(&options.fields, &target.resource).map_err(refuse)?,
-        })
+        let labels = LabelSelector::parse(&options.labels).map_err(refuse)?;
+        let mut fields = FieldSelector::parse(&options.fields, &target.resource).map_err(refuse)?;
+        // The old form of a watch (`/api/v1/watch/pods/NAME`) has the name in its path.
+        if !target.name.is_empty() && fields.exact("metadata.name").is_none() {
+            let text = format!("{},metadata.name={}", options.fields, target.name);
+            fields = FieldSelector::parse(&text, &target.resource).map_err(refuse)?;
+        }
+        Ok(Selection { labels, fields })
     }
 
     /// Whether every object is meant.
@@ -100,8 +104,10 @@ struct Shown {
 
 impl Registry {
     /// Reads one object.
-    pub(super) fn get(&self, call: &Call) -> Outcome<Reply> {
+    pub(super) async fn get(&self, call: &Call) -> Outcome<Reply> {
         let target = &call.target;
+        let version = query_value(&call.query, "resourceVersion").unwrap_or_default();
+        self.wanted_revision(&version).await?;
         let entry = self
             .store()
             .get(&target.key())

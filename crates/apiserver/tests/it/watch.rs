@@ -109,3 +109,29 @@ async fn tables_name_their_columns_once() {
     }
     assert_eq!(seen, ["\"a\" 3", "\"b\" 0"]);
 }
+
+#[tokio::test]
+async fn a_watcher_that_falls_behind_is_told_so() {
+    let options = store::Options { window_max_events: 4, ..store::Options::default() };
+    let server = Server::with(options).await;
+    let now = server.post(MAPS, configmap("a", json!({}))).await.ok();
+    let now = now["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = server.watch(&format!("{MAPS}?watch=1&resourceVersion={now}")).await;
+    for n in 0..8 {
+        let body = format!(r#"{{"data":{{"n":"{n}"}}}}"#);
+        server.patch(&format!("{MAPS}/a"), "merge-patch+json", &body).await.ok();
+    }
+    let error = watch.next().await.unwrap();
+    assert_eq!((&error["type"], &error["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(error["object"]["reason"], "Expired");
+    assert_eq!(watch.next().await, None);
+}
+
+#[tokio::test]
+async fn the_old_form_names_its_object_in_the_path() {
+    let server = Server::start().await;
+    let mut watch = server.watch("/api/v1/watch/namespaces/ns/configmaps/b").await;
+    server.post(MAPS, configmap("a", json!({}))).await.ok();
+    server.post(MAPS, configmap("b", json!({}))).await.ok();
+    assert_eq!(watch.lines(1).await, ["ADDED b"]);
+}

@@ -339,3 +339,31 @@ async fn answers_in_the_notation_asked_for() {
     let made = server.ask("POST", MAPS, &[("content-type", "application/yaml")], body).await.ok();
     assert_eq!(made["data"]["k"], "1");
 }
+
+#[tokio::test]
+async fn deprecated_kinds_say_so() {
+    let server = Server::start().await;
+    let answer = server.get("/api/v1/endpoints").await;
+    let warning = answer.headers["warning"].to_str().unwrap();
+    assert!(warning.contains("v1 Endpoints is deprecated in v1.33+"), "{warning}");
+    assert!(server.get(MAPS).await.headers.get("warning").is_none());
+}
+
+#[tokio::test]
+async fn bodies_in_protobuf() {
+    let server = Server::start().await;
+    // metadata.name "a" and data {"k": "v"}, in the envelope that says v1 ConfigMap.
+    let raw = b"\x0a\x03\x0a\x01a\x12\x06\x0a\x01k\x12\x01v";
+    let meta = b"\x0a\x02v1\x12\x09ConfigMap";
+    let mut body = b"k8s\0\x0a".to_vec();
+    body.push(meta.len() as u8);
+    body.extend_from_slice(meta);
+    body.push(0x12);
+    body.push(raw.len() as u8);
+    body.extend_from_slice(raw);
+    let body = String::from_utf8(body).unwrap();
+    let kind = ("content-type", "application/vnd.kubernetes.protobuf");
+    let made = server.ask("POST", MAPS, &[kind], &body).await.ok();
+    assert_eq!((&made["metadata"]["name"], &made["data"]), (&json!("a"), &json!({"k": "v"})));
+    assert_eq!(server.ask("POST", MAPS, &[kind], "{}").await.code, 400);
+}

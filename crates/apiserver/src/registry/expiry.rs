@@ -1,0 +1,93 @@
+//! Events live for an hour after they were last written, as upstream's do; nothing else would
+//! ever remove them.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use store::{Entry, Expect, Page, Range};
+use tokio_util::sync::CancellationToken;
+
+use super::{Registry, codec};
+
+/// How long an Event is kept after it was last written.
+const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
+/// How often old Events are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+const COLLECTION: &str = "events";
+
+/// Sweeps until the server stops or is gone.
+pub async fn run(registry: Weak<Registry>, stopping: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        let Some(registry) = registry.upgrade() else { return };
+        registry.sweep_events().await;
+    }
+}
+
+impl Registry {
+    /// Deletes the Events whose time is over.
+    pub(super) async fn sweep_events(&self) {
+        let range = Range { collection: COLLECTION, namespace: None };
+        let Ok(list) = self.store().list(range, Page::default()) else { return };
+        let now = self.now();
+        for entry in list.entries.iter().filter(|entry| is_over(entry, now)) {
+            // An Event that was written meanwhile stays; a closed store ends the sweep soon.
+            let _ = self.store().delete(&entry.key, Expect::Revision(entry.revision)).await;
+        }
+    }
+}
+
+/// Whether none of the Event's times is younger than the limit. One without any is kept.
+fn is_over(event: &Entry, now: Timestamp) -> bool {
+    let times = [
+        &["lastTimestamp"][..],
+        &["series", "lastObservedTime"],
+        &["eventTime"],
+        &["metadata", "creationTimestamp"],
+    ];
+    let read = |path: &&[&str]| match codec::extract(&event.value, path) {
+        Some(Value::String(text)) => text.parse::<Timestamp>().ok(),
+        _ => None,
+    };
+    let newest = times.iter().filter_map(read).max();
+    newest.is_some_and(|newest| now.duration_since(newest) > EVENT_TTL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_newest_time_counts() {
+        let now: Timestamp = "2026-01-01T02:00:00Z".parse().unwrap();
+        for (event, expected) in [
+            (json!({"metadata": {"creationTimestamp": "2026-01-01T00:30:00Z"}}), true),
+            (json!({"metadata": {"creationTimestamp": "2026-01-01T01:30:00Z"}}), false),
+            (
+                json!({"metadata": {"creationTimestamp": "2026-01-01T00:30:00Z"}, "lastTimestamp": "2026-01-01T01:10:00Z"}),
+                false,
+            ),
+            (
+                json!({"metadata": {"creationTimestamp": "2026-01-01T00:30:00Z"}, "series": {"lastObservedTime": "2026-01-01T00:40:00.000001Z"}}),
+                true,
+            ),
+            (json!({"metadata": {}}), false),
+        ] {
+            let entry = Entry {
+                key: store::Key::new(COLLECTION, "ns", "e"),
+                created: 1,
+                revision: 1,
+                value: event.to_string().into(),
+                labels: store::Labels::default(),
+            };
+            assert_eq!(is_over(&Arc::new(entry), now), expected, "{event}");
+        }
+    }
+}
