@@ -3,6 +3,7 @@
 //! lets the rest pass. Quotas, limit ranges, policies and webhooks join the same chain.
 
 mod namespace_lifecycle;
+mod node_restriction;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -63,9 +64,10 @@ impl Attributes<'_> {
 type Admit = fn(&Attributes<'_>, &mut Value) -> Outcome<()>;
 
 /// The chain for writes that carry an object.
-const CHAIN: [Admit; 5] = [
+const CHAIN: [Admit; 6] = [
     namespace_lifecycle::admit,
     service_account::admit,
+    node_restriction::admit,
     tolerations::admit,
     priority::admit_pod,
     priority::admit_class,
@@ -78,7 +80,8 @@ pub fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
 
 /// Lets a deletion pass or says why not.
 pub fn admit_delete(attributes: &Attributes<'_>) -> Outcome<()> {
-    namespace_lifecycle::admit_delete(attributes)
+    namespace_lifecycle::admit_delete(attributes)?;
+    node_restriction::admit_delete(attributes)
 }
 
 #[cfg(test)]

@@ -1,0 +1,205 @@
+//! NodeRestriction: a node's agent writes its own Node, its own pods' state and its own leases,
+//! so that a board that was broken into does not take the others with it.
+
+use super::{Attributes, Operation};
+use crate::authz::node_name;
+use crate::registry::{Outcome, meta};
+use api::status::Status;
+use serde_json::Value;
+
+/// Where agents keep their leases.
+const LEASES: &str = "kube-node-lease";
+/// Marks a pod that mirrors one which the agent runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Labels that only administrators may set on a node, to fence workloads off.
+const FENCE: &str = "node-restriction.kubernetes.io/";
+
+pub(super) fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
+    check(attributes, Some(object))
+}
+
+pub(super) fn admit_delete(attributes: &Attributes<'_>) -> Outcome<()> {
+    check(attributes, None)
+}
+
+fn check(attributes: &Attributes<'_>, new: Option<&Value>) -> Outcome<()> {
+    let Some(node) = node_name(attributes.user) else { return Ok(()) };
+    let refused = match attributes.resource.collection() {
+        "pods" => pod(node, attributes, new),
+        "nodes" => own_node(node, attributes, new),
+        "coordination.k8s.io/leases" => lease(node, attributes, new),
+        "storage.k8s.io/csinodes" if attributes.name != node => Some(format!(
+            "can only access CSINode with the same name as the requesting node {node:?}"
+        )),
+        _ => None,
+    };
+    match refused {
+        Some(why) => Err(Status::forbidden(attributes.resource, attributes.name, &why)),
+        None => Ok(()),
+    }
+}
+
+fn pod(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option<String> {
+    let bound = |pod: Option<&Value>| pod.is_some_and(|pod| pod["spec"]["nodeName"] == node);
+    match attributes.operation {
+        Operation::Create => {
+            let pod = new?;
+            if !pod["metadata"]["annotations"][MIRROR].is_string() {
+                return Some(format!(
+                    "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+                ));
+            }
+            (!bound(Some(pod))).then(|| {
+                format!("node {node:?} can only create pods with spec.nodeName set to itself")
+            })
+        }
+        Operation::Update => (!bound(attributes.old)).then(|| {
+            format!(
+                "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+            )
+        }),
+        Operation::Delete => (!bound(attributes.old)).then(|| {
+            format!("node {node:?} can only delete pods with spec.nodeName set to itself")
+        }),
+    }
+}
+
+fn own_node(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option<String> {
+    if attributes.name != node {
+        let name = attributes.name;
+        return Some(format!("node {node:?} is not allowed to modify node {name:?}"));
+    }
+    let new = new?;
+    let labels = |object: Option<&Value>| -> Vec<(String, Value)> {
+        let labels = object.and_then(|object| object["metadata"]["labels"].as_object());
+        let fenced = labels.into_iter().flatten().filter(|(key, _)| key.starts_with(FENCE));
+        fenced.map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    let (before, after) = (labels(attributes.old), labels(Some(new)));
+    if before != after {
+        let changed: Vec<String> = before
+            .iter()
+            .chain(&after)
+            .filter(|label| !(before.contains(label) && after.contains(label)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let changed = changed.join(", ");
+        return Some(format!("is not allowed to modify labels: {changed}"));
+    }
+    let spec = |object: &Value, member: &str| object["spec"][member].clone();
+    match attributes.old {
+        // A node that could lift its taints could draw any pod to itself.
+        Some(old)
+            if attributes.subresource.is_empty() && spec(old, "taints") != spec(new, "taints") =>
+        {
+            Some(format!("node {node:?} is not allowed to modify taints"))
+        }
+        _ => None,
+    }
+}
+
+fn lease(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option<String> {
+    if attributes.namespace != LEASES {
+        return Some(format!("can only access leases in the {LEASES:?} system namespace"));
+    }
+    let name = new.map_or(attributes.name, meta::name);
+    (name != node).then(|| {
+        format!("can only access node lease with the same name as the requesting node {node:?}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::testing::Few;
+    use crate::user::User;
+    use serde_json::json;
+
+    fn said(operation: Operation, plural: &str, old: Option<Value>, new: Value) -> String {
+        let group = if plural == "leases" { "coordination.k8s.io" } else { "" };
+        let shown = old.as_ref().unwrap_or(&new);
+        let attributes = Attributes {
+            operation,
+            resource: api::resource::find(group, "v1", plural).unwrap(),
+            subresource: "",
+            namespace: meta::namespace(shown),
+            name: meta::name(shown),
+            user: &User::node("a"),
+            old: old.as_ref(),
+            cluster: &Few::default(),
+        };
+        match operation {
+            Operation::Delete => admit_delete(&attributes),
+            _ => admit(&attributes, &mut new.clone()),
+        }
+        .map_or_else(|status| status.message, |()| "ok".to_owned())
+    }
+
+    #[test]
+    fn pods_of_others_are_out_of_reach() {
+        let pod = |node: &str| json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"nodeName": node}});
+        let mut mirror = pod("a");
+        mirror["metadata"]["annotations"][MIRROR] = "x".into();
+        for (operation, old, new, expected) in [
+            (Operation::Create, None, mirror, "ok"),
+            (
+                Operation::Create,
+                None,
+                pod("a"),
+                "pods \"p\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" annotation, node \"a\" can only create mirror pods",
+            ),
+            (Operation::Update, Some(pod("a")), pod("a"), "ok"),
+            (
+                Operation::Update,
+                Some(pod("b")),
+                pod("a"),
+                "pods \"p\" is forbidden: node \"a\" can only update pod status for pods with spec.nodeName set to itself",
+            ),
+            (Operation::Delete, Some(pod("a")), Value::Null, "ok"),
+            (
+                Operation::Delete,
+                Some(pod("b")),
+                Value::Null,
+                "pods \"p\" is forbidden: node \"a\" can only delete pods with spec.nodeName set to itself",
+            ),
+        ] {
+            assert_eq!(said(operation, "pods", old, new), expected);
+        }
+    }
+
+    #[test]
+    fn a_node_is_its_own_only() {
+        let node = |name: &str, label: &str, taints: Value| json!({"metadata": {"name": name, "labels": {label: "x"}}, "spec": {"taints": taints}});
+        let plain = node("a", "disk", json!([]));
+        let tainted = node("a", "disk", json!([{"key": "k", "effect": "NoSchedule"}]));
+        let fenced = node("a", "node-restriction.kubernetes.io/x", json!([]));
+        let other = node("b", "disk", json!([]));
+        let update = |old: &Value, new: &Value| {
+            said(Operation::Update, "nodes", Some(old.clone()), new.clone())
+        };
+        assert_eq!(said(Operation::Create, "nodes", None, tainted.clone()), "ok");
+        assert_eq!(update(&plain, &plain), "ok");
+        assert_eq!(
+            update(&other, &other),
+            "nodes \"b\" is forbidden: node \"a\" is not allowed to modify node \"b\""
+        );
+        assert_eq!(
+            update(&tainted, &plain),
+            "nodes \"a\" is forbidden: node \"a\" is not allowed to modify taints"
+        );
+        assert_eq!(
+            update(&plain, &fenced),
+            "nodes \"a\" is forbidden: is not allowed to modify labels: node-restriction.kubernetes.io/x"
+        );
+    }
+
+    #[test]
+    fn a_lease_is_its_own_only() {
+        let lease = |namespace: &str, name: &str| json!({"metadata": {"name": name, "namespace": namespace}});
+        assert_eq!(said(Operation::Create, "leases", None, lease(LEASES, "a")), "ok");
+        assert!(said(Operation::Create, "leases", None, lease(LEASES, "b")).contains("same name"));
+        assert!(
+            said(Operation::Create, "leases", None, lease("d", "a")).contains("kube-node-lease")
+        );
+    }
+}
