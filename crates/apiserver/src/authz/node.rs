@@ -13,6 +13,9 @@ use crate::bootstrap::policy;
 use crate::objects;
 use crate::user::User;
 
+/// Where agents keep their leases.
+const LEASES: &str = "kube-node-lease";
+
 /// The node behind a user, if it is one.
 pub(crate) fn node_name(user: &User) -> Option<&str> {
     let name = user.name.strip_prefix("system:node:")?;
@@ -38,6 +41,10 @@ impl NodeAuthorizer {
         let refers = Reference::of(want);
         let related = match (want.resource, &refers) {
             ("persistentvolumes", _) => self.volume_in_use(node, want.name),
+            ("leases", _) => {
+                want.namespace == LEASES && (want.verb == "create" || want.name == node)
+            }
+            ("csinodes", _) => want.verb == "create" || want.name == node,
             (_, Some(reference)) => {
                 !want.name.is_empty() && self.pods_refer(node, want.namespace, reference, want.name)
             }

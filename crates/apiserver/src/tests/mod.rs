@@ -55,7 +55,7 @@ async fn default_roles_get_back_what_they_lost_unless_forbidden() {
     send(&server, &admin, Method::PATCH, path, json!({"rules": [own]})).await;
     server.bootstrap().await.unwrap();
     let (_, role) = get(&server, &admin, path).await;
-    assert_eq!(role["rules"].as_array().unwrap().len(), 3, "{role}");
+    assert_eq!(role["rules"].as_array().unwrap().len(), 2, "{role}");
     let forbid = json!({"rules": null, "metadata": {"annotations": {
         "rbac.authorization.kubernetes.io/autoupdate": "false"}}});
     send(&server, &admin, Method::PATCH, path, forbid).await;

@@ -47,6 +47,28 @@ async fn a_node_reads_what_its_pods_refer_to_and_no_more() {
         status["message"],
         "secrets \"mounted\" is forbidden: User \"system:node:pi-2\" cannot get resource \"secrets\" in API group \"\" in the namespace \"default\": no relationship found between node 'pi-2' and this object"
     );
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    let lease = |name: &str| json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}});
+    for (name, expected) in [("pi-1", StatusCode::CREATED), ("pi-2", StatusCode::FORBIDDEN)] {
+        let (code, answer) = send(&server, &own, Method::POST, leases, lease(name)).await;
+        assert_eq!(code, expected, "{answer}");
+    }
+    assert_eq!(get(&server, &own, &format!("{leases}/pi-1")).await.0, StatusCode::OK);
+    assert_eq!(get(&server, &other, &format!("{leases}/pi-1")).await.0, StatusCode::FORBIDDEN);
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    for (name, expected) in [("pi-1", StatusCode::CREATED), ("pi-3", StatusCode::FORBIDDEN)] {
+        let (code, answer) = send(&server, &own, Method::POST, "/api/v1/nodes", node(name)).await;
+        assert_eq!(code, expected, "{answer}");
+    }
+    let status = json!({"status": {"phase": "Running"}});
+    let uri = "/api/v1/namespaces/default/pods/p/status";
+    assert_eq!(send(&server, &own, Method::PATCH, uri, status.clone()).await.0, StatusCode::OK);
+    let (code, answer) = send(&server, &other, Method::PATCH, uri, status).await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        answer["message"],
+        "pods \"p\" is forbidden: node \"pi-2\" can only update pod status for pods with spec.nodeName set to itself"
+    );
     let deployments = "/apis/apps/v1/namespaces/default/deployments";
     assert_eq!(get(&server, &own, deployments).await.0, StatusCode::FORBIDDEN);
     assert_eq!(
