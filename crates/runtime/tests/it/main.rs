@@ -6,6 +6,7 @@
 mod containers;
 mod failures;
 mod images;
+mod registry;
 mod rig;
 mod streams;
 
@@ -42,7 +43,8 @@ fn main() -> ExitCode {
         return failures::opener(args.skip(1).filter_map(|a| a.into_string().ok()));
     }
     let args: Vec<String> = args.filter_map(|a| a.into_string().ok()).collect();
-    let all: Vec<_> = [containers::ALL, streams::ALL, failures::ALL, images::ALL].concat();
+    let all: Vec<_> =
+        [containers::ALL, streams::ALL, failures::ALL, images::ALL, registry::ALL].concat();
     let wanted: Vec<&String> = args.iter().filter(|a| !a.starts_with('-')).collect();
     let chosen = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str()));
     if args.iter().any(|a| a == "--list") {
