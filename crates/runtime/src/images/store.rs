@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,9 +19,10 @@ use crate::{Error, FsUsage, ImageId, ImageInfo, Result};
 const LAYER_NAME_CHARS: usize = 24;
 /// Shorter starts of an id are not looked for: they look like names.
 const SHORT_ID_CHARS: usize = 12;
+const INDEX_FILE: &str = "index.json";
 const TEMPORARY: &str = ".new-";
 
-/// The image store. Cheap to clone.
+/// The image store. Cheap to clone. Several processes may have one open at a time.
 #[derive(Clone)]
 pub struct Store {
     pub(super) inner: Arc<Inner>,
@@ -28,7 +30,11 @@ pub struct Store {
 
 pub(super) struct Inner {
     root: PathBuf,
-    index: Mutex<Index>,
+    index: Mutex<Cached>,
+    /// Locked by whoever reads or changes the index, in any process.
+    index_lock: File,
+    /// Locked shared by every process that has the store open, and alone to clean up.
+    users: File,
     /// Layers that a pull or import needs and no image names yet, with how many need them.
     pending: Mutex<HashMap<String, usize>>,
 }
@@ -39,6 +45,40 @@ pub(super) struct Inner {
 struct Index {
     images: BTreeMap<String, Record>,
     layers: BTreeMap<String, LayerSize>,
+}
+
+/// The index as last read, and which file that was.
+#[derive(Default)]
+struct Cached {
+    index: Index,
+    file: (u64, u64, i64),
+}
+
+/// The index while no other thread or process has it.
+struct Held<'a> {
+    cached: MutexGuard<'a, Cached>,
+    lock: &'a File,
+}
+
+impl Deref for Held<'_> {
+    type Target = Index;
+
+    fn deref(&self) -> &Index {
+        &self.cached.index
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Index {
+        &mut self.cached.index
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Cannot fail on a descriptor that holds the lock.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// An image of the index.
@@ -96,12 +136,32 @@ impl Store {
             let path = root.join(folder);
             fs::create_dir_all(&path).map_err(Error::io(format!("making {}", path.display())))?;
         }
-        let index = read_index(root)?;
-        let inner =
-            Inner { root: root.to_owned(), index: Mutex::new(index), pending: Mutex::default() };
+        let open = |name: &str| {
+            let path = root.join(name);
+            File::create(&path).map_err(Error::io(format!("opening {}", path.display())))
+        };
+        let inner = Inner {
+            root: root.to_owned(),
+            index: Mutex::default(),
+            index_lock: open("index.lock")?,
+            users: open("users.lock")?,
+            pending: Mutex::default(),
+        };
         let store = Self { inner: Arc::new(inner) };
-        store.drop_incomplete();
+        if store.begin_alone() {
+            store.drop_incomplete()?;
+        }
+        store.end_alone()?;
         Ok(store)
+    }
+
+    /// Whether no other process has the store open; until [`Self::end_alone`] none can.
+    fn begin_alone(&self) -> bool {
+        self.inner.users.try_lock().is_ok()
+    }
+
+    fn end_alone(&self) -> Result<()> {
+        self.inner.users.lock_shared().map_err(Error::io("locking the image store"))
     }
 
     /// The folder that layer names are relative to.
@@ -113,13 +173,23 @@ impl Store {
         self.inner.root.join("tmp")
     }
 
-    fn index(&self) -> MutexGuard<'_, Index> {
-        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The index as it is on disk now: another process (the command line) may have changed it.
+    fn index(&self) -> Result<Held<'_>> {
+        let cached = self.inner.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = &self.inner.index_lock;
+        lock.lock().map_err(Error::io("locking the image index"))?;
+        let mut held = Held { cached, lock };
+        let file = identity(&self.inner.root);
+        if file != held.cached.file {
+            held.cached.index = read_index(&self.inner.root)?;
+            held.cached.file = file;
+        }
+        Ok(held)
     }
 
     /// Forgets images with missing layers, and what was left by an interrupted pull.
-    fn drop_incomplete(&self) {
-        let mut index = self.index();
+    fn drop_incomplete(&self) -> Result<()> {
+        let mut index = self.index()?;
         let layers = self.layers();
         let before = index.images.len();
         index.images.retain(|id, record| {
@@ -130,20 +200,19 @@ impl Store {
             }
             whole
         });
-        if index.images.len() != before
-            && let Err(e) = self.write_index(&index)
-        {
-            tracing::warn!(error = %e, "cannot write the image index");
+        if index.images.len() != before {
+            self.write_index(&mut index)?;
         }
         drop(index);
-        for entry in fs::read_dir(&layers).into_iter().flatten().flatten() {
+        for entry in list_folder(&layers)? {
             if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        for entry in fs::read_dir(self.temporary()).into_iter().flatten().flatten() {
+        for entry in list_folder(&self.temporary())? {
             let _ = fs::remove_file(entry.path());
         }
+        Ok(())
     }
 
     /// Finds an image by id, reference or unambiguous start of an id. Gives the reference if
@@ -181,7 +250,7 @@ impl Store {
     /// [`Error::NotFound`]; a damaged configuration.
     pub fn image(&self, text: &str) -> Result<Image> {
         let (id, record) = {
-            let index = self.index();
+            let index = self.index()?;
             let (id, _) = Self::find(&index, text)
                 .ok_or_else(|| Error::NotFound { kind: "image", id: text.to_owned() })?;
             let record = index.images[&id].clone();
@@ -201,7 +270,7 @@ impl Store {
 
     /// What is known of an image; none if it is not here.
     pub fn info(&self, text: &str) -> Result<Option<ImageInfo>> {
-        let index = self.index();
+        let index = self.index()?;
         let Some((id, _)) = Self::find(&index, text) else { return Ok(None) };
         let record = index.images[&id].clone();
         drop(index);
@@ -210,7 +279,7 @@ impl Store {
 
     /// All images, by id.
     pub fn list(&self) -> Result<Vec<ImageInfo>> {
-        let all = self.index().images.clone();
+        let all = self.index()?.images.clone();
         all.into_iter().map(|(id, record)| self.describe(id, record)).collect()
     }
 
@@ -236,7 +305,7 @@ impl Store {
     /// # Errors
     /// [`Error::InUse`] if it was the last reference of an image that a container uses.
     pub fn remove(&self, text: &str, used: &Used) -> Result<()> {
-        let mut index = self.index();
+        let mut index = self.index()?;
         let Some((id, reference)) = Self::find(&index, text) else { return Ok(()) };
         let Some(record) = index.images.get_mut(&id) else { return Ok(()) };
         let mut left = record.clone();
@@ -264,35 +333,47 @@ impl Store {
         } else {
             *record = left;
         }
-        self.write_index(&index)?;
+        self.write_index(&mut index)?;
         drop(index);
         self.collect(used)
     }
 
-    /// Removes layers and blobs that no image, container or running pull needs.
+    /// Removes layers and blobs that no image, container or running pull needs. While another
+    /// process has the store open nothing is removed: what it is about to need is not known here.
     pub fn collect(&self, used: &Used) -> Result<()> {
-        let mut index = self.index();
+        let hidden = if self.begin_alone() { self.hide_unneeded(used) } else { Ok(Vec::new()) };
+        self.end_alone()?;
+        for path in hidden? {
+            fs::remove_dir_all(&path)
+                .map_err(Error::io(format!("removing layer {}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    /// Renames unneeded layers out of sight (a removal cut short must not leave half a layer) and
+    /// removes unneeded blobs.
+    fn hide_unneeded(&self, used: &Used) -> Result<Vec<PathBuf>> {
+        let mut index = self.index()?;
         let pending = self.pending();
-        let needed: HashSet<&String> = index
+        let needed: HashSet<String> = index
             .images
             .values()
             .flat_map(|r| &r.layers)
             .chain(&used.layers)
             .chain(pending.keys())
+            .cloned()
             .collect();
-        let mut gone = Vec::new();
+        let mut all = Vec::new();
         for entry in list_folder(&self.layers())? {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if !name.starts_with(TEMPORARY) && !needed.contains(&name) {
-                gone.push((name, entry.path()));
+            if name.starts_with(TEMPORARY) || needed.contains(&name) {
+                continue;
             }
-        }
-        for (name, path) in gone {
-            // Out of sight first: a removal cut short must not leave half a layer.
-            let hidden = self.layers().join(format!("{TEMPORARY}{name}"));
-            fs::rename(&path, &hidden).map_err(Error::io(format!("removing layer {name}")))?;
+            let hidden = self.layers().join(format!("{TEMPORARY}{}", crate::native::new_id()));
+            fs::rename(entry.path(), &hidden)
+                .map_err(Error::io(format!("removing layer {name}")))?;
             index.layers.remove(&name);
-            fs::remove_dir_all(&hidden).map_err(Error::io(format!("removing layer {name}")))?;
+            all.push(hidden);
         }
         if pending.is_empty() {
             let manifests: HashSet<&String> = index.images.values().map(|r| &r.manifest).collect();
@@ -303,7 +384,10 @@ impl Store {
                 }
             }
         }
-        self.write_index(&index)
+        if !all.is_empty() {
+            self.write_index(&mut index)?;
+        }
+        Ok(all)
     }
 
     /// What the store takes of its file system.
@@ -311,7 +395,7 @@ impl Store {
         let root = &self.inner.root;
         let stat = nix::sys::statvfs::statvfs(root)
             .map_err(|e| Error::io(format!("statvfs {}", root.display()))(e.into()))?;
-        let index = self.index();
+        let index = self.index()?;
         let block = stat.fragment_size() as u64;
         Ok(FsUsage {
             path: root.clone(),
@@ -370,8 +454,9 @@ impl Store {
                 Err(_) if target.is_dir() => return Ok(()),
                 Err(e) => return Err(Error::io(format!("placing {}", what()))(e)),
             }
-            self.index().layers.insert(name, size);
-            Ok(())
+            let mut index = self.index()?;
+            index.layers.insert(name, size);
+            self.write_index(&mut index)
         });
         if temporary.exists() {
             let _ = fs::remove_dir_all(&temporary);
@@ -410,7 +495,7 @@ impl Store {
         self.write_blob(&new.config)?;
         let manifest = new.manifest.as_deref().map(|m| self.write_blob(m)).transpose()?;
         let chain = chain_ids(&config.rootfs.diff_ids);
-        let mut index = self.index();
+        let mut index = self.index()?;
         if let Some(tag) = new.reference.as_ref().and_then(Reference::tagged) {
             // A tag moves; the image that had it keeps its digests.
             for record in index.images.values_mut() {
@@ -425,7 +510,7 @@ impl Store {
         record.layers = chain.iter().map(|c| layer_name(c)).collect();
         record.size = new.size + new.config.len() as u64;
         record.manifest = manifest.unwrap_or_default();
-        self.write_index(&index)?;
+        self.write_index(&mut index)?;
         Ok(ImageId(id))
     }
 
@@ -438,11 +523,21 @@ impl Store {
         Ok(id)
     }
 
-    fn write_index(&self, index: &Index) -> Result<()> {
-        let path = self.inner.root.join("index.json");
-        let text = serde_json::to_vec(index).map_err(|e| Error::Invalid(e.to_string()))?;
-        write_durable(&path, &text).map_err(Error::io(format!("writing {}", path.display())))
+    fn write_index(&self, held: &mut Held<'_>) -> Result<()> {
+        let path = self.inner.root.join(INDEX_FILE);
+        let text = serde_json::to_vec(&**held).map_err(|e| Error::Invalid(e.to_string()))?;
+        let written = write_durable(&path, &text);
+        // After a failure this reads the old one back at the next use.
+        held.cached.file = if written.is_ok() { identity(&self.inner.root) } else { (0, 0, 0) };
+        written.map_err(Error::io(format!("writing {}", path.display())))
     }
+}
+
+/// Tells one version of the index file from another: it is replaced, never written over.
+fn identity(root: &Path) -> (u64, u64, i64) {
+    use std::os::unix::fs::MetadataExt;
+    let meta = fs::metadata(root.join(INDEX_FILE));
+    meta.map_or((0, 0, 0), |m| (m.ino(), m.size(), m.mtime() * 1_000_000_000 + m.mtime_nsec()))
 }
 
 /// What containers use: image ids and layer folders.
@@ -489,7 +584,7 @@ fn list_folder(path: &Path) -> Result<Vec<fs::DirEntry>> {
 }
 
 fn read_index(root: &Path) -> Result<Index> {
-    let path = root.join("index.json");
+    let path = root.join(INDEX_FILE);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Index::default()),

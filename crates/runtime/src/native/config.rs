@@ -3,6 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::Result;
+use crate::images::{Store, Used};
+
 /// Settings of the built-in runtime. Folders are made if missing.
 #[derive(Clone, Debug)]
 pub struct NativeConfig {
@@ -38,5 +41,19 @@ impl NativeConfig {
             log_limit_bytes: 10 << 20,
             log_files: 5,
         }
+    }
+
+    /// Opens the image store alone, as the command line does beside a running agent; opening the
+    /// runtime itself is for one process at a time.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn image_store(&self) -> Result<Store> {
+        Store::open(&self.root.join("images"))
+    }
+
+    /// What containers use by their records, for [`Store::remove`] beside a running agent.
+    pub fn used(&self) -> Used {
+        super::recover::used(&self.state.join("containers"))
     }
 }

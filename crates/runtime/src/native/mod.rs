@@ -82,8 +82,8 @@ impl Native {
                 .map_err(Error::io(format!("making {}", folder.display())))?;
         }
         Registries::load(config.registries.as_deref())?;
-        let root = config.root.join("images");
-        let images = tokio::task::spawn_blocking(move || Store::open(&root))
+        let opened = config.clone();
+        let images = tokio::task::spawn_blocking(move || opened.image_store())
             .await
             .map_err(|e| Error::Invalid(e.to_string()))??;
         let inner = Inner {

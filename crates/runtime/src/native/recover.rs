@@ -7,6 +7,7 @@ use super::container::Container;
 use super::record::{CONTAINER_FILE, ContainerRecord, SANDBOX_FILE, SandboxRecord};
 use super::sandbox::Sandbox;
 use super::{Native, lock, remove_folder};
+use crate::images::Used;
 use crate::shim::protocol::{STATE_FILE, State};
 use crate::{Error, Result};
 
@@ -90,4 +91,17 @@ fn folders(path: &Path) -> Vec<String> {
 /// Reads a file of JSON; none if it is missing or damaged.
 pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// What the containers below a folder use, by their records.
+pub(super) fn used(containers: &Path) -> Used {
+    let mut used = Used::default();
+    for id in folders(containers) {
+        let file = containers.join(id).join(CONTAINER_FILE);
+        if let Some(record) = read::<ContainerRecord>(&file) {
+            used.images.insert(record.config.image.0);
+            used.layers.extend(record.lower);
+        }
+    }
+    used
 }

@@ -21,6 +21,7 @@ crate::tests!(
     hostile_layers,
     damaged_archives,
     removal_and_collection,
+    beside_another_process,
     pull_from_a_registry,
     pull_with_credentials,
     pull_errors,
@@ -201,6 +202,31 @@ async fn removal_and_collection() {
     assert_eq!(layers(), 0);
     assert_eq!(fs::read_dir(rig.config.root.join("images/blobs/sha256")).unwrap().count(), 0);
     assert!(rig.native.image_status("x.test/y:1").await.unwrap().is_none());
+}
+
+/// The command line imports and removes while the agent runs.
+async fn beside_another_process() {
+    let rig = Rig::new().await;
+    let layers = || fs::read_dir(rig.config.root.join("images/layers")).unwrap().count();
+    let path = rig.folder.join("x.tar");
+    let mut other = tar::Builder::new(Vec::new());
+    let mut h = header(EntryType::Regular, 1, 0o644);
+    other.append_data(&mut h, "one", b"1".as_slice()).unwrap();
+    archive(&path, "x.test/y:1", &[other.into_inner().unwrap()]);
+    let store = rig.config.image_store().unwrap();
+    store.import(&path).unwrap();
+    assert!(rig.native.image_status("x.test/y:1").await.unwrap().is_some());
+    // The agent cannot know what the other one is about to need.
+    rig.native.remove_image("x.test/y:1").await.unwrap();
+    assert_eq!(layers(), 2);
+    assert!(store.info("x.test/y:1").unwrap().is_none());
+    let sandbox = rig.sandbox().await;
+    rig.shell(&sandbox, "sleep 60").await;
+    assert!(matches!(store.remove(BUSYBOX, &rig.config.used()), Err(Error::InUse(_))));
+    drop(store);
+    rig.native.remove_image("nothing:here").await.unwrap();
+    rig.native.images().collect(&rig.config.used()).unwrap();
+    assert_eq!(layers(), 1);
 }
 
 /// Debian's docker-registry on a free loopback port, killed with the test.
