@@ -4,6 +4,7 @@ pub mod apply;
 pub mod convert;
 pub mod openapi;
 pub mod patch;
+pub mod placement;
 pub mod protobuf;
 pub mod resource;
 pub mod schema;

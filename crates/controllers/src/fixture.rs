@@ -1,6 +1,6 @@
 //! Tests as text: YAML documents in, one line an action out.
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -57,6 +57,7 @@ pub fn world(yaml: &str) -> World {
     let objects = documents(yaml);
     let mut world = World::new(jiff::Timestamp::UNIX_EPOCH);
     fix::<ConfigMap>(&mut world, &objects);
+    fix::<ControllerRevision>(&mut world, &objects);
     fix::<CronJob>(&mut world, &objects);
     fix::<DaemonSet>(&mut world, &objects);
     fix::<Deployment>(&mut world, &objects);

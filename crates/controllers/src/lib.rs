@@ -8,10 +8,12 @@ pub mod action;
 mod carry_out;
 pub mod context;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod driver;
 mod endpoints;
 mod garbage;
+mod hash;
 mod job;
 mod namespace;
 mod nodes;
@@ -66,6 +68,7 @@ const CONTROLLERS: &[Controller] = &[
     deployment::DEPLOYMENT,
     replicaset::REPLICA_SET,
     replicaset::REPLICATION_CONTROLLER,
+    daemonset::DAEMON_SET,
     job::JOB,
     cronjob::CRON_JOB,
     endpoints::ENDPOINT_SLICE,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use api::placement::tolerates;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -260,16 +261,6 @@ fn eviction_time(
             Some(since.saturating_add(SignedDuration::from_secs(seconds.max(0))).unwrap_or(now))
         })
         .min()
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let empty_or = |wanted: &Option<String>, is: &str| {
-        wanted.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == is)
-    };
-    let value = toleration.value.as_deref().unwrap_or("") == taint.value.as_deref().unwrap_or("");
-    empty_or(&toleration.effect, &taint.effect)
-        && empty_or(&toleration.key, &taint.key)
-        && (toleration.operator.as_deref() == Some("Exists") || value)
 }
 
 /// The condition that tells a Job's failure policy that the pod is not to blame.

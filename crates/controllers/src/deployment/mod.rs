@@ -4,7 +4,6 @@
 //! end the differences become patches. `numbers` has the arithmetic, `revisions` the history,
 //! `status` the conditions.
 
-mod hash;
 mod numbers;
 mod revisions;
 mod status;
@@ -17,11 +16,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::ResourceExt;
 use kube::core::SelectorExt;
 
+pub use self::numbers::scaled;
 use self::numbers::{available, replicas, wanted};
 use crate::action::{Action, Announce, Plan, reference};
 use crate::context::{Cx, Key};
 use crate::driver::{Controller, Reconcile, Watches};
-use crate::{owner, pods};
+use crate::{hash, owner, pods};
 
 /// Label that tells the pods of one template from those of another.
 const TEMPLATE_HASH: &str = "pod-template-hash";

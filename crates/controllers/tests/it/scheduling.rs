@@ -1,5 +1,6 @@
 //! Pods that cannot be placed, and what makes them placeable.
 
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::DeleteParams;
@@ -73,5 +74,47 @@ async fn a_new_node_takes_what_waited_for_it() {
         .eventually("a place", || async { pods.get("picky").await.ok()?.spec?.node_name })
         .await;
     assert_eq!(node, "n2");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_runs_on_every_node_and_is_renewed() {
+    let cluster = cluster().await;
+    let set = |image: &str| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "log"},
+            "spec": {
+                "selector": {"matchLabels": {"app": "log"}},
+                "template": {
+                    "metadata": {"labels": {"app": "log"}},
+                    "spec": {"containers": [{"name": "c", "image": image}]},
+                },
+            },
+        })
+    };
+    let sets: Api<DaemonSet> = Api::default_namespaced(cluster.client.clone());
+    let available = |wanted: i32| {
+        let sets = sets.clone();
+        move || {
+            let sets = sets.clone();
+            async move {
+                let set = sets.get("log").await.ok()?;
+                let status = set.status?;
+                (status.observed_generation == set.metadata.generation
+                    && status.desired_number_scheduled == wanted
+                    && status.number_available == Some(wanted)
+                    && status.updated_number_scheduled == Some(wanted))
+                .then_some(())
+            }
+        }
+    };
+    cluster.apply(set("v1")).await;
+    cluster.eventually("one daemon", available(1)).await;
+    cluster.spawn(|client, informers, stop| async move {
+        FakeNode::run("n2", 10, client, informers, stop).await;
+    });
+    cluster.eventually("two daemons", available(2)).await;
+    cluster.apply(set("v2")).await;
+    cluster.eventually("two new daemons", available(2)).await;
     cluster.stop().await;
 }

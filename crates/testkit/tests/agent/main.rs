@@ -28,13 +28,16 @@ fn main() -> ExitCode {
         println!("skipped: needs root and /bin/busybox (Debian package busybox-static)");
         return ExitCode::SUCCESS;
     }
-    let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .try_init();
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
     let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
     let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.is_ok_and(|status| status.success()), "loopback");
-    let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let executor =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let outcome = executor.block_on(async {
         let mut rig = Rig::new().await;
         let checked = tokio::spawn(async move {
@@ -112,13 +115,25 @@ async fn a_pod_with_everything(rig: &Rig) {
     let status = &pod["status"];
     assert_eq!(status["qosClass"], "Burstable");
     assert!(status["podIP"].as_str().unwrap().starts_with("10.42.0."), "{status:#}");
-    assert!(status["conditions"].as_array().unwrap().iter().all(|c| c["status"] == "True"), "{status:#}");
+    assert!(
+        status["conditions"].as_array().unwrap().iter().all(|c| c["status"] == "True"),
+        "{status:#}"
+    );
     let params = || LogParams { container: Some("main".into()), ..LogParams::default() };
     let log = log_with(rig, "all", "ready").await;
-    for want in ["env=v1,hush,10.42.0.", "v1\n", "..data/k", "\tall\n", "labels\ntoken", "hello\n", "all\nlabels"] {
+    for want in [
+        "env=v1,hush,10.42.0.",
+        "v1\n",
+        "..data/k",
+        "\tall\n",
+        "labels\ntoken",
+        "hello\n",
+        "all\nlabels",
+    ] {
         assert!(log.contains(want), "{want:?} is not in {log}");
     }
-    let tail = rig.logs("all", LogParams { tail_lines: Some(1), timestamps: true, ..params() }).await;
+    let tail =
+        rig.logs("all", LogParams { tail_lines: Some(1), timestamps: true, ..params() }).await;
     assert!(tail.ends_with("Z ready\n"), "{tail}");
     let patch = Patch::Merge(json!({"data": {"k": "v2"}}));
     maps.patch("cm", &PatchParams::default(), &patch).await.unwrap();
@@ -148,7 +163,8 @@ async fn live_update(_rig: &Rig) {
     let began = Instant::now();
     loop {
         let found = std::fs::read_dir(&root).unwrap().flatten().any(|entry| {
-            std::fs::read_to_string(entry.path().join("volumes/cm/k")).is_ok_and(|text| text == "v2")
+            std::fs::read_to_string(entry.path().join("volumes/cm/k"))
+                .is_ok_and(|text| text == "v2")
         });
         if found {
             return;
@@ -161,12 +177,19 @@ async fn live_update(_rig: &Rig) {
 async fn jobs_end(rig: &Rig) {
     for (name, code, phase) in [("good", 0, "Succeeded"), ("bad", 3, "Failed")] {
         let script = format!("echo last words > /dev/termination-log; exit {code}");
-        rig.create(name, json!({"restartPolicy": "Never",
-            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script]}]}))
+        rig.create(
+            name,
+            json!({"restartPolicy": "Never",
+            "containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script]}]}),
+        )
         .await;
         let pod = rig.phase(name, phase).await;
         let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
-        assert_eq!((&end["exitCode"], &end["message"]), (&json!(code), &json!("last words\n")), "{end}");
+        assert_eq!(
+            (&end["exitCode"], &end["message"]),
+            (&json!(code), &json!("last words\n")),
+            "{end}"
+        );
         rig.delete(name).await;
     }
 }
@@ -175,13 +198,17 @@ async fn crash_loops(rig: &Rig) {
     rig.create("crash", json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", "echo boom; exit 1"]}]})).await;
     let pod = rig
         .until("crash", "in a crash loop", |pod| {
-            pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+            pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"]
+                == "CrashLoopBackOff"
         })
         .await;
     let status = &pod["status"]["containerStatuses"][0];
     assert_eq!(status["restartCount"], 1);
     let message = status["state"]["waiting"]["message"].as_str().unwrap();
-    assert!(message.starts_with("back-off 10s restarting failed container=main pod=crash_default("), "{message}");
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=main pod=crash_default("),
+        "{message}"
+    );
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 1);
     let previous = LogParams { previous: true, ..LogParams::default() };
     assert_eq!(rig.logs("crash", previous).await, "boom\n");
@@ -189,16 +216,31 @@ async fn crash_loops(rig: &Rig) {
 }
 
 async fn missing_things_are_told(rig: &Rig) {
-    rig.create("config", json!({"containers": [{"name": "main", "image": BUSYBOX,
-        "envFrom": [{"configMapRef": {"name": "nope"}}]}]})).await;
-    rig.create("image", json!({"containers": [{"name": "main", "image": "127.0.0.1:1/nope:1"}]})).await;
-    rig.create("never", json!({"containers": [{"name": "main", "image": "nope:1", "imagePullPolicy": "Never"}]})).await;
+    rig.create(
+        "config",
+        json!({"containers": [{"name": "main", "image": BUSYBOX,
+        "envFrom": [{"configMapRef": {"name": "nope"}}]}]}),
+    )
+    .await;
+    rig.create("image", json!({"containers": [{"name": "main", "image": "127.0.0.1:1/nope:1"}]}))
+        .await;
+    rig.create(
+        "never",
+        json!({"containers": [{"name": "main", "image": "nope:1", "imagePullPolicy": "Never"}]}),
+    )
+    .await;
     rig.create("command", json!({"restartPolicy": "Never", "containers": [{"name": "main", "image": BUSYBOX, "command": ["/nope"]}]})).await;
     let waiting = |reason: &'static str| {
-        move |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+        move |pod: &Value| {
+            pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+        }
     };
-    let pod = rig.until("config", "told of its ConfigMap", waiting("CreateContainerConfigError")).await;
-    assert_eq!(pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"], "configmap \"nope\" not found");
+    let pod =
+        rig.until("config", "told of its ConfigMap", waiting("CreateContainerConfigError")).await;
+    assert_eq!(
+        pod["status"]["containerStatuses"][0]["state"]["waiting"]["message"],
+        "configmap \"nope\" not found"
+    );
     rig.until("image", "ErrImagePull", waiting("ErrImagePull")).await;
     rig.until("image", "ImagePullBackOff", waiting("ImagePullBackOff")).await;
     rig.until("never", "ErrImageNeverPull", waiting("ErrImageNeverPull")).await;
@@ -211,7 +253,8 @@ async fn missing_things_are_told(rig: &Rig) {
 }
 
 async fn probes(rig: &Rig) {
-    let script = "echo hi > /tmp/index.html; httpd -p 8080 -h /tmp; sleep 1; touch /tmp/up; sleep 1000";
+    let script =
+        "echo hi > /tmp/index.html; httpd -p 8080 -h /tmp; sleep 1; touch /tmp/up; sleep 1000";
     rig.create("probed", json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script],
         "startupProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1},
         "readinessProbe": {"exec": {"command": ["stat", "/tmp/up"]}, "periodSeconds": 1},

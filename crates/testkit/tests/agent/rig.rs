@@ -67,12 +67,15 @@ impl Rig {
             port: 10250,
             running: None,
         };
-        let account: ServiceAccount = serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
+        let account: ServiceAccount =
+            serde_json::from_value(json!({"metadata": {"name": "default"}})).unwrap();
         let accounts: Api<ServiceAccount> = Api::namespaced(rig.client.clone(), "default");
         accounts.create(&PostParams::default(), &account).await.unwrap();
         let bundle = json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "x"}});
         let maps: Api<ConfigMap> = Api::namespaced(rig.client.clone(), "default");
-        maps.create(&PostParams::default(), &serde_json::from_value(bundle).unwrap()).await.unwrap();
+        maps.create(&PostParams::default(), &serde_json::from_value(bundle).unwrap())
+            .await
+            .unwrap();
         rig
     }
 
@@ -89,7 +92,8 @@ impl Rig {
         };
         let stop = CancellationToken::new();
         let runtime: Arc<dyn Runtime> = Arc::new(self.native.clone());
-        let agent = agent::run(config, Informers::new(self.client.clone()), runtime, network, stop.clone());
+        let agent =
+            agent::run(config, Informers::new(self.client.clone()), runtime, network, stop.clone());
         let task = tokio::spawn(async move { agent.await.unwrap() });
         self.running = Some((stop, task));
     }
@@ -165,7 +169,9 @@ impl Rig {
         drop(self);
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let points = table.lines().filter_map(|l| l.split(' ').nth(4));
-        for point in points.filter(|p| Path::new(p).starts_with(&folder)).collect::<Vec<_>>().iter().rev() {
+        for point in
+            points.filter(|p| Path::new(p).starts_with(&folder)).collect::<Vec<_>>().iter().rev()
+        {
             let _ = nix::mount::umount2(*point, nix::mount::MntFlags::MNT_DETACH);
         }
         let _ = fs::remove_dir_all(&folder);
@@ -191,7 +197,9 @@ async fn api_server(kubelet: Arc<rustls::ClientConfig>) -> Arc<ApiServer> {
         service_account: ServiceAccountConfig {
             issuer: "https://kubernetes.default.svc.cluster.local".into(),
             audiences: Vec::new(),
-            signing_key_pem: format!("-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"),
+            signing_key_pem: format!(
+                "-----BEGIN PRIVATE KEY-----\n{key}\n-----END PRIVATE KEY-----\n"
+            ),
             public_keys_pem: Vec::new(),
             max_expiration_seconds: 86_400,
         },
@@ -201,7 +209,8 @@ async fn api_server(kubelet: Arc<rustls::ClientConfig>) -> Arc<ApiServer> {
         limits: Limits::default(),
     };
     let driver = store::Memory::default().driver();
-    let (store, _) = store::Store::open(driver, Arc::new(JsonCodec), store::Options::default()).await.unwrap();
+    let (store, _) =
+        store::Store::open(driver, Arc::new(JsonCodec), store::Options::default()).await.unwrap();
     let api = ApiServer::new(store, config).unwrap();
     api.bootstrap().await.unwrap();
     api
@@ -215,7 +224,8 @@ fn certificates() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let leaf = |name: &str| {
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), name.to_owned()]).unwrap();
+        let mut params =
+            CertificateParams::new(vec!["127.0.0.1".to_owned(), name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &ca).unwrap();
@@ -225,9 +235,12 @@ fn certificates() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca.der().clone()).unwrap();
     let roots = Arc::new(roots);
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-        .build()
-        .unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        roots.clone(),
+        provider.clone(),
+    )
+    .build()
+    .unwrap();
     let (chain, key) = leaf("board");
     let server = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -265,7 +278,9 @@ fn docker_archive(path: &Path) {
     }
     let mut h = header(tar::EntryType::Regular, program.len(), 0o755);
     layer.append_data(&mut h, "bin/busybox", program.as_slice()).unwrap();
-    for name in ["sh", "cat", "echo", "sleep", "ls", "env", "hostname", "httpd", "wget", "touch", "stat"] {
+    for name in
+        ["sh", "cat", "echo", "sleep", "ls", "env", "hostname", "httpd", "wget", "touch", "stat"]
+    {
         let mut h = header(tar::EntryType::Symlink, 0, 0o777);
         layer.append_link(&mut h, format!("bin/{name}"), "busybox").unwrap();
     }
@@ -276,9 +291,15 @@ fn docker_archive(path: &Path) {
         "os": "linux", "config": {"Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{hex}")]}});
     let config = config.to_string();
-    let manifest = json!([{"Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"]}]).to_string();
+    let manifest =
+        json!([{"Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"]}])
+            .to_string();
     let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
-    for (name, data) in [("config.json", config.as_bytes()), ("layer.tar", &layer), ("manifest.json", manifest.as_bytes())] {
+    for (name, data) in [
+        ("config.json", config.as_bytes()),
+        ("layer.tar", &layer),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
         let mut h = header(tar::EntryType::Regular, data.len(), 0o644);
         archive.append_data(&mut h, name, data).unwrap();
     }

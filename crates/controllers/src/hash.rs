@@ -1,4 +1,4 @@
-//! The pod template hash that names a ReplicaSet and labels its pods.
+//! The pod template hash that names a ReplicaSet or a ControllerRevision and labels its pods.
 //!
 //! Upstream hashes Go's own printing of the template; its numbers cannot be had without Go
 //! and mean nothing to anyone. Ours hashes the template's canonical JSON; encoding and
