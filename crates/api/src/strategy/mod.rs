@@ -6,6 +6,7 @@
 //! What a kind has of its own is looked up by its collection; a kind without an entry gets the
 //! behaviour that follows from its row in the resource table.
 
+mod defaults;
 mod facts;
 mod views;
 
@@ -18,7 +19,9 @@ use crate::status::FieldError;
 use serde_json::{Map, Value, json};
 
 /// Fills in what the writer left out.
-pub fn default(_resource: &Resource, _version: &str, _object: &mut Value) {}
+pub fn default(resource: &Resource, _version: &str, object: &mut Value) {
+    defaults::fill(resource.collection(), object);
+}
 
 /// What is wrong with a new object.
 pub fn validate(_resource: &Resource, object: &Value) -> Vec<FieldError> {
@@ -109,6 +112,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
         set_member(object, "status", json!({"phase": "Active"}));
         name_label(object);
     }
+    if resource.collection() == "batch/jobs" {
+        job_selector(object);
+    }
     let generation = if counts_generation(resource) { json!(1) } else { Value::Null };
     set_metadata(object, "generation", generation);
 }
@@ -126,6 +132,30 @@ pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, o
         generation = json!(generation.as_i64().unwrap_or(0) + 1);
     }
     set_metadata(new, "generation", generation);
+}
+
+/// A Job that does not bring its own selector gets one that only its own pods can match.
+fn job_selector(job: &mut Value) {
+    if job["spec"]["manualSelector"] == true || !job["spec"]["template"].is_object() {
+        return;
+    }
+    let (name, uid) = (job["metadata"]["name"].clone(), job["metadata"]["uid"].clone());
+    let template = &mut job["spec"]["template"];
+    let mut labels = template["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    for (label, value) in [
+        ("batch.kubernetes.io/controller-uid", &uid),
+        ("batch.kubernetes.io/job-name", &name),
+        ("controller-uid", &uid),
+        ("job-name", &name),
+    ] {
+        labels.insert(label.to_owned(), value.clone());
+    }
+    set_metadata(template, "labels", Value::Object(labels));
+    let own = json!({"batch.kubernetes.io/controller-uid": uid});
+    match job["spec"]["selector"]["matchLabels"].as_object_mut() {
+        Some(labels) => labels.extend(own.as_object().cloned().unwrap_or_default()),
+        None => job["spec"]["selector"] = json!({"matchLabels": own}),
+    }
 }
 
 /// Every namespace can be selected by its name.
