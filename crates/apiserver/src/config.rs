@@ -1,6 +1,6 @@
 //! What the binary tells the API server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,16 @@ pub struct Config {
     pub anonymous: bool,
     /// Upper bounds.
     pub limits: Limits,
+}
+
+impl Config {
+    /// The cluster IP of the Service `default/kubernetes`: the first address behind that of the
+    /// first range's network. `None` without a range.
+    pub fn first_service_address(&self) -> Option<IpAddr> {
+        let range = self.service_cidrs.first()?;
+        // Of an IPv6 range ipnet counts the network's own address among the hosts.
+        range.hosts().find(|address| *address != range.network())
+    }
 }
 
 /// Kubelet-bound connections.
@@ -108,5 +118,25 @@ impl Version {
     pub fn major_minor(&self) -> (&str, &str) {
         let mut parts = self.git_version.trim_start_matches('v').split('.');
         (parts.next().unwrap_or(""), parts.next().unwrap_or(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_api_has_the_first_service_address() {
+        let mut config = crate::testing::config();
+        for (range, expected) in [("10.43.0.0/16", "10.43.0.1"), ("fd00:43::/112", "fd00:43::1")] {
+            config.service_cidrs = vec![range.parse().unwrap()];
+            assert_eq!(config.first_service_address().unwrap().to_string(), expected);
+        }
+        config.service_cidrs.clear();
+        assert_eq!(config.first_service_address(), None);
+    }
+
+    #[test]
+    fn the_version_is_split() {
+        let version = crate::testing::config().version;
+        assert_eq!(version.major_minor(), ("1", "36"));
     }
 }

@@ -315,9 +315,7 @@ fn fixed() -> Vec<Wanted> {
 /// The Service that pods reach the API by, where it leads, and the range that its address
 /// is from.
 fn own_service(config: &Config) -> Vec<Wanted> {
-    let Some(address) = config.service_cidrs.first().and_then(|range| range.hosts().next()) else {
-        return Vec::new();
-    };
+    let Some(address) = config.first_service_address() else { return Vec::new() };
     let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
     let (advertised, port) = (config.advertise.ip(), config.advertise.port());
     let service = json!({

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use api::status::{FieldError, Status};
+use futures::StreamExt;
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 
 use super::forward::{self, Purpose};
 use super::target::{self, Target};
@@ -44,6 +45,10 @@ pub(super) async fn handle(
     if !code.is_success() {
         return Err(refusal(answer, &info.name).await);
     }
+    // Somebody who follows a log must not hold up a server that stops.
+    let stopping = context.stopping.clone().cancelled_owned();
+    answer = answer
+        .map(|body| StreamBody::new(BodyStream::new(body).take_until(stopping)).boxed_unsync());
     if !answer.headers().contains_key(header::CONTENT_TYPE) {
         let plain = HeaderValue::from_static("text/plain");
         answer.headers_mut().insert(header::CONTENT_TYPE, plain);

@@ -210,9 +210,14 @@ async fn logs_come_as_the_kubelet_writes_them() {
     assert_eq!(&first[..], b"first\n", "before the kubelet is done");
     let (head, mut stream) = kubelet.await.unwrap();
     assert!(head.starts_with("GET /containerLogs/default/p/c?follow=true&tailLines=1 HTTP/1.1"));
-    stream.write_all(b"7\r\nsecond\n\r\n0\r\n\r\n").await.unwrap();
-    let rest = answer.collect().await.unwrap().to_bytes();
-    assert_eq!(&rest[..], b"second\n");
+    stream.write_all(b"7\r\nsecond\n\r\n").await.unwrap();
+    stream.flush().await.unwrap();
+    let second = answer.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(&second[..], b"second\n");
+    served.stop.cancel();
+    let rest = tokio::time::timeout(Duration::from_secs(5), answer.collect()).await;
+    assert_eq!(rest.expect("a stop ends the log").unwrap().to_bytes(), "");
+    tokio::time::timeout(Duration::from_secs(5), served.done).await.unwrap().unwrap();
 }
 
 #[tokio::test]
