@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::runtime::watcher;
 use runtime::Runtime;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -17,10 +18,12 @@ use crate::manager::Manager;
 use crate::network::{Network, NetworkParts};
 use crate::node::machine::Machine;
 use crate::node::{self, Registrar};
-use crate::{gc, server, volumes};
+use crate::{evict, gc, server, volumes};
 
-/// How often the disk is looked at.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// How often the disk is looked at, to collect images.
+const LOOK_AT_DISK: Duration = Duration::from_secs(60);
+/// How often memory is looked at, to evict pods; as often as upstream does.
+const LOOK_AT_MEMORY: Duration = Duration::from_secs(10);
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +38,9 @@ pub enum AgentError {
         source: std::io::Error,
     },
     /// The kubelet's port could not be opened.
-    #[error("listening on {address} for the kubelet API (is another kubelet running? choose another port)")]
+    #[error(
+        "listening on {address} for the kubelet API (is another kubelet running? choose another port)"
+    )]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
@@ -62,7 +67,10 @@ pub async fn register(config: &Config, client: &Client, runtime: Arc<dyn Runtime
 /// Runs the agent until `stop`. Running containers are left alone at the end: the next agent
 /// finds them.
 pub async fn run(
-    config: Config, informers: Informers, runtime: Arc<dyn Runtime>, network: NodeNetwork,
+    config: Config,
+    informers: Informers,
+    runtime: Arc<dyn Runtime>,
+    network: NodeNetwork,
     stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let client = informers.client().clone();
@@ -107,7 +115,7 @@ pub async fn run(
         manager.run(pods, stop.clone()),
         network.run(stop.clone()),
         server::serve(listener, manager.clone(), stop.clone()),
-        keep_house(&ctx, stop.clone()),
+        keep_house(&manager, stop.clone()),
     );
     Ok(())
 }
@@ -121,13 +129,15 @@ fn prepare_folders(ctx: &Context) -> Result<(), AgentError> {
     volumes::ensure_tmpfs(&memory).map_err(failed(memory))
 }
 
-async fn keep_house(ctx: &Context, stop: CancellationToken) {
+async fn keep_house(manager: &Manager, stop: CancellationToken) {
     let mut images = gc::Images::default();
+    let mut disk = tokio::time::interval_at(Instant::now() + LOOK_AT_DISK, LOOK_AT_DISK);
+    let mut memory = tokio::time::interval_at(Instant::now() + LOOK_AT_MEMORY, LOOK_AT_MEMORY);
     loop {
         tokio::select! {
-            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            _ = disk.tick() => images.collect(manager.context()).await,
+            _ = memory.tick() => evict::relieve_memory(manager).await,
             () = stop.cancelled() => return,
         }
-        images.collect(ctx).await;
     }
 }

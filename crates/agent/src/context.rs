@@ -39,7 +39,9 @@ impl Attach for net::PodNetwork {
     }
 
     async fn detach(&self, sandbox: &str) -> Result<(), String> {
-        net::PodNetwork::detach(self, sandbox).await.map_err(|error| base::chain(&error).to_string())
+        net::PodNetwork::detach(self, sandbox)
+            .await
+            .map_err(|error| base::chain(&error).to_string())
     }
 }
 
@@ -160,7 +162,14 @@ impl Context {
     }
 
     /// Writes an event on a pod, or on one of its containers.
-    pub fn event(&self, pod: &Pod, container: Option<&str>, kind: EventKind, reason: &str, note: &str) {
+    pub fn event(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        kind: EventKind,
+        reason: &str,
+        note: &str,
+    ) {
         self.recorder.event(&reference(pod, container), kind, reason, note);
     }
 }

@@ -57,7 +57,9 @@ impl Images {
                     tracing::info!(image = %image.id, "removed an unused image to free disk space");
                     excess = excess.saturating_sub(image.size);
                 }
-                Err(error) => tracing::debug!(image = %image.id, error = %base::chain(&error), "image kept"),
+                Err(error) => {
+                    tracing::debug!(image = %image.id, error = %base::chain(&error), "image kept")
+                }
             }
         }
     }

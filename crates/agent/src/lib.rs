@@ -7,6 +7,7 @@
 mod agent;
 mod config;
 mod context;
+mod evict;
 mod gc;
 mod lifecycle;
 mod logs;

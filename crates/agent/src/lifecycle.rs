@@ -12,7 +12,11 @@ use crate::probe::{port_number, tcp};
 
 /// Runs one hook to its end; the error is what the event says.
 pub async fn run(
-    ctx: &Context, container: &Container, id: &ContainerId, hook: &LifecycleHandler, ip: Option<IpAddr>,
+    ctx: &Context,
+    container: &Container,
+    id: &ContainerId,
+    hook: &LifecycleHandler,
+    ip: Option<IpAddr>,
 ) -> Result<(), String> {
     if let Some(exec) = &hook.exec {
         let argv = exec.command.clone().unwrap_or_default();

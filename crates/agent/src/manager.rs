@@ -12,6 +12,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, LABEL_POD_UID};
+use crate::pod::status::{Verdict, terminal};
 use crate::volumes;
 use crate::worker::{self, Handle, NOTE_GRACE, Wanted};
 
@@ -47,15 +48,22 @@ impl Manager {
 
     /// Asks something of the worker of a pod given by namespace and name; of two pods of one
     /// name the one that is not being deleted.
-    pub fn with<T>(&self, namespace: &str, name: &str, ask: impl Fn(&Handle, &Pod) -> T) -> Option<T> {
+    pub fn with<T>(
+        &self,
+        namespace: &str,
+        name: &str,
+        ask: impl Fn(&Handle, &Pod) -> T,
+    ) -> Option<T> {
         let workers = self.workers();
         let matching = workers.values().filter_map(|handle| {
             let pod = handle.pod();
             let meta = &pod.metadata;
-            let same = meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name);
+            let same =
+                meta.namespace.as_deref() == Some(namespace) && meta.name.as_deref() == Some(name);
             same.then_some((handle, pod))
         });
-        let (handle, pod) = matching.max_by_key(|(_, pod)| pod.metadata.deletion_timestamp.is_none())?;
+        let (handle, pod) =
+            matching.max_by_key(|(_, pod)| pod.metadata.deletion_timestamp.is_none())?;
         Some(ask(handle, &pod))
     }
 
@@ -65,7 +73,8 @@ impl Manager {
         let (sender, mut changes) = mpsc::unbounded_channel();
         // Unbounded, but of no more entries than the API server has sent.
         pods.on_change(move |change| {
-            let here = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&node);
+            let here =
+                |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&node);
             if here(change.latest()) {
                 let same = |a: &Arc<Pod>, b: &Arc<Pod>| a.metadata.uid == b.metadata.uid;
                 if let (Some(old), Some(new)) = (&change.old, &change.new)
@@ -110,7 +119,11 @@ impl Manager {
         if let Some(handle) = workers.get(&uid) {
             handle.update(wanted);
         } else if !wanted.removed {
+            let excess = self.excess(&workers, &wanted.pod);
             let (handle, task) = worker::spawn(self.ctx.clone(), wanted);
+            if let Some(verdict) = excess {
+                handle.condemn(verdict);
+            }
             workers.insert(uid.clone(), handle);
             let this = self.clone();
             tokio::spawn(async move {
@@ -121,6 +134,24 @@ impl Manager {
                 this.workers().remove(&uid);
             });
         }
+    }
+
+    /// The verdict over a new pod that finds no room; one that has started before keeps its own.
+    fn excess(&self, workers: &HashMap<String, Handle>, pod: &Pod) -> Option<Verdict> {
+        let started = |pod: &Pod| pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        let over = |pod: &Pod| terminal(pod.status.as_ref().and_then(|s| s.phase.as_deref()));
+        let capacity = self.ctx.config.max_pods as usize;
+        if started(pod) || workers.len() < capacity {
+            return None;
+        }
+        let used = workers.values().filter(|handle| !over(&handle.pod())).count();
+        (used >= capacity).then(|| Verdict {
+            reason: "OutOfpods".to_owned(),
+            message: format!(
+                "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: \
+                 {used}, capacity: {capacity}"
+            ),
+        })
     }
 
     /// Wakes the worker whose container or sandbox an event is about.
@@ -169,10 +200,15 @@ async fn clear_orphans(manager: Manager) {
 }
 
 async fn end_orphan(ctx: &Context, sandbox: &SandboxInfo) {
-    tracing::info!(pod = sandbox.config.name, namespace = sandbox.config.namespace, "ending a pod that is gone from the API");
+    tracing::info!(
+        pod = sandbox.config.name,
+        namespace = sandbox.config.namespace,
+        "ending a pod that is gone from the API"
+    );
     let seconds = sandbox.config.annotations.get(NOTE_GRACE).and_then(|s| s.parse().ok());
     let grace = seconds.map_or(ORPHAN_GRACE, Duration::from_secs);
-    let filter = ContainerFilter { sandbox: Some(sandbox.id.clone()), ..ContainerFilter::default() };
+    let filter =
+        ContainerFilter { sandbox: Some(sandbox.id.clone()), ..ContainerFilter::default() };
     let containers = ctx.runtime.list_containers(filter).await.unwrap_or_default();
     let stops = containers.iter().map(|c| ctx.runtime.stop_container(&c.id, grace));
     futures::future::join_all(stops).await;

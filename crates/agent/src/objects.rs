@@ -81,7 +81,12 @@ impl Objects {
     }
 
     /// Watches one object; `waker` is notified of every change.
-    pub fn watch<K: Referable>(&self, namespace: &str, name: &str, waker: &Arc<Notify>) -> Arc<Watched<K>> {
+    pub fn watch<K: Referable>(
+        &self,
+        namespace: &str,
+        name: &str,
+        waker: &Arc<Notify>,
+    ) -> Arc<Watched<K>> {
         let key = (TypeId::of::<K>(), namespace.to_owned(), name.to_owned());
         let mut watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
         let known = watches.get(&key).and_then(Weak::upgrade);

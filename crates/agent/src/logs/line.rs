@@ -102,7 +102,10 @@ mod tests {
     fn what_a_reader_sees() {
         assert_eq!(show(Show::default()), "one\ntwo\n");
         let timestamps = Show { timestamps: true, ..Show::default() };
-        assert_eq!(show(timestamps), "2026-01-01T00:00:00.000000001Z one\n2026-01-01T00:00:01Z two\n");
+        assert_eq!(
+            show(timestamps),
+            "2026-01-01T00:00:00.000000001Z one\n2026-01-01T00:00:01Z two\n"
+        );
         let stream = Show { stream: Some("stdout".into()), ..Show::default() };
         assert_eq!(show(stream), "one\n");
         let since = Show { since: "2026-01-01T00:00:01Z".parse().ok(), ..Show::default() };

@@ -36,7 +36,12 @@ pub struct Request {
 
 /// Sends what `path` has to say into `out`; with `follow` until `ended` is cancelled and all has
 /// been read. Ends early when nobody listens any more.
-pub async fn read(path: &Path, request: Request, ended: CancellationToken, out: mpsc::Sender<Bytes>) -> io::Result<()> {
+pub async fn read(
+    path: &Path,
+    request: Request,
+    ended: CancellationToken,
+    out: mpsc::Sender<Bytes>,
+) -> io::Result<()> {
     // The watch comes first, or a line between the last read and the watch would be missed.
     let changes = match request.follow {
         true => Some(Changes::new(path.parent().unwrap_or(Path::new("/")))?),
@@ -146,7 +151,11 @@ impl Reader {
     }
 
     /// Reads to the present end; false when nobody wants more.
-    async fn drain(&mut self, printer: &mut Printer, out: &mpsc::Sender<Bytes>) -> io::Result<bool> {
+    async fn drain(
+        &mut self,
+        printer: &mut Printer,
+        out: &mpsc::Sender<Bytes>,
+    ) -> io::Result<bool> {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             let n = self.file.read(&mut buffer)?;
@@ -194,7 +203,8 @@ struct Changes {
 impl Changes {
     fn new(dir: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        let flags =
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
         inotify.add_watch(dir, flags)?;
         let twin = inotify.as_fd().try_clone_to_owned()?;
         // SAFETY: an `OwnedFd` is open until it is dropped and always names the same descriptor;

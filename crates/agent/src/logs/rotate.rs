@@ -12,7 +12,8 @@ pub fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let number = name.to_string_lossy().strip_prefix(&prefix).and_then(|n| n.parse::<u32>().ok());
+        let number =
+            name.to_string_lossy().strip_prefix(&prefix).and_then(|n| n.parse::<u32>().ok());
         out.extend(number.map(|number| (number, entry.path())));
     }
     out.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
@@ -43,7 +44,8 @@ mod tests {
         for name in ["0.log.2", "0.log.10", "0.log.1", "0.log", "0.log.x", "1.log"] {
             fs::write(dir.path().join(name), name).unwrap();
         }
-        let names: Vec<_> = rotated(&path).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> =
+            rotated(&path).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["0.log.10", "0.log.2", "0.log.1"]);
         remove_all(Some(&path));
         assert!(rotated(&path).unwrap().is_empty() && dir.path().join("1.log").exists());

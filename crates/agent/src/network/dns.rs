@@ -10,7 +10,8 @@ use super::{Slices, port, protocol};
 
 /// All names that the services give.
 pub fn names<'a>(
-    services: impl IntoIterator<Item = &'a Service>, slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    services: impl IntoIterator<Item = &'a Service>,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
 ) -> Vec<ZoneService> {
     let slices = Slices::new(slices);
     services.into_iter().filter_map(|service| one(service, slices.of(service))).collect()
@@ -93,10 +94,16 @@ mod tests {
     #[test]
     fn three_kinds_of_services() {
         let service = |name: &str, spec: serde_json::Value| -> Service {
-            serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec}),
+            )
+            .unwrap()
         };
         let services = [
-            service("web", json!({"clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"], "ports": [{"port": 80}]})),
+            service(
+                "web",
+                json!({"clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"], "ports": [{"port": 80}]}),
+            ),
             service("db", json!({"clusterIP": "None"})),
             service("ext", json!({"type": "ExternalName", "externalName": "example.org"})),
         ];
@@ -107,7 +114,9 @@ mod tests {
                 {"addresses": ["10.42.0.3"], "conditions": {"ready": false}}]}))
         .unwrap();
         let names = names(&services, [&slice]);
-        assert!(matches!(&names[0].target, ZoneTarget::Cluster { ips, ports } if ips.len() == 1 && ports[0].port == 80));
+        assert!(
+            matches!(&names[0].target, ZoneTarget::Cluster { ips, ports } if ips.len() == 1 && ports[0].port == 80)
+        );
         let ZoneTarget::Headless(endpoints) = &names[1].target else { panic!("headless") };
         assert_eq!(endpoints.len(), 1);
         assert_eq!(endpoints[0].hostname.as_deref(), Some("db-0"));

@@ -46,7 +46,12 @@ pub struct Network {
 
 impl Network {
     /// Watches what the network depends on; `pods` are those of this node at least.
-    pub fn new(parts: NetworkParts, node: &str, informers: &Informers, pods: Informer<Pod>) -> Self {
+    pub fn new(
+        parts: NetworkParts,
+        node: &str,
+        informers: &Informers,
+        pods: Informer<Pod>,
+    ) -> Self {
         let changed = Arc::new(Notify::new());
         let this = Network {
             parts,
@@ -75,7 +80,9 @@ impl Network {
     fn follow_pods(&self) {
         let changed = self.changed.clone();
         self.pods.on_change(move |change| {
-            if !host_ports([&**change.latest()]).is_empty() || change.old.as_deref().is_some_and(|p| !host_ports([p]).is_empty()) {
+            if !host_ports([&**change.latest()]).is_empty()
+                || change.old.as_deref().is_some_and(|p| !host_ports([p]).is_empty())
+            {
                 changed.notify_one();
             }
         });

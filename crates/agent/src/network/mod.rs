@@ -52,7 +52,9 @@ impl<'a> Slices<'a> {
 pub fn host_ports<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<net::HostPort> {
     let mut out = Vec::new();
     for pod in pods {
-        let Some(spec) = pod.spec.as_ref().filter(|s| s.host_network != Some(true)) else { continue };
+        let Some(spec) = pod.spec.as_ref().filter(|s| s.host_network != Some(true)) else {
+            continue;
+        };
         let status = pod.status.as_ref();
         let over = crate::pod::status::terminal(status.and_then(|s| s.phase.as_deref()));
         let ip = status.and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());

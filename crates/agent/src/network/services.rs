@@ -15,8 +15,10 @@ const AFFINITY_S: i32 = 10_800;
 
 /// What a board has to serve. `own` are addresses that the board answers itself (cluster DNS).
 pub fn model<'a>(
-    services: impl IntoIterator<Item = &'a Service>, slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    node: &str, own: &[IpAddr],
+    services: impl IntoIterator<Item = &'a Service>,
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    node: &str,
+    own: &[IpAddr],
 ) -> Vec<net::Service> {
     let slices = Slices::new(slices);
     let mut out: Vec<net::Service> =
@@ -25,7 +27,12 @@ pub fn model<'a>(
     out
 }
 
-fn one(service: &Service, slices: &[&EndpointSlice], node: &str, own: &[IpAddr]) -> Option<net::Service> {
+fn one(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    node: &str,
+    own: &[IpAddr],
+) -> Option<net::Service> {
     let spec = service.spec.as_ref()?;
     let ips = |list: Option<&Vec<String>>| -> Vec<IpAddr> {
         list.into_iter().flatten().filter_map(|ip| ip.parse().ok()).collect()
@@ -35,7 +42,10 @@ fn one(service: &Service, slices: &[&EndpointSlice], node: &str, own: &[IpAddr])
         cluster_ips.extend(spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<IpAddr>().ok()));
     }
     let headless = cluster_ips.is_empty();
-    if spec.type_.as_deref() == Some("ExternalName") || headless || cluster_ips.iter().any(|ip| own.contains(ip)) {
+    if spec.type_.as_deref() == Some("ExternalName")
+        || headless
+        || cluster_ips.iter().any(|ip| own.contains(ip))
+    {
         return None;
     }
     let policy = |text: Option<&str>| match text {
@@ -72,7 +82,11 @@ fn one(service: &Service, slices: &[&EndpointSlice], node: &str, own: &[IpAddr])
     })
 }
 
-fn service_port(wanted: &ServicePort, slices: &[&EndpointSlice], node: &str) -> Option<net::ServicePort> {
+fn service_port(
+    wanted: &ServicePort,
+    slices: &[&EndpointSlice],
+    node: &str,
+) -> Option<net::ServicePort> {
     let name = wanted.name.clone().unwrap_or_default();
     let mut endpoints = BTreeSet::new();
     for slice in slices {
@@ -93,7 +107,11 @@ fn service_port(wanted: &ServicePort, slices: &[&EndpointSlice], node: &str) -> 
             };
             let local = endpoint.node_name.as_deref() == Some(node);
             let first = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
-            endpoints.extend(first.map(|ip| Endpoint { address: SocketAddr::new(ip, number), local, state }));
+            endpoints.extend(first.map(|ip| Endpoint {
+                address: SocketAddr::new(ip, number),
+                local,
+                state,
+            }));
         }
     }
     Some(net::ServicePort {
@@ -111,7 +129,10 @@ mod tests {
     use serde_json::json;
 
     fn service(spec: serde_json::Value) -> Service {
-        serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": spec})).unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": spec}),
+        )
+        .unwrap()
     }
 
     fn slice() -> EndpointSlice {

@@ -36,7 +36,9 @@ pub fn allocatable(config: &Config, machine: &Machine) -> Resources {
         let Some(have) = out.get_mut(name) else { return };
         *have = match name {
             "cpu" => quantity::from_millis((quantity::millis(have) - amount).max(0)),
-            "memory" | "ephemeral-storage" => quantity::from_bytes((quantity::units(have) - amount).max(0)),
+            "memory" | "ephemeral-storage" => {
+                quantity::from_bytes((quantity::units(have) - amount).max(0))
+            }
             _ => Quantity((quantity::units(have) - amount).max(0).to_string()),
         };
     };
@@ -112,21 +114,38 @@ async fn conditions(config: &Config, runtime: &dyn Runtime) -> Vec<NodeCondition
         let reason = if low { format!("KubeletHas{what}") } else { enough(what) };
         let verb = if low { "has" } else { has_enough(what) };
         let words = match what {
-            "InsufficientMemory" => if low { "insufficient memory available" } else { "sufficient memory available" },
+            "InsufficientMemory" => {
+                if low {
+                    "insufficient memory available"
+                } else {
+                    "sufficient memory available"
+                }
+            }
             "DiskPressure" => "disk pressure",
-            _ => if low { "insufficient PID available" } else { "sufficient PID available" },
+            _ => {
+                if low {
+                    "insufficient PID available"
+                } else {
+                    "sufficient PID available"
+                }
+            }
         };
         condition(kind, low, &reason, &format!("kubelet {verb} {words}"))
     };
     let status = runtime.status().await;
     let ready = match &status {
-        Ok(status) if status.ready => condition("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+        Ok(status) if status.ready => {
+            condition("Ready", true, "KubeletReady", "kubelet is posting ready status")
+        }
         Ok(status) => {
             let message = format!("container runtime is not ready: {}", status.messages.join("; "));
             condition("Ready", false, "KubeletNotReady", &message)
         }
         Err(error) => {
-            let message = format!("container runtime status check may not have completed yet: {}", base::chain(error));
+            let message = format!(
+                "container runtime status check may not have completed yet: {}",
+                base::chain(error)
+            );
             condition("Ready", false, "KubeletNotReady", &message)
         }
     };

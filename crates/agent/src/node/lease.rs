@@ -19,8 +19,7 @@ const DURATION_S: i32 = 40;
 /// Time between two renewals: a quarter of the above, as upstream.
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failure, doubling.
-const RETRY: base::Backoff =
-    base::Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
+const RETRY: base::Backoff = base::Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
 
 /// Renews the lease of `node` until `stop`.
 pub async fn renew(client: Client, node: Node, stop: CancellationToken) {

@@ -63,14 +63,15 @@ fn online_cpus() -> Option<u32> {
 }
 
 fn count_list(text: &str) -> Option<u32> {
-    text.split(',').map(|part| match part.split_once('-') {
-        Some((first, last)) => {
-            let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-            Some(last.checked_sub(first)? + 1)
-        }
-        None => part.parse::<u32>().ok().map(|_| 1),
-    })
-    .sum()
+    text.split(',')
+        .map(|part| match part.split_once('-') {
+            Some((first, last)) => {
+                let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+                Some(last.checked_sub(first)? + 1)
+            }
+            None => part.parse::<u32>().ok().map(|_| 1),
+        })
+        .sum()
 }
 
 /// One line of /proc/meminfo, in bytes.
@@ -135,7 +136,10 @@ mod tests {
         assert_eq!(count_list("0-3,6"), Some(5));
         assert_eq!(count_list("0"), Some(1));
         assert_eq!(meminfo("MemTotal:  16 kB\nMemFree: 1 kB\n", "MemTotal"), 16_384);
-        assert_eq!(pretty_name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
+        assert_eq!(
+            pretty_name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"),
+            "Debian GNU/Linux 12"
+        );
         let machine = Machine::read();
         assert!(machine.cpus > 0 && machine.memory_bytes > 0 && !machine.kernel.is_empty());
         assert!(space(Path::new("/nonexistent/x")).unwrap().capacity > 0);

@@ -28,8 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// A status is written after this time even if nothing has changed.
 const REPORT_EVERY: SignedDuration = SignedDuration::from_mins(5);
 /// Pause after a failed call, doubling.
-const RETRY: base::Backoff =
-    base::Backoff::new(Duration::from_millis(50), Duration::from_secs(7));
+const RETRY: base::Backoff = base::Backoff::new(Duration::from_millis(50), Duration::from_secs(7));
 
 /// The node as the agent keeps it.
 pub struct Registrar {
@@ -41,7 +40,12 @@ pub struct Registrar {
 
 impl Registrar {
     /// For the node of this configuration.
-    pub fn new(config: Config, client: Client, runtime: Arc<dyn Runtime>, machine: Machine) -> Self {
+    pub fn new(
+        config: Config,
+        client: Client,
+        runtime: Arc<dyn Runtime>,
+        machine: Machine,
+    ) -> Self {
         Registrar { config, client, runtime, machine }
     }
 
@@ -90,7 +94,11 @@ impl Registrar {
             };
         };
         let patch = json!({"metadata": {"labels": labels}});
-        let old = self.api().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap_or(old);
+        let old = self
+            .api()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .unwrap_or(old);
         let status = NodeStatus { conditions: self.carry_over(&old, status.conditions), ..status };
         self.write(&old, status).await
     }
@@ -118,17 +126,24 @@ impl Registrar {
         let gathered = gather::status(&self.config, &*self.runtime, &self.machine).await;
         match old {
             None => gathered,
-            Some(old) => NodeStatus { conditions: self.carry_over(old, gathered.conditions), ..gathered },
+            Some(old) => {
+                NodeStatus { conditions: self.carry_over(old, gathered.conditions), ..gathered }
+            }
         }
     }
 
     /// Keeps the times of conditions that have not changed, and conditions of others.
-    fn carry_over(&self, old: &Node, new: Option<Vec<NodeCondition>>) -> Option<Vec<NodeCondition>> {
+    fn carry_over(
+        &self,
+        old: &Node,
+        new: Option<Vec<NodeCondition>>,
+    ) -> Option<Vec<NodeCondition>> {
         let known = old.status.iter().flat_map(|s| s.conditions.iter().flatten());
         let known: Vec<&NodeCondition> = known.collect();
         let mut out = new.unwrap_or_default();
         for condition in &mut out {
-            let before = known.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+            let before =
+                known.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
             if let Some(before) = before {
                 condition.last_transition_time = before.last_transition_time.clone();
             }

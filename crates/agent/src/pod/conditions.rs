@@ -14,11 +14,16 @@ struct Lack {
 
 /// The conditions of a pod in upstream's order.
 pub fn conditions(
-    pod: &Pod, old: &PodStatus, phase: &str, init: &[ContainerStatus], plain: &[ContainerStatus],
+    pod: &Pod,
+    old: &PodStatus,
+    phase: &str,
+    init: &[ContainerStatus],
+    plain: &[ContainerStatus],
     facts: &Facts,
 ) -> Vec<PodCondition> {
     let sandbox = facts.view.ready_sandbox();
-    let networked = sandbox.is_some_and(|s| !s.ips.is_empty() || spec(pod).host_network == Some(true));
+    let networked =
+        sandbox.is_some_and(|s| !s.ips.is_empty() || spec(pod).host_network == Some(true));
     let nothing = Lack { reason: "", message: String::new() };
     let containers = containers_ready(pod, phase, init, plain);
     let ready = containers_ready(pod, phase, init, plain).or_else(|| gates(pod, old));
@@ -51,7 +56,12 @@ pub(crate) fn own_name(name: &str) -> bool {
 
 /// A condition with the time of its last transition carried over.
 fn condition(
-    pod: &Pod, old: &PodStatus, facts: &Facts, name: &str, lack: Option<Lack>, completed: bool,
+    pod: &Pod,
+    old: &PodStatus,
+    facts: &Facts,
+    name: &str,
+    lack: Option<Lack>,
+    completed: bool,
 ) -> PodCondition {
     let status = if lack.is_none() { "True" } else { "False" };
     let before = old.conditions.iter().flatten().find(|c| c.type_ == name);
@@ -69,7 +79,12 @@ fn condition(
     }
 }
 
-fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], plain: &[ContainerStatus]) -> Option<Lack> {
+fn initialized(
+    pod: &Pod,
+    phase: &str,
+    init: &[ContainerStatus],
+    plain: &[ContainerStatus],
+) -> Option<Lack> {
     let begun = plain.iter().any(|status| status.container_id.is_some());
     if phase == "Succeeded" || begun {
         return None;
@@ -90,7 +105,10 @@ fn initialized(pod: &Pod, phase: &str, init: &[ContainerStatus], plain: &[Contai
 }
 
 fn containers_ready(
-    pod: &Pod, phase: &str, init: &[ContainerStatus], plain: &[ContainerStatus],
+    pod: &Pod,
+    phase: &str,
+    init: &[ContainerStatus],
+    plain: &[ContainerStatus],
 ) -> Option<Lack> {
     match phase {
         "Succeeded" => return Some(Lack { reason: "PodCompleted", message: String::new() }),

@@ -35,7 +35,10 @@ pub fn references(container: &Container) -> (Vec<&str>, Vec<&str>) {
 /// The whole environment, or what is missing in upstream's words (the message of
 /// `CreateContainerConfigError`).
 pub fn environment(
-    pod: &Pod, container: &Container, services: &BTreeMap<String, String>, sources: &Sources,
+    pod: &Pod,
+    container: &Container,
+    services: &BTreeMap<String, String>,
+    sources: &Sources,
     place: &Place,
 ) -> Result<Vec<(String, String)>, String> {
     let mut vars = Ordered::default();
@@ -83,7 +86,11 @@ impl Ordered {
     }
 }
 
-fn from_sources(container: &Container, sources: &Sources, vars: &mut Ordered) -> Result<(), String> {
+fn from_sources(
+    container: &Container,
+    sources: &Sources,
+    vars: &mut Ordered,
+) -> Result<(), String> {
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &from.config_map_ref {
@@ -115,7 +122,11 @@ fn from_sources(container: &Container, sources: &Sources, vars: &mut Ordered) ->
 
 /// The value of one `valueFrom`; `None` when it is optional and absent.
 fn from_one(
-    pod: &Pod, container: &Container, source: &EnvVarSource, sources: &Sources, place: &Place,
+    pod: &Pod,
+    container: &Container,
+    source: &EnvVarSource,
+    sources: &Sources,
+    place: &Place,
 ) -> Result<Option<String>, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     if let Some(selector) = &source.field_ref {
@@ -132,7 +143,10 @@ fn from_one(
         return match map.data.as_ref().and_then(|d| d.get(&selector.key)) {
             Some(value) => Ok(Some(value.clone())),
             None => absent(optional, || {
-                format!("couldn't find key {} in ConfigMap {namespace}/{}", selector.key, selector.name)
+                format!(
+                    "couldn't find key {} in ConfigMap {namespace}/{}",
+                    selector.key, selector.name
+                )
             }),
         };
     }
@@ -144,7 +158,10 @@ fn from_one(
         return match secret.data.as_ref().and_then(|d| d.get(&selector.key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None => absent(optional, || {
-                format!("couldn't find key {} in Secret {namespace}/{}", selector.key, selector.name)
+                format!(
+                    "couldn't find key {} in Secret {namespace}/{}",
+                    selector.key, selector.name
+                )
             }),
         };
     }
@@ -158,7 +175,9 @@ fn absent(optional: bool, message: impl FnOnce() -> String) -> Result<Option<Str
 /// Variables for the services a pod of `namespace` sees: all of its own namespace when
 /// `links` is on, and always `default/kubernetes`.
 pub fn service_variables<'a>(
-    services: impl Iterator<Item = &'a Service>, namespace: &str, links: bool,
+    services: impl Iterator<Item = &'a Service>,
+    namespace: &str,
+    links: bool,
 ) -> BTreeMap<String, String> {
     let mut visible: Vec<&Service> = services
         .filter(|service| {
@@ -239,14 +258,15 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_as_upstream_does() {
-        let from = |key: &str| {
-            json!({"name": "c", "env": [{"name": "X", "valueFrom": {key: {"name": "n", "key": "k"}}}]})
-        };
+        let from = |key: &str| json!({"name": "c", "env": [{"name": "X", "valueFrom": {key: {"name": "n", "key": "k"}}}]});
         let none = Sources::default();
         let map: ConfigMap = serde_json::from_value(json!({"data": {}})).unwrap();
         let empty =
             Sources { config_maps: HashMap::from([("n".into(), map)]), ..Sources::default() };
-        assert_eq!(resolve(from("configMapKeyRef"), &none).unwrap_err(), "configmap \"n\" not found");
+        assert_eq!(
+            resolve(from("configMapKeyRef"), &none).unwrap_err(),
+            "configmap \"n\" not found"
+        );
         assert_eq!(resolve(from("secretKeyRef"), &none).unwrap_err(), "secret \"n\" not found");
         assert_eq!(
             resolve(from("configMapKeyRef"), &empty).unwrap_err(),

@@ -39,7 +39,9 @@ pub fn field(pod: &Pod, place: &Place, path: &str) -> Result<String, String> {
         "metadata.labels" => lines(meta.labels.as_ref()),
         "metadata.annotations" => lines(meta.annotations.as_ref()),
         "spec.nodeName" => spec.map(|s| owned(&s.node_name)).unwrap_or_default(),
-        "spec.serviceAccountName" => spec.map(|s| owned(&s.service_account_name)).unwrap_or_default(),
+        "spec.serviceAccountName" => {
+            spec.map(|s| owned(&s.service_account_name)).unwrap_or_default()
+        }
         "status.hostIP" => first(&place.host_ips),
         "status.hostIPs" => all(&place.host_ips),
         "status.podIP" => first(&place.pod_ips),
@@ -72,7 +74,10 @@ fn lines(map: Option<&BTreeMap<String, String>>) -> String {
 
 /// The value of a container's request or limit in units of the divisor, rounded up.
 pub fn resource(
-    pod: &Pod, container: &Container, place: &Place, selector: &ResourceFieldSelector,
+    pod: &Pod,
+    container: &Container,
+    place: &Place,
+    selector: &ResourceFieldSelector,
 ) -> Result<String, String> {
     let container = match selector.container_name.as_deref().filter(|n| !n.is_empty()) {
         None => container,

@@ -33,7 +33,12 @@ pub fn names(pod: &Pod, cluster_domain: &str) -> (String, String) {
 }
 
 /// The pod's `/etc/hosts`; with the host's network, the host's own file and the aliases.
-pub fn hosts_file(pod: &Pod, ips: &[IpAddr], cluster_domain: &str, host_file: Option<&str>) -> String {
+pub fn hosts_file(
+    pod: &Pod,
+    ips: &[IpAddr],
+    cluster_domain: &str,
+    host_file: Option<&str>,
+) -> String {
     let mut out = match host_file {
         Some(host) => format!("# Kubernetes-managed hosts file (host network).\n{host}"),
         None => {
@@ -127,7 +132,12 @@ impl Resolver {
 }
 
 /// The pod's `/etc/resolv.conf` by its DNS policy.
-pub fn resolv_conf(pod: &Pod, host: &Resolver, dns: Option<IpAddr>, cluster_domain: &str) -> String {
+pub fn resolv_conf(
+    pod: &Pod,
+    host: &Resolver,
+    dns: Option<IpAddr>,
+    cluster_domain: &str,
+) -> String {
     let spec = spec(pod);
     let host_network = spec.host_network == Some(true);
     let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
@@ -173,13 +183,15 @@ mod tests {
         let own = "search lan|nameserver 192.168.1.1|";
         assert_eq!(text(json!({"containers": []})), cluster);
         assert_eq!(text(json!({"containers": [], "hostNetwork": true})), own);
-        let with_net = json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"});
+        let with_net =
+            json!({"containers": [], "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"});
         assert_eq!(text(with_net), cluster);
         assert_eq!(text(json!({"containers": [], "dnsPolicy": "Default"})), own);
         let none = json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {
             "nameservers": ["1.1.1.1"], "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}});
         assert_eq!(text(none), "nameserver 1.1.1.1|options ndots:2 edns0|");
-        let more = json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}});
+        let more =
+            json!({"containers": [], "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}});
         assert!(text(more).ends_with("options ndots:2|"));
     }
 

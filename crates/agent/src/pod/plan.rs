@@ -126,6 +126,16 @@ pub fn init_failed(pod: &Pod, view: &View) -> bool {
     })
 }
 
+/// True when a pod has done its work, or failed at it: no container runs again.
+pub fn done(pod: &Pod, view: &View) -> bool {
+    let containers = &spec(pod).containers;
+    let ended = |container: &Container| {
+        let run = view.run(&container.name);
+        run.is_some_and(|run| !run.alive() && !restarts(pod, container, false, run))
+    };
+    init_failed(pod, view) || (!containers.is_empty() && containers.iter().all(ended))
+}
+
 /// Walks the init containers; true when the plain containers may run.
 fn init(pod: &Pod, view: &View, now: Timestamp, plan: &mut Plan) -> bool {
     let initialized =
@@ -136,13 +146,13 @@ fn init(pod: &Pod, view: &View, now: Timestamp, plan: &mut Plan) -> bool {
             consider(pod, container, true, view, now, plan);
             let running = here.is_some_and(|run| run.state == RunState::Running);
             let started = view.slots.get(&container.name).is_some_and(|slot| slot.started);
-            if !initialized && !(running && started) {
+            let up = running && started;
+            if !(initialized || up) {
                 return false;
             }
         } else if !initialized && !here.is_some_and(Run::succeeded) {
-            let failed = here.is_some_and(|run| {
-                !run.alive() && !restarts(pod, container, true, run)
-            });
+            let failed =
+                here.is_some_and(|run| !run.alive() && !restarts(pod, container, true, run));
             if !failed {
                 consider(pod, container, true, view, now, plan);
             }
@@ -154,7 +164,12 @@ fn init(pod: &Pod, view: &View, now: Timestamp, plan: &mut Plan) -> bool {
 
 /// Starts, restarts or ends one container, or leaves it.
 fn consider(
-    pod: &Pod, container: &Container, init: bool, view: &View, now: Timestamp, plan: &mut Plan,
+    pod: &Pod,
+    container: &Container,
+    init: bool,
+    view: &View,
+    now: Timestamp,
+    plan: &mut Plan,
 ) {
     let empty = Slot::default();
     let name = &container.name;
@@ -197,7 +212,13 @@ fn consider(
 
 /// Whether an ended run is followed by another: by policy, and an init container that did its
 /// work in a former sandbox does it again.
-fn restarts_now(pod: &Pod, container: &Container, init: bool, run: &Run, here: Option<&Run>) -> bool {
+fn restarts_now(
+    pod: &Pod,
+    container: &Container,
+    init: bool,
+    run: &Run,
+    here: Option<&Run>,
+) -> bool {
     (init && here.is_none()) || restarts(pod, container, init, run)
 }
 
@@ -208,9 +229,8 @@ fn doom(container: &Container, slot: &Slot, run: &Run) -> Option<String> {
     {
         return Some(message.clone());
     }
-    (run.hash != hash(container)).then(|| {
-        format!("Container {} definition changed, will be restarted", container.name)
-    })
+    (run.hash != hash(container))
+        .then(|| format!("Container {} definition changed, will be restarted", container.name))
 }
 
 /// Message of the back-off state, as upstream words it.
@@ -264,11 +284,8 @@ pub fn end(pod: &Pod, view: &View) -> Plan {
             });
         }
     };
-    let sidecars: Vec<&str> = init_containers(pod)
-        .iter()
-        .filter(|c| is_sidecar(c))
-        .map(|c| c.name.as_str())
-        .collect();
+    let sidecars: Vec<&str> =
+        init_containers(pod).iter().filter(|c| is_sidecar(c)).map(|c| c.name.as_str()).collect();
     let mut left = false;
     for (name, slot) in &view.slots {
         left |= slot.busy && !sidecars.contains(&name.as_str());

@@ -94,7 +94,8 @@ fn from_nothing_to_running() {
 
 #[test]
 fn init_containers_one_by_one_and_sidecars_stay() {
-    let pod = pod(json!({"initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+    let pod =
+        pod(json!({"initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
         "containers": [{"name": "a"}]}));
     assert_eq!(decide(&pod, &up(), 0), "start i#0+0");
     assert_eq!(decide(&pod, &with(up(), &["i:running"]), 0), "");

@@ -109,8 +109,8 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_bytes: u64) -> i64 {
                 .or_else(|| amount(resources, true, "memory"))
                 .unwrap_or(0);
             let capacity = i64::try_from(memory_bytes.max(1)).unwrap_or(i64::MAX);
-            let score = 1000 - i64::try_from(1000 * i128::from(request) / i128::from(capacity))
-                .unwrap_or(1000);
+            let score = 1000
+                - i64::try_from(1000 * i128::from(request) / i128::from(capacity)).unwrap_or(1000);
             score.clamp(1000 + GUARANTEED, BEST_EFFORT - 1)
         }
     }
@@ -122,8 +122,10 @@ mod tests {
     use serde_json::{Value, json};
 
     fn parse(containers: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"uid": "u"}, "spec": {"containers": containers}}),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -132,7 +134,10 @@ mod tests {
             "limits": {"cpu": "500m", "memory": "128Mi"}});
         let p = parse(json!([{"name": "a", "resources": resources}]));
         let r = container(&p, &p.spec.as_ref().unwrap().containers[0], 1 << 30);
-        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period), (Some(256), Some(50_000), Some(100_000)));
+        assert_eq!(
+            (r.cpu_shares, r.cpu_quota, r.cpu_period),
+            (Some(256), Some(50_000), Some(100_000))
+        );
         assert_eq!(r.memory_limit, Some(128 << 20));
         assert_eq!(r.oom_score_adj, Some(1000 - 62));
         assert_eq!(cgroup(&p), "burstable/podu");
@@ -141,7 +146,9 @@ mod tests {
 
     #[test]
     fn a_pod_is_limited_only_if_all_its_containers_are() {
-        let p = parse(json!([{"name": "a", "resources": {"limits": {"memory": "1Mi"}}}, {"name": "b"}]));
+        let p = parse(
+            json!([{"name": "a", "resources": {"limits": {"memory": "1Mi"}}}, {"name": "b"}]),
+        );
         assert_eq!(pod(&p).memory_limit, None);
         let p = parse(json!([{"name": "a"}]));
         let r = container(&p, &p.spec.as_ref().unwrap().containers[0], 1 << 30);

@@ -14,9 +14,7 @@ use super::conditions;
 use super::plan::{Plan, init_failed};
 use super::qos::Qos;
 use super::restart::restarts;
-use super::view::{
-    Run, RunState, Slot, View, init_containers, is_sidecar, restart_policy, spec,
-};
+use super::view::{Run, RunState, Slot, View, init_containers, is_sidecar, restart_policy, spec};
 
 /// Prefix of container ids in the status.
 pub const ID_SCHEME: &str = "coracle://";
@@ -73,7 +71,15 @@ pub fn status(pod: &Pod, facts: &Facts) -> PodStatus {
         Some(_) => "Failed".to_owned(),
         None => phase(pod, &init, &plain, facts),
     };
-    let phase = if terminal(old.phase.as_deref()) { old.phase.clone().unwrap_or(phase) } else { phase };
+    // A phase that is never left is reached once nothing runs any more, and not before: whoever
+    // sees it may take the pod's place.
+    let running = facts.view.slots.values().any(|s| s.current.as_ref().is_some_and(Run::alive));
+    let early = terminal(Some(&phase)) && running;
+    let verdict = facts.verdict.filter(|_| !early);
+    let phase = match &old.phase {
+        Some(known) if early || terminal(Some(known)) => known.clone(),
+        _ => phase,
+    };
     let sandbox_ips = facts.view.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default();
     let ips: Vec<IpAddr> = match (spec(pod).host_network, facts.view.sandbox.is_some()) {
         (Some(true), true) => facts.host_ips.to_vec(),
@@ -83,8 +89,8 @@ pub fn status(pod: &Pod, facts: &Facts) -> PodStatus {
     PodStatus {
         phase: Some(phase),
         conditions: Some(conditions),
-        reason: facts.verdict.map(|v| v.reason.clone()).or_else(|| old.reason.clone()),
-        message: facts.verdict.map(|v| v.message.clone()).or_else(|| old.message.clone()),
+        reason: verdict.map(|v| v.reason.clone()).or_else(|| old.reason.clone()),
+        message: verdict.map(|v| v.message.clone()).or_else(|| old.message.clone()),
         host_ip: facts.host_ips.first().map(IpAddr::to_string),
         host_ips: list(facts.host_ips.iter().map(|ip| HostIP { ip: ip.to_string() })),
         pod_ip: ips.first().map(IpAddr::to_string).or_else(|| old.pod_ip.clone()),
@@ -156,12 +162,21 @@ fn one(pod: &Pod, container: &Container, init: bool, facts: &Facts) -> Container
             ..ContainerState::default()
         }),
         state: Some(state),
-        resources: container.resources.clone().filter(|r| r.limits.is_some() || r.requests.is_some()),
+        resources: container
+            .resources
+            .clone()
+            .filter(|r| r.limits.is_some() || r.requests.is_some()),
         ..ContainerStatus::default()
     }
 }
 
-fn state(pod: &Pod, container: &Container, init: bool, slot: &Slot, facts: &Facts) -> ContainerState {
+fn state(
+    pod: &Pod,
+    container: &Container,
+    init: bool,
+    slot: &Slot,
+    facts: &Facts,
+) -> ContainerState {
     let waiting = |reason: &str, message: &str| ContainerState {
         waiting: Some(ContainerStateWaiting {
             reason: Some(reason.to_owned()),

@@ -60,8 +60,14 @@ fn show(pod: &Pod, view: &View, plan: &Plan, life: Life) -> PodStatus {
 
 fn conditions(status: &PodStatus) -> String {
     let list = status.conditions.iter().flatten().map(|c| {
-        let tail: Vec<&str> = [&c.reason, &c.message].into_iter().flatten().map(|s| s.as_str()).collect();
-        format!("{}={}{}", c.type_, c.status, tail.iter().map(|t| format!(" {t}")).collect::<String>())
+        let tail: Vec<&str> =
+            [&c.reason, &c.message].into_iter().flatten().map(|s| s.as_str()).collect();
+        format!(
+            "{}={}{}",
+            c.type_,
+            c.status,
+            tail.iter().map(|t| format!(" {t}")).collect::<String>()
+        )
     });
     list.collect::<Vec<_>>().join("; ")
 }
@@ -108,7 +114,8 @@ fn phases_of_what_has_ended() {
         ("OnFailure", [0, 1], "Running"),
         ("Always", [0, 0], "Running"),
     ] {
-        let pod = pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]}));
+        let pod =
+            pod(json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]}));
         let view = view(vec![exited("a", codes[0]), exited("b", codes[1])]);
         let phase = |life| show(&pod, &view, &Plan::default(), life).phase.unwrap();
         assert_eq!(phase(Life::Running), want, "{policy} {codes:?}");
@@ -120,7 +127,8 @@ fn phases_of_what_has_ended() {
 #[test]
 fn a_crash_loop_shows_the_wait_and_the_last_end() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
-    let wait = Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into(), retry_at: None };
+    let wait =
+        Waiting { reason: "CrashLoopBackOff".into(), message: "back-off".into(), retry_at: None };
     let plan = Plan { waiting: vec![("a".into(), wait)], ..Plan::default() };
     let status = show(&pod, &view(vec![exited("a", 3)]), &plan, Life::Running);
     assert_eq!(status.phase.as_deref(), Some("Running"));
@@ -133,29 +141,56 @@ fn a_crash_loop_shows_the_wait_and_the_last_end() {
 }
 
 #[test]
+fn a_pod_is_over_only_when_nothing_runs() {
+    let mut pod = pod(json!({"containers": [{"name": "a"}]}));
+    pod.status = serde_json::from_value(json!({"phase": "Running"})).unwrap();
+    let verdict = Verdict { reason: "Evicted".into(), message: "low".into() };
+    let of = |view: &View| {
+        let facts = Facts {
+            view,
+            plan: &Plan::default(),
+            life: Life::Ending,
+            verdict: Some(&verdict),
+            host_ips: &[],
+            start_time: at(0),
+            now: at(9),
+        };
+        let status = status(&pod, &facts);
+        (status.phase.unwrap(), status.reason)
+    };
+    assert_eq!(of(&view(vec![running("a")])), ("Running".into(), None));
+    assert_eq!(of(&view(vec![exited("a", 0)])), ("Failed".into(), Some("Evicted".into())));
+}
+
+#[test]
 fn initialisation() {
     let pod = pod(json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]}));
     let status = show(&pod, &view(vec![running("i")]), &Plan::default(), Life::Running);
     assert_eq!(status.phase.as_deref(), Some("Pending"));
     let text = conditions(&status);
     assert!(
-        text.contains("Initialized=False ContainersNotInitialized containers with incomplete status: [i]"),
+        text.contains(
+            "Initialized=False ContainersNotInitialized containers with incomplete status: [i]"
+        ),
         "{text}"
     );
     let waiting = status.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason.as_deref(), Some("PodInitializing"));
-    let status = show(&pod, &view(vec![exited("i", 0), running("a")]), &Plan::default(), Life::Running);
+    let status =
+        show(&pod, &view(vec![exited("i", 0), running("a")]), &Plan::default(), Life::Running);
     assert_eq!(status.phase.as_deref(), Some("Running"));
     assert!(status.init_container_statuses.unwrap()[0].ready);
 }
 
 #[test]
 fn readiness_gates_and_foreign_conditions() {
-    let mut pod = pod(json!({"readinessGates": [{"conditionType": "x/y"}], "containers": [{"name": "a"}]}));
+    let mut pod =
+        pod(json!({"readinessGates": [{"conditionType": "x/y"}], "containers": [{"name": "a"}]}));
     let view = view(vec![running("a")]);
     let text = conditions(&show(&pod, &view, &Plan::default(), Life::Running));
     assert!(text.contains("Ready=False ReadinessGatesNotReady corresponding condition of pod readiness gate \"x/y\" does not exist."), "{text}");
-    pod.status = serde_json::from_value(json!({"conditions": [{"type": "x/y", "status": "True"}]})).unwrap();
+    pod.status =
+        serde_json::from_value(json!({"conditions": [{"type": "x/y", "status": "True"}]})).unwrap();
     let text = conditions(&show(&pod, &view, &Plan::default(), Life::Running));
     assert!(text.contains("; Ready=True;") && text.ends_with("x/y=True"), "{text}");
 }
@@ -164,7 +199,8 @@ fn readiness_gates_and_foreign_conditions() {
 fn transition_times_are_kept() {
     let mut pod = pod(json!({"containers": [{"name": "a"}]}));
     pod.status = serde_json::from_value(json!({"conditions": [
-        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]})).unwrap();
+        {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}))
+    .unwrap();
     let status = show(&pod, &view(vec![running("a")]), &Plan::default(), Life::Running);
     let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap().clone();
     assert_eq!(ready.last_transition_time.unwrap().0.to_string(), "2026-01-01T00:00:00Z");

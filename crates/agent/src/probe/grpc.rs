@@ -42,7 +42,11 @@ pub async fn check(address: SocketAddr, service: &str) -> Result<(), String> {
         None | Some("0") => {}
         Some(code) => return Err(format!("error: health rpc failed: rpc error: code = {code}")),
     }
-    if serving(&body) { Ok(()) } else { Err("service unhealthy (responded with \"NOT_SERVING\")".to_owned()) }
+    if serving(&body) {
+        Ok(())
+    } else {
+        Err("service unhealthy (responded with \"NOT_SERVING\")".to_owned())
+    }
 }
 
 fn grpc_status(headers: &http::HeaderMap) -> Option<String> {
@@ -79,6 +83,8 @@ mod tests {
     fn messages() {
         assert_eq!(&message("")[..], [0, 0, 0, 0, 0]);
         assert_eq!(&message("a")[..], [0, 0, 0, 0, 3, 0x0a, 1, b'a']);
-        assert!(serving(&[0, 0, 0, 0, 2, 8, 1]) && !serving(&[0, 0, 0, 0, 2, 8, 2]) && !serving(&[]));
+        assert!(
+            serving(&[0, 0, 0, 0, 2, 8, 1]) && !serving(&[0, 0, 0, 0, 2, 8, 2]) && !serving(&[])
+        );
     }
 }

@@ -23,7 +23,11 @@ pub struct Target {
 
 impl Target {
     /// From a probe or hook of `container` in the pod at `ip`.
-    pub fn new(container: &Container, action: &HTTPGetAction, ip: Option<IpAddr>) -> Result<Self, String> {
+    pub fn new(
+        container: &Container,
+        action: &HTTPGetAction,
+        ip: Option<IpAddr>,
+    ) -> Result<Self, String> {
         let host = action.host.clone().filter(|h| !h.is_empty());
         let host = host.or_else(|| ip.map(|ip| ip.to_string())).ok_or("the pod has no address")?;
         let path = action.path.as_deref().unwrap_or("/");
@@ -78,7 +82,8 @@ pub async fn get(target: &Target, limit: Option<Duration>) -> Result<u16, String
         Some(limit) => match tokio::time::timeout(limit, exchange(target)).await {
             Ok(result) => result.map_err(told),
             Err(_) => Err(told(
-                "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned(),
+                "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+                    .to_owned(),
             )),
         },
     }
@@ -87,16 +92,21 @@ pub async fn get(target: &Target, limit: Option<Duration>) -> Result<u16, String
 async fn exchange(target: &Target) -> Result<u16, String> {
     let addresses = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
     let address = addresses.ok().and_then(|mut list| list.next());
-    let address = address.ok_or_else(|| format!("dial tcp: lookup {}: no such host", target.host))?;
+    let address =
+        address.ok_or_else(|| format!("dial tcp: lookup {}: no such host", target.host))?;
     let stream = TcpStream::connect(address).await.map_err(|error| dial(address, &error))?;
     if !target.tls {
         return talk(stream, target).await;
     }
-    let stream = insecure::connect(&target.host, stream).await.map_err(|error| error.to_string())?;
+    let stream =
+        insecure::connect(&target.host, stream).await.map_err(|error| error.to_string())?;
     talk(stream, target).await
 }
 
-async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &Target) -> Result<u16, String> {
+async fn talk(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    target: &Target,
+) -> Result<u16, String> {
     stream.write_all(target.request().as_bytes()).await.map_err(|error| error.to_string())?;
     let mut line = Vec::new();
     while !line.contains(&b'\n') && line.len() < MAX_STATUS_LINE_BYTES {
@@ -113,8 +123,12 @@ async fn talk(mut stream: impl AsyncRead + AsyncWrite + Unpin, target: &Target) 
     let mut words = text.split_whitespace();
     let code = words.next().filter(|version| version.starts_with("HTTP/")).and(words.next());
     let first = || text.lines().next().unwrap_or_default();
-    code.and_then(|c| c.parse().ok())
-        .ok_or_else(|| format!("net/http: HTTP/1.x transport connection broken: malformed HTTP response {:?}", first()))
+    code.and_then(|c| c.parse().ok()).ok_or_else(|| {
+        format!(
+            "net/http: HTTP/1.x transport connection broken: malformed HTTP response {:?}",
+            first()
+        )
+    })
 }
 
 #[cfg(test)]
@@ -139,7 +153,10 @@ mod tests {
         let target = Target::new(&Container::default(), &action, "127.0.0.1".parse().ok()).unwrap();
         assert_eq!(get(&target, Some(Duration::from_secs(5))).await, Ok(503));
         let seen = server.await.unwrap();
-        assert!(seen.starts_with("GET /health HTTP/1.1\r\n") && seen.contains("host: x\r\n"), "{seen}");
+        assert!(
+            seen.starts_with("GET /health HTTP/1.1\r\n") && seen.contains("host: x\r\n"),
+            "{seen}"
+        );
         assert!(!seen.contains("Host:"), "{seen}");
         let refused = get(&target, Some(Duration::from_secs(5))).await.unwrap_err();
         assert!(refused.ends_with("connect: connection refused"), "{refused}");

@@ -70,7 +70,8 @@ impl Probers {
             let sidecars = init_containers(pod).iter().filter(|c| is_sidecar(c));
             for container in spec(pod).containers.iter().chain(sidecars) {
                 let Some(slot) = state.view.slots.get(&container.name) else { continue };
-                let Some(run) = slot.current.as_ref().filter(|r| r.state == RunState::Running) else {
+                let Some(run) = slot.current.as_ref().filter(|r| r.state == RunState::Running)
+                else {
                     continue;
                 };
                 for purpose in [Purpose::Startup, Purpose::Readiness, Purpose::Liveness] {
@@ -92,12 +93,10 @@ impl Probers {
             keep
         });
         for ((name, purpose), (run, start)) in wanted {
-            let key = (name.clone(), purpose);
-            if !self.tasks.contains_key(&key) {
+            self.tasks.entry((name.clone(), purpose)).or_insert_with(|| {
                 let job = Job { shared: shared.clone(), name, purpose, run: run.clone(), start };
-                let task = tokio::spawn(job.run());
-                self.tasks.insert(key, (run, task.abort_handle()));
-            }
+                (run, tokio::spawn(job.run()).abort_handle())
+            });
         }
     }
 }
@@ -118,7 +117,9 @@ fn seconds(value: Option<i32>, default: u32) -> u32 {
 impl Job {
     async fn run(self) {
         let pod = self.shared.pod();
-        let Some(container) = crate::pod::view::container(&pod, &self.name).cloned() else { return };
+        let Some(container) = crate::pod::view::container(&pod, &self.name).cloned() else {
+            return;
+        };
         let Some(probe) = self.purpose.of(&container).cloned() else { return };
         let delay = i64::from(probe.initial_delay_seconds.unwrap_or(0).max(0));
         let first = self.start + SignedDuration::from_secs(delay);
@@ -133,7 +134,13 @@ impl Job {
             let outcome = self.once(&container, &probe).await;
             if let Err(message) = &outcome {
                 let note = format!("{} probe failed: {message}", self.purpose.title());
-                self.shared.ctx.event(&pod, Some(&self.name), EventKind::Warning, "Unhealthy", &note);
+                self.shared.ctx.event(
+                    &pod,
+                    Some(&self.name),
+                    EventKind::Warning,
+                    "Unhealthy",
+                    &note,
+                );
             }
             let verdict = count.add(outcome.is_ok(), &probe);
             if let Some(healthy) = verdict
@@ -199,12 +206,15 @@ impl Job {
             return true;
         }
         let (changed, over) = match (self.purpose, healthy) {
-            (Purpose::Readiness, _) => (std::mem::replace(&mut slot.ready, healthy) != healthy, false),
+            (Purpose::Readiness, _) => {
+                (std::mem::replace(&mut slot.ready, healthy) != healthy, false)
+            }
             (Purpose::Startup, true) => (!std::mem::replace(&mut slot.started, true), true),
             (Purpose::Liveness, true) => (false, false),
             (purpose, false) => {
                 let what = purpose.title().to_lowercase();
-                let message = format!("Container {} failed {what} probe, will be restarted", self.name);
+                let message =
+                    format!("Container {} failed {what} probe, will be restarted", self.name);
                 slot.condemned = Some((self.run.clone(), message));
                 (true, true)
             }
@@ -278,7 +288,8 @@ mod tests {
 
     #[test]
     fn thresholds_count_in_a_row() {
-        let probe = Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Probe::default() };
+        let probe =
+            Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Probe::default() };
         let mut count = Count::default();
         let verdicts: Vec<_> = [false, true, false, false, false, true, true]
             .into_iter()

@@ -14,13 +14,16 @@ use super::remote::{Incoming, Outgoing, RESIZE, STDIN, parse_size};
 use super::websocket::{Message, Opcode, Reader, close, frame};
 
 /// The protocols, the best first.
-pub const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io"];
+pub const PROTOCOLS: [&str; 3] =
+    ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io"];
 /// Pseudo-channel of version 5: the channel named in its first byte is closed.
 const CLOSE: u8 = 255;
 
 /// Carries messages between a WebSocket and a session's two ends until one of them ends.
 pub async fn carry(
-    io: impl AsyncRead + AsyncWrite, protocol: &str, incoming: mpsc::Sender<Incoming>,
+    io: impl AsyncRead + AsyncWrite,
+    protocol: &str,
+    incoming: mpsc::Sender<Incoming>,
     mut outgoing: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     let base64 = protocol.contains("base64");

@@ -13,7 +13,9 @@ use hyper_util::rt::TokioIo;
 use runtime::{ContainerId, ExecRequest, Session};
 use tokio::sync::mpsc;
 
-use super::remote::{self, ERROR, Incoming, MAX_WAITING_MESSAGES, Outgoing, RESIZE, STDERR, STDIN, STDOUT};
+use super::remote::{
+    self, ERROR, Incoming, MAX_WAITING_MESSAGES, Outgoing, RESIZE, STDERR, STDIN, STDOUT,
+};
 use super::request::Call;
 use super::spdy::{Command, Event};
 use super::{Body, channels, full, portforward, spdy, text, websocket};
@@ -53,7 +55,12 @@ impl Streams {
 
 /// Runs a command in a container.
 pub async fn exec(
-    manager: &Manager, namespace: &str, pod: &str, container: &str, call: &Call, request: Request<RequestBody>,
+    manager: &Manager,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    call: &Call,
+    request: Request<RequestBody>,
 ) -> Response<Body> {
     let id = match running(manager, namespace, pod, container) {
         Ok(id) => id,
@@ -76,7 +83,12 @@ pub async fn exec(
 
 /// Joins the streams of a container's first process.
 pub async fn attach(
-    manager: &Manager, namespace: &str, pod: &str, container: &str, call: &Call, request: Request<RequestBody>,
+    manager: &Manager,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    call: &Call,
+    request: Request<RequestBody>,
 ) -> Response<Body> {
     let id = match running(manager, namespace, pod, container) {
         Ok(id) => id,
@@ -96,7 +108,12 @@ pub async fn attach(
 }
 
 /// The running container, or what to say to the client.
-fn running(manager: &Manager, namespace: &str, pod: &str, container: &str) -> Result<ContainerId, Box<Response<Body>>> {
+fn running(
+    manager: &Manager,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+) -> Result<ContainerId, Box<Response<Body>>> {
     let run = manager.with(namespace, pod, |handle, _| handle.run(container, false));
     match run {
         None => Err(Box::new(text(StatusCode::NOT_FOUND, "pod does not exist"))),
@@ -120,7 +137,10 @@ where
     if websocket::wanted(headers) {
         let Some(protocol) = websocket::choose(headers, &channels::PROTOCOLS) else {
             let known = channels::PROTOCOLS.join(", ");
-            return text(StatusCode::BAD_REQUEST, &format!("unsupported protocol, the server knows {known}"));
+            return text(
+                StatusCode::BAD_REQUEST,
+                &format!("unsupported protocol, the server knows {known}"),
+            );
         };
         let response = websocket::accept(headers, Some(protocol));
         spawn(upgrade, move |io| over_websocket(io, protocol, start));
@@ -153,7 +173,10 @@ where
 }
 
 /// The answer that switches to SPDY, or why not.
-fn switch_to_spdy(headers: &HeaderMap, protocol: &'static str) -> Result<Response<Body>, Box<Response<Body>>> {
+fn switch_to_spdy(
+    headers: &HeaderMap,
+    protocol: &'static str,
+) -> Result<Response<Body>, Box<Response<Body>>> {
     let upgrade = headers.get(header::UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if !upgrade.to_ascii_lowercase().starts_with("spdy/3.1") {
         let message = "unable to upgrade: missing upgrade headers in request";
@@ -166,7 +189,9 @@ fn switch_to_spdy(headers: &HeaderMap, protocol: &'static str) -> Result<Respons
         .flat_map(|v| v.split(',').map(str::trim))
         .collect();
     if !offered.is_empty() && !offered.contains(&protocol) {
-        let message = format!("unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts [{protocol}]");
+        let message = format!(
+            "unable to upgrade: unable to negotiate protocol: client supports {offered:?}, server accepts [{protocol}]"
+        );
         return Err(Box::new(text(StatusCode::FORBIDDEN, &message)));
     }
     let mut response = Response::new(full(""));
@@ -228,7 +253,10 @@ where
 }
 
 /// Channels by stream id, once all expected streams are open; `None` when the client has left.
-async fn open_streams(seen: &mut mpsc::Receiver<Event>, streams: Streams) -> Option<HashMap<u32, u8>> {
+async fn open_streams(
+    seen: &mut mpsc::Receiver<Event>,
+    streams: Streams,
+) -> Option<HashMap<u32, u8>> {
     let expected = 1 + [streams.stdin, streams.stdout, streams.stderr, streams.tty]
         .into_iter()
         .filter(|wanted| *wanted)
@@ -250,7 +278,11 @@ async fn open_streams(seen: &mut mpsc::Receiver<Event>, streams: Streams) -> Opt
     Some(ids)
 }
 
-async fn upwards(mut seen: mpsc::Receiver<Event>, ids: Arc<HashMap<u32, u8>>, to: mpsc::Sender<Incoming>) {
+async fn upwards(
+    mut seen: mpsc::Receiver<Event>,
+    ids: Arc<HashMap<u32, u8>>,
+    to: mpsc::Sender<Incoming>,
+) {
     while let Some(event) = seen.recv().await {
         let message = match event {
             Event::Data(id, data) => match ids.get(&id) {
@@ -269,11 +301,17 @@ async fn upwards(mut seen: mpsc::Receiver<Event>, ids: Arc<HashMap<u32, u8>>, to
     }
 }
 
-async fn downwards(mut from: mpsc::Receiver<Outgoing>, ids: Arc<HashMap<u32, u8>>, to: mpsc::Sender<Command>) {
+async fn downwards(
+    mut from: mpsc::Receiver<Outgoing>,
+    ids: Arc<HashMap<u32, u8>>,
+    to: mpsc::Sender<Command>,
+) {
     let by_channel: HashMap<u8, u32> = ids.iter().map(|(id, channel)| (*channel, *id)).collect();
     while let Some(message) = from.recv().await {
         let command = match message {
-            Outgoing::Data(channel, data) => by_channel.get(&channel).map(|id| Command::Data(*id, data)),
+            Outgoing::Data(channel, data) => {
+                by_channel.get(&channel).map(|id| Command::Data(*id, data))
+            }
             Outgoing::End(channel) => by_channel.get(&channel).map(|id| Command::End(*id)),
         };
         if let Some(command) = command
@@ -286,7 +324,10 @@ async fn downwards(mut from: mpsc::Receiver<Outgoing>, ids: Arc<HashMap<u32, u8>
 
 /// Forwards ports of a pod.
 pub async fn port_forward(
-    manager: &Manager, namespace: &str, pod: &str, mut request: Request<RequestBody>,
+    manager: &Manager,
+    namespace: &str,
+    pod: &str,
+    mut request: Request<RequestBody>,
 ) -> Response<Body> {
     let sandbox = manager.with(namespace, pod, |handle, _| handle.sandbox());
     let Some(sandbox) = sandbox else { return text(StatusCode::NOT_FOUND, "pod does not exist") };
@@ -296,7 +337,9 @@ pub async fn port_forward(
     let id = runtime::SandboxId(sandbox.id);
     let netns = match manager.context().runtime.sandbox_status(&id).await {
         Ok(status) => status.netns,
-        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &base::chain(&error).to_string()),
+        Err(error) => {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, &base::chain(&error).to_string());
+        }
     };
     let upgrade = hyper::upgrade::on(&mut request);
     let headers = request.headers();

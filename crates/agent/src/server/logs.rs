@@ -24,7 +24,13 @@ use crate::pod::view::Run;
 const MAX_WAITING_PIECES: usize = 8;
 
 /// Sends a log, for as long as the reader wants it.
-pub async fn answer(manager: &Manager, namespace: &str, pod: &str, container: &str, call: &Call) -> Response<Body> {
+pub async fn answer(
+    manager: &Manager,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    call: &Call,
+) -> Response<Body> {
     let request = match parse(call) {
         Ok(request) => request,
         Err(message) => return text(StatusCode::BAD_REQUEST, &message),
@@ -44,13 +50,16 @@ pub async fn answer(manager: &Manager, namespace: &str, pod: &str, container: &s
     let events = ctx.runtime.events();
     let status = match ctx.runtime.container_status(&id).await {
         Ok(status) => status,
-        Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &base::chain(&error).to_string()),
+        Err(error) => {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, &base::chain(&error).to_string());
+        }
     };
     let Some(path) = status.log_path else {
         return text(StatusCode::INTERNAL_SERVER_ERROR, "the container has no log");
     };
     let ended = CancellationToken::new();
-    let running = matches!(status.state, runtime::ContainerState::Running | runtime::ContainerState::Created);
+    let running =
+        matches!(status.state, runtime::ContainerState::Running | runtime::ContainerState::Created);
     let (sender, receiver) = mpsc::channel::<Bytes>(MAX_WAITING_PIECES);
     if running && request.follow {
         let (ctx, ended, sender) = (ctx.clone(), ended.clone(), sender.clone());
@@ -112,7 +121,12 @@ fn parse(call: &Call) -> Result<Request, String> {
         _ => None,
     };
     Ok(Request {
-        show: Show { since, timestamps: call.on(&["timestamps"]), stream, limit_bytes: number("limitBytes")? },
+        show: Show {
+            since,
+            timestamps: call.on(&["timestamps"]),
+            stream,
+            limit_bytes: number("limitBytes")?,
+        },
         tail: number("tailLines")?,
         follow: call.on(&["follow"]),
     })
@@ -120,7 +134,10 @@ fn parse(call: &Call) -> Result<Request, String> {
 
 /// The run whose log is wanted, or why there is none, in upstream's words.
 fn choose(
-    pod: &Pod, container: &str, previous: bool, run: impl Fn(bool) -> Option<Run>,
+    pod: &Pod,
+    container: &str,
+    previous: bool,
+    run: impl Fn(bool) -> Option<Run>,
 ) -> Result<Run, (StatusCode, String)> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let status = pod.status.as_ref();
@@ -139,7 +156,8 @@ fn choose(
         // While it waits for its restart, the run that has ended is the previous one.
         let wanted = if ended && waiting { current } else { run(true) };
         return wanted.ok_or_else(|| {
-            let message = format!("previous terminated container {container:?} in pod {name:?} not found");
+            let message =
+                format!("previous terminated container {container:?} in pod {name:?} not found");
             (StatusCode::BAD_REQUEST, message)
         });
     }

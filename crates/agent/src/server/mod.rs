@@ -10,7 +10,7 @@ mod portforward;
 mod remote;
 mod request;
 mod spdy;
-mod stats;
+pub(crate) mod stats;
 mod websocket;
 
 use std::convert::Infallible;
@@ -95,7 +95,11 @@ pub async fn serve(listener: TcpListener, manager: Manager, stop: CancellationTo
     }
 }
 
-async fn answer(manager: &Manager, client: &auth::Client, request: http::Request<Incoming>) -> Response<Body> {
+async fn answer(
+    manager: &Manager,
+    client: &auth::Client,
+    request: http::Request<Incoming>,
+) -> Response<Body> {
     if request.uri().path() == "/healthz" {
         return text(StatusCode::OK, "ok");
     }

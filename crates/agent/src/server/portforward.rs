@@ -27,7 +27,10 @@ const MAX_WAITING_PIECES: usize = 64;
 const TUNNEL_BYTES: usize = 64 << 10;
 
 /// Forwards connections until the client leaves.
-pub async fn carry(io: impl AsyncRead + AsyncWrite + Send + 'static, netns: Option<PathBuf>) -> io::Result<()> {
+pub async fn carry(
+    io: impl AsyncRead + AsyncWrite + Send + 'static,
+    netns: Option<PathBuf>,
+) -> io::Result<()> {
     let (events, mut seen) = mpsc::channel(MAX_WAITING_PIECES);
     let (commands, receiver) = mpsc::channel(MAX_WAITING_PIECES);
     let mut frames = Box::pin(spdy::carry(io, events, receiver));
@@ -100,9 +103,14 @@ impl Pairs {
 }
 
 async fn forward(
-    netns: Option<PathBuf>, port: &str, id: u32, mut from: mpsc::Receiver<Bytes>, to: &mpsc::Sender<Command>,
+    netns: Option<PathBuf>,
+    port: &str,
+    id: u32,
+    mut from: mpsc::Receiver<Bytes>,
+    to: &mpsc::Sender<Command>,
 ) -> io::Result<()> {
-    let port: u16 = port.parse().map_err(|_| io::Error::other(format!("{port:?} is not a port")))?;
+    let port: u16 =
+        port.parse().map_err(|_| io::Error::other(format!("{port:?} is not a port")))?;
     let (mut read, mut write) = connect(netns, port).await?.into_split();
     let upstream = async {
         while let Some(data) = from.recv().await {
@@ -147,7 +155,8 @@ async fn connect(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {
         to(Ipv4Addr::LOCALHOST.into()).or_else(|error| {
             to(Ipv6Addr::LOCALHOST.into()).map_err(|_| {
                 let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-                let text = if refused { "connection refused".to_owned() } else { error.to_string() };
+                let text =
+                    if refused { "connection refused".to_owned() } else { error.to_string() };
                 io::Error::new(error.kind(), format!("dial tcp4 127.0.0.1:{port}: connect: {text}"))
             })
         })
@@ -155,7 +164,8 @@ async fn connect(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {
     std::thread::Builder::new().name("port-forward".to_owned()).spawn(move || {
         let _ = sender.send(work());
     })?;
-    let stream = receiver.await.map_err(|_| io::Error::other("the connecting thread has died"))??;
+    let stream =
+        receiver.await.map_err(|_| io::Error::other("the connecting thread has died"))??;
     stream.set_nonblocking(true)?;
     TcpStream::from_std(stream)
 }

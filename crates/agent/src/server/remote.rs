@@ -51,7 +51,9 @@ pub fn parse_size(text: &[u8]) -> Option<Incoming> {
 
 /// Carries a session until its process ends; the last thing sent is the status.
 pub async fn carry(
-    session: Session, mut incoming: mpsc::Receiver<Incoming>, outgoing: mpsc::Sender<Outgoing>,
+    session: Session,
+    mut incoming: mpsc::Receiver<Incoming>,
+    outgoing: mpsc::Sender<Outgoing>,
 ) {
     let Session { mut stdin, stdout, stderr, control } = session;
     let resizer = control.clone();
@@ -171,7 +173,9 @@ mod tests {
                     let status: Value = serde_json::from_slice(&data).unwrap();
                     status["details"]["causes"][0]["message"].to_string()
                 }
-                Outgoing::Data(channel, data) => format!("{channel}:{}", String::from_utf8_lossy(&data)),
+                Outgoing::Data(channel, data) => {
+                    format!("{channel}:{}", String::from_utf8_lossy(&data))
+                }
                 Outgoing::End(channel) => format!("end {channel}"),
             });
         }

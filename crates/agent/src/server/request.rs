@@ -65,7 +65,9 @@ mod tests {
 
     #[test]
     fn taken_apart() {
-        let uri = "/exec/ns/pod/c?command=sh&command=-c&command=a%20b+c&input=1&tty=false".parse().unwrap();
+        let uri = "/exec/ns/pod/c?command=sh&command=-c&command=a%20b+c&input=1&tty=false"
+            .parse()
+            .unwrap();
         let call = Call::parse(&uri).unwrap();
         assert_eq!(call.parts, ["exec", "ns", "pod", "c"]);
         assert_eq!(call.all("command"), ["sh", "-c", "a b c"]);

@@ -78,7 +78,9 @@ pub enum Command {
 
 /// Carries frames until the client leaves or nobody sends commands any more.
 pub async fn carry(
-    io: impl AsyncRead + AsyncWrite, events: mpsc::Sender<Event>, mut commands: mpsc::Receiver<Command>,
+    io: impl AsyncRead + AsyncWrite,
+    events: mpsc::Sender<Event>,
+    mut commands: mpsc::Receiver<Command>,
 ) -> io::Result<()> {
     let (read, mut write) = tokio::io::split(io);
     let mut read = Box::pin(read);
@@ -234,7 +236,8 @@ impl Decoder {
 fn parse_headers(mut block: Bytes) -> io::Result<Vec<(String, String)>> {
     fn text(block: &mut Bytes) -> Option<String> {
         let length = block.try_get_u32().ok()? as usize;
-        (length <= block.len()).then(|| String::from_utf8_lossy(&block.split_to(length)).into_owned())
+        (length <= block.len())
+            .then(|| String::from_utf8_lossy(&block.split_to(length)).into_owned())
     }
     // The count needs no limit of its own: the block has one.
     let count = block.try_get_u32().map_err(|_| invalid("headers are cut short"))?;
@@ -310,7 +313,11 @@ mod tests {
     impl Client {
         fn new() -> Self {
             let mut deflate = Compress::new(Compression::best(), true);
-            assert_eq!(deflate.set_dictionary(&DICTIONARY).unwrap(), 0xe3c6_a7c2, "the standard's checksum");
+            assert_eq!(
+                deflate.set_dictionary(&DICTIONARY).unwrap(),
+                0xe3c6_a7c2,
+                "the standard's checksum"
+            );
             Client(deflate)
         }
 
@@ -342,12 +349,21 @@ mod tests {
         let mut packer = Client::new();
         let first = packer.open(1, &[("streamtype", "data"), ("port", "80")]);
         let second = packer.open(3, &[("streamtype", "error")]);
-        let sent = [first, second, data_frame(1, 0, b"hi").to_vec(), data_frame(1, FLAG_FIN, b"").to_vec(), ping(&[0, 0, 0, 7]).to_vec()];
+        let sent = [
+            first,
+            second,
+            data_frame(1, 0, b"hi").to_vec(),
+            data_frame(1, FLAG_FIN, b"").to_vec(),
+            ping(&[0, 0, 0, 7]).to_vec(),
+        ];
         for part in sent.concat().chunks(7) {
             client.write_all(part).await.unwrap();
         }
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(seen.recv().await, Some(Event::Open(1, vec![pair("streamtype", "data"), pair("port", "80")])));
+        assert_eq!(
+            seen.recv().await,
+            Some(Event::Open(1, vec![pair("streamtype", "data"), pair("port", "80")]))
+        );
         assert_eq!(seen.recv().await, Some(Event::Open(3, vec![pair("streamtype", "error")])));
         assert_eq!(seen.recv().await, Some(Event::Data(1, "hi".into())));
         assert_eq!(seen.recv().await, Some(Event::End(1)));

@@ -126,4 +126,3 @@ pub fn node_cpu_nanoseconds() -> u64 {
     let busy = ticks.iter().take(8).enumerate().filter(|(at, _)| !matches!(at, 3 | 4));
     busy.map(|(_, ticks)| ticks).sum::<u64>() * NANOS_PER_TICK
 }
-

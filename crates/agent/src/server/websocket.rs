@@ -159,7 +159,8 @@ fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
         buffer.reserve(header + length - buffer.len());
         return Ok(None);
     }
-    let mask: [u8; 4] = [buffer[header - 4], buffer[header - 3], buffer[header - 2], buffer[header - 1]];
+    let mask: [u8; 4] =
+        [buffer[header - 4], buffer[header - 3], buffer[header - 2], buffer[header - 1]];
     buffer.advance(header);
     let mut payload = buffer.split_to(length);
     payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
@@ -203,7 +204,9 @@ mod tests {
 
     #[tokio::test]
     async fn messages_in_pieces() {
-        let bytes = [masked(0x02, b"he"), masked(0x89, b"?"), masked(0x80, b"llo"), masked(0x88, b"")].concat();
+        let bytes =
+            [masked(0x02, b"he"), masked(0x89, b"?"), masked(0x80, b"llo"), masked(0x88, b"")]
+                .concat();
         let (mut client, server) = tokio::io::duplex(3);
         let send = tokio::spawn(async move { client.write_all(&bytes).await });
         let mut reader = Reader::new(server);
@@ -226,8 +229,12 @@ mod tests {
     fn handshake_of_the_standard() {
         let mut headers = HeaderMap::new();
         headers.insert("sec-websocket-key", HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
-        headers.insert("sec-websocket-protocol", HeaderValue::from_static("v5.channel.k8s.io, v4.channel.k8s.io"));
-        let response: Response<String> = accept(&headers, choose(&headers, &["x", "v4.channel.k8s.io"]));
+        headers.insert(
+            "sec-websocket-protocol",
+            HeaderValue::from_static("v5.channel.k8s.io, v4.channel.k8s.io"),
+        );
+        let response: Response<String> =
+            accept(&headers, choose(&headers, &["x", "v4.channel.k8s.io"]));
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(response.headers()["sec-websocket-protocol"], "v4.channel.k8s.io");
     }
@@ -236,6 +243,9 @@ mod tests {
     fn lengths_of_frames() {
         assert_eq!(&frame(Opcode::Binary, b"ab")[..2], [0x82, 2]);
         assert_eq!(&frame(Opcode::Binary, &[0; 200])[..4], [0x82, 126, 0, 200]);
-        assert_eq!(&frame(Opcode::Binary, &[0; 70_000])[..10], [0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]);
+        assert_eq!(
+            &frame(Opcode::Binary, &[0; 70_000])[..10],
+            [0x82, 127, 0, 0, 0, 0, 0, 1, 0x11, 0x70]
+        );
     }
 }

@@ -17,8 +17,12 @@ fn mode(mode: i32) -> u32 {
 
 /// Picks `items` (all when there are none) of named values; `whose` names the source in errors.
 fn pick<'a>(
-    mut get: impl FnMut(&str) -> Option<&'a [u8]>, all: impl Iterator<Item = &'a String>,
-    items: Option<&Vec<KeyToPath>>, default_mode: i32, optional: bool, whose: &str,
+    mut get: impl FnMut(&str) -> Option<&'a [u8]>,
+    all: impl Iterator<Item = &'a String>,
+    items: Option<&Vec<KeyToPath>>,
+    default_mode: i32,
+    optional: bool,
+    whose: &str,
 ) -> Result<Payload, String> {
     let mut out = Payload::new();
     let Some(items) = items.filter(|i| !i.is_empty()) else {
@@ -43,7 +47,10 @@ fn pick<'a>(
 
 /// The files of a ConfigMap.
 pub fn config_map(
-    map: &ConfigMap, items: Option<&Vec<KeyToPath>>, mode: i32, optional: bool,
+    map: &ConfigMap,
+    items: Option<&Vec<KeyToPath>>,
+    mode: i32,
+    optional: bool,
 ) -> Result<Payload, String> {
     let text = |key: &str| map.data.as_ref()?.get(key).map(String::as_bytes);
     let binary = |key: &str| map.binary_data.as_ref()?.get(key).map(|b| b.0.as_slice());
@@ -54,7 +61,10 @@ pub fn config_map(
 
 /// The files of a Secret.
 pub fn secret(
-    secret: &Secret, items: Option<&Vec<KeyToPath>>, mode: i32, optional: bool,
+    secret: &Secret,
+    items: Option<&Vec<KeyToPath>>,
+    mode: i32,
+    optional: bool,
 ) -> Result<Payload, String> {
     let get = |key: &str| secret.data.as_ref()?.get(key).map(|b| b.0.as_slice());
     let keys = secret.data.iter().flat_map(|d| d.keys());
@@ -63,7 +73,10 @@ pub fn secret(
 
 /// The files of a downward volume.
 pub fn downward(
-    pod: &Pod, items: &[DownwardAPIVolumeFile], default_mode: i32, place: &Place,
+    pod: &Pod,
+    items: &[DownwardAPIVolumeFile],
+    default_mode: i32,
+    place: &Place,
 ) -> Result<Payload, String> {
     let empty = Container::default();
     let mut out = Payload::new();

@@ -12,9 +12,15 @@ use super::ownership;
 use crate::quantity;
 
 /// Makes the directory, on a tmpfs if the medium is memory.
-pub fn set_up(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> Result<(), String> {
+pub fn set_up(
+    path: &Path,
+    source: &EmptyDirVolumeSource,
+    group: Option<u32>,
+) -> Result<(), String> {
     let failed = |error: io::Error| format!("making {}: {error}", path.display());
-    if path.join(".").exists() && (source.medium.as_deref() != Some("Memory") || is_mount_point(path)) {
+    if path.join(".").exists()
+        && (source.medium.as_deref() != Some("Memory") || is_mount_point(path))
+    {
         return Ok(());
     }
     fs::create_dir_all(path).map_err(failed)?;

@@ -33,7 +33,11 @@ pub fn check(source: &HostPathVolumeSource) -> Result<(), String> {
         "BlockDevice" => kind.is_block_device(),
         _ => true,
     });
-    if fits { Ok(()) } else { Err(format!("hostPath type check failed: {} is not a {}", source.path, name(wanted))) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("hostPath type check failed: {} is not a {}", source.path, name(wanted)))
+    }
 }
 
 fn name(wanted: &str) -> &'static str {
@@ -62,7 +66,9 @@ mod tests {
         assert!(check("f", "FileOrCreate").is_ok() && check("f", "File").is_ok());
         assert!(check("none", "").is_ok());
         let error = check("d", "File").unwrap_err();
-        assert!(error.starts_with("hostPath type check failed:") && error.ends_with("is not a file"));
+        assert!(
+            error.starts_with("hostPath type check failed:") && error.ends_with("is not a file")
+        );
         assert!(check("none2", "Socket").unwrap_err().ends_with("is not a socket file"));
     }
 }

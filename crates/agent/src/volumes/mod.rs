@@ -55,7 +55,13 @@ pub struct PodVolumes {
 impl PodVolumes {
     /// Nothing mounted yet. `memory` and `disk` are folders for this pod alone, the first on a
     /// tmpfs; `waker` is notified when [`PodVolumes::prepare`] should be called again.
-    pub fn new(client: Client, objects: Objects, waker: Arc<Notify>, memory: PathBuf, disk: PathBuf) -> Self {
+    pub fn new(
+        client: Client,
+        objects: Objects,
+        waker: Arc<Notify>,
+        memory: PathBuf,
+        disk: PathBuf,
+    ) -> Self {
         PodVolumes {
             objects,
             client,
@@ -78,7 +84,11 @@ impl PodVolumes {
 
     /// Makes every volume, or brings it up to date. Gives the time at which a token wants to be
     /// renewed.
-    pub async fn prepare(&mut self, pod: &Pod, place: &Place) -> Result<Option<Timestamp>, MountError> {
+    pub async fn prepare(
+        &mut self,
+        pod: &Pod,
+        place: &Place,
+    ) -> Result<Option<Timestamp>, MountError> {
         for volume in spec(pod).volumes.iter().flatten() {
             self.one(pod, volume, place)
                 .await
@@ -120,7 +130,9 @@ impl PodVolumes {
         };
         let group = fs_group(pod);
         let payload = match group {
-            Some(_) => payload.into_iter().map(|(p, f)| (p, File { mode: f.mode | 0o440, ..f })).collect(),
+            Some(_) => {
+                payload.into_iter().map(|(p, f)| (p, File { mode: f.mode | 0o440, ..f })).collect()
+            }
             None => payload,
         };
         atomic::write(&path, &payload, group)
@@ -129,7 +141,11 @@ impl PodVolumes {
     }
 
     async fn projected(
-        &mut self, pod: &Pod, volume: &str, source: &ProjectedVolumeSource, place: &Place,
+        &mut self,
+        pod: &Pod,
+        volume: &str,
+        source: &ProjectedVolumeSource,
+        place: &Place,
     ) -> Result<Payload, String> {
         let mode = source.default_mode.unwrap_or(DEFAULT_MODE);
         let mut out = Payload::new();
@@ -140,7 +156,12 @@ impl PodVolumes {
     }
 
     async fn projection(
-        &mut self, pod: &Pod, volume: &str, part: &VolumeProjection, mode: i32, place: &Place,
+        &mut self,
+        pod: &Pod,
+        volume: &str,
+        part: &VolumeProjection,
+        mode: i32,
+        place: &Place,
     ) -> Result<Payload, String> {
         if let Some(map) = &part.config_map {
             return self.config_map(pod, map, mode).await;
@@ -170,14 +191,20 @@ impl PodVolumes {
                     (Err(error), None) => return Err(error),
                 }
             }
-            let data = self.tokens.get(&key).map(|t| t.value.clone().into_bytes()).unwrap_or_default();
+            let data =
+                self.tokens.get(&key).map(|t| t.value.clone().into_bytes()).unwrap_or_default();
             let mode = token::mode(pod, mode);
             return Ok(Payload::from([(wanted.path.clone(), File { data, mode })]));
         }
         Err("the volume projects a source that this node does not support".to_owned())
     }
 
-    async fn config_map(&mut self, pod: &Pod, source: &ConfigMapProjection, mode: i32) -> Result<Payload, String> {
+    async fn config_map(
+        &mut self,
+        pod: &Pod,
+        source: &ConfigMapProjection,
+        mode: i32,
+    ) -> Result<Payload, String> {
         let optional = source.optional == Some(true);
         match self.fetch::<ConfigMap>(pod, &source.name).await? {
             Some(map) => content::config_map(&map, source.items.as_ref(), mode, optional),
@@ -186,7 +213,12 @@ impl PodVolumes {
         }
     }
 
-    async fn secret(&mut self, pod: &Pod, source: &SecretProjection, mode: i32) -> Result<Payload, String> {
+    async fn secret(
+        &mut self,
+        pod: &Pod,
+        source: &SecretProjection,
+        mode: i32,
+    ) -> Result<Payload, String> {
         let optional = source.optional == Some(true);
         match self.fetch::<Secret>(pod, &source.name).await? {
             Some(secret) => content::secret(&secret, source.items.as_ref(), mode, optional),
@@ -195,7 +227,11 @@ impl PodVolumes {
         }
     }
 
-    async fn fetch<K: Referable>(&mut self, pod: &Pod, name: &str) -> Result<Option<Arc<K>>, String> {
+    async fn fetch<K: Referable>(
+        &mut self,
+        pod: &Pod,
+        name: &str,
+    ) -> Result<Option<Arc<K>>, String> {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let watched: Arc<Watched<K>> = self.objects.watch(namespace, name, &self.waker);
         let key = format!("{}/{name}", K::kind(&()));

@@ -16,8 +16,14 @@ use super::is_mount_point;
 
 /// Binds `sub` of the directory `root` to `target`; makes directories that are missing.
 pub fn bind(root: &Path, sub: &str, target: &Path) -> io::Result<()> {
-    if Path::new(sub).components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("subPath {sub:?} leaves the volume")));
+    if Path::new(sub)
+        .components()
+        .any(|part| !matches!(part, Component::Normal(_) | Component::CurDir))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("subPath {sub:?} leaves the volume"),
+        ));
     }
     if is_mount_point(target) {
         return Ok(());
@@ -30,8 +36,14 @@ pub fn bind(root: &Path, sub: &str, target: &Path) -> io::Result<()> {
         target.parent().map(fs::create_dir_all).transpose()?;
         fs::File::create(target)?;
     }
-    mount(Some(source.as_str()), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-        .map_err(io::Error::from)
+    mount(
+        Some(source.as_str()),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .map_err(io::Error::from)
 }
 
 /// Opens `sub` within `root`, where links are followed but cannot lead out.

@@ -27,7 +27,9 @@ pub struct Token {
 
 /// Asks for a token for the pod's service account.
 pub async fn request(
-    client: &Client, pod: &Pod, wanted: &ServiceAccountTokenProjection,
+    client: &Client,
+    pod: &Pod,
+    wanted: &ServiceAccountTokenProjection,
 ) -> Result<Token, String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let account = spec(pod).service_account_name.as_deref().unwrap_or("default");

@@ -91,7 +91,11 @@ pub(super) async fn config(shared: &Shared, wish: &Wish<'_>) -> Result<Container
     })
 }
 
-async fn environment(shared: &Shared, pod: &Pod, container: &Container) -> Result<Vec<(String, String)>, String> {
+async fn environment(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+) -> Result<Vec<(String, String)>, String> {
     let ctx = &shared.ctx;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let (maps, secrets) = env::references(container);
@@ -117,7 +121,10 @@ async fn environment(shared: &Shared, pod: &Pod, container: &Container) -> Resul
 }
 
 async fn mounts(
-    shared: &Shared, pod: &Pod, container: &Container, lookup: impl Fn(&str) -> Option<String>,
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    lookup: impl Fn(&str) -> Option<String>,
 ) -> Result<Vec<Mount>, String> {
     let volumes = shared.volumes.lock().await;
     let mut out = Vec::new();
@@ -139,7 +146,10 @@ async fn mounts(
             let places = shared.ctx.pod_dir(&shared.uid).join("volume-subpaths");
             let target = places.join(&wanted.name).join(&container.name).join(index.to_string());
             subpath::bind(&host_path, &sub, &target).map_err(|error| {
-                format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {error}", wanted.name, container.name)
+                format!(
+                    "failed to prepare subPath for volumeMount {:?} of container {:?}: {error}",
+                    wanted.name, container.name
+                )
             })?;
             host_path = target;
         }
@@ -147,7 +157,10 @@ async fn mounts(
             host_path,
             container_path: PathBuf::from("/").join(&wanted.mount_path),
             readonly: wanted.read_only == Some(true),
-            recursive_readonly: wanted.recursive_read_only.as_deref().is_some_and(|r| r != "Disabled"),
+            recursive_readonly: wanted
+                .recursive_read_only
+                .as_deref()
+                .is_some_and(|r| r != "Disabled"),
             propagation: match wanted.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,
@@ -160,7 +173,13 @@ async fn mounts(
 
 /// The files that every container finds: hosts, host name, resolver, last words. One that the
 /// pod itself mounts there stays.
-fn files(ctx: &Context, pod: &Pod, container: &Container, attempt: u32, ips: &[std::net::IpAddr]) -> Result<Vec<Mount>, String> {
+fn files(
+    ctx: &Context,
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    ips: &[std::net::IpAddr],
+) -> Result<Vec<Mount>, String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let dir = ctx.pod_dir(uid);
     let failed = |error: std::io::Error| format!("writing the files of pod {uid}: {error}");
@@ -178,7 +197,11 @@ fn files(ctx: &Context, pod: &Pod, container: &Container, attempt: u32, ips: &[s
     let texts = [
         ("etc-hosts", "/etc/hosts", hosts::hosts_file(pod, ips, domain, host_file.as_deref())),
         ("etc-hostname", "/etc/hostname", hostname),
-        ("etc-resolv.conf", "/etc/resolv.conf", hosts::resolv_conf(pod, &resolver, ctx.config.cluster_dns, domain)),
+        (
+            "etc-resolv.conf",
+            "/etc/resolv.conf",
+            hosts::resolv_conf(pod, &resolver, ctx.config.cluster_dns, domain),
+        ),
     ];
     let taken = |path: &str| {
         container.volume_mounts.iter().flatten().any(|m| m.mount_path.trim_end_matches('/') == path)
@@ -199,7 +222,10 @@ fn files(ctx: &Context, pod: &Pod, container: &Container, attempt: u32, ips: &[s
     words.parent().map(fs::create_dir_all).transpose().map_err(failed)?;
     let file = fs::File::create(&words).map_err(failed)?;
     file.set_permissions(fs::Permissions::from_mode(0o666)).map_err(failed)?;
-    out.push(mount(words, container.termination_message_path.as_deref().unwrap_or(TERMINATION_PATH)));
+    out.push(mount(
+        words,
+        container.termination_message_path.as_deref().unwrap_or(TERMINATION_PATH),
+    ));
     Ok(out)
 }
 
@@ -212,7 +238,11 @@ fn termination_file(ctx: &Context, uid: &str, container: &str, attempt: u32) -> 
 }
 
 /// The last words of an ended container; `None` where the runtime's own message stands.
-pub(super) fn termination_message(ctx: &Context, pod: &Pod, status: &ContainerStatus) -> Option<String> {
+pub(super) fn termination_message(
+    ctx: &Context,
+    pod: &Pod,
+    status: &ContainerStatus,
+) -> Option<String> {
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let path = termination_file(ctx, uid, &status.name, status.attempt);
     let words = fs::File::open(path).and_then(|file| {

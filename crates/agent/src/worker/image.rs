@@ -43,7 +43,8 @@ pub fn credentials(secrets: &[Secret], image: &str) -> Vec<RegistryAuth> {
         for (server, auth) in auths.as_object().into_iter().flatten() {
             let named = server.trim_start_matches("https://").trim_start_matches("http://");
             let named = named.split('/').next().unwrap_or_default();
-            let hub = host == "docker.io" && matches!(named, "index.docker.io" | "registry-1.docker.io");
+            let hub =
+                host == "docker.io" && matches!(named, "index.docker.io" | "registry-1.docker.io");
             if named == host || hub {
                 out.extend(basic(auth));
             }
@@ -82,7 +83,11 @@ fn policy(container: &Container) -> &str {
 }
 
 /// The image, pulled if need be; or why the container has to wait.
-pub(super) async fn ensure(shared: &Shared, pod: &Pod, container: &Container) -> Result<ImageInfo, Waiting> {
+pub(super) async fn ensure(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+) -> Result<ImageInfo, Waiting> {
     let image = container.image.as_deref().unwrap_or_default();
     let name = &container.name;
     let present = shared.ctx.runtime.image_status(image).await;
@@ -96,7 +101,8 @@ pub(super) async fn ensure(shared: &Shared, pod: &Pod, container: &Container) ->
             Ok(info)
         }
         ("Never", None) => {
-            let message = format!("Container image {image:?} is not present with pull policy of Never");
+            let message =
+                format!("Container image {image:?} is not present with pull policy of Never");
             shared.ctx.event(pod, Some(name), EventKind::Warning, "ErrImageNeverPull", &message);
             let retry_at = Some(Timestamp::now() + SignedDuration::from_secs(10));
             Err(Waiting { reason: "ErrImageNeverPull".into(), message, retry_at })
@@ -126,7 +132,12 @@ fn backing_off(shared: &Shared, pod: &Pod, name: &str, image: &str) -> Option<Wa
     })
 }
 
-async fn pull(shared: &Shared, pod: &Pod, container: &Container, policy: &str) -> Result<ImageInfo, Waiting> {
+async fn pull(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    policy: &str,
+) -> Result<ImageInfo, Waiting> {
     let (ctx, name) = (&shared.ctx, &container.name);
     let image = container.image.as_deref().unwrap_or_default();
     let asked = Instant::now();
@@ -182,7 +193,9 @@ async fn with_credentials(shared: &Shared, pod: &Pod, image: &str) -> runtime::R
                 let ctx = &shared.ctx;
                 ctx.event(pod, None, EventKind::Warning, "FailedToRetrieveImagePullSecret", &note);
             }
-            Err(error) => tracing::warn!(secret = reference.name, error = %base::chain(&error), "image pull secret"),
+            Err(error) => {
+                tracing::warn!(secret = reference.name, error = %base::chain(&error), "image pull secret")
+            }
         }
     }
     let mut candidates = credentials(&secrets, image);
@@ -199,14 +212,23 @@ async fn with_credentials(shared: &Shared, pod: &Pod, image: &str) -> runtime::R
     last.map_or(Ok(()), Err)
 }
 
-fn inspect_failed(shared: &Shared, pod: &Pod, name: &str, image: &str, error: &runtime::Error) -> Waiting {
+fn inspect_failed(
+    shared: &Shared,
+    pod: &Pod,
+    name: &str,
+    image: &str,
+    error: &runtime::Error,
+) -> Waiting {
     let invalid = matches!(error, runtime::Error::Reference { .. });
     let (reason, message) = match invalid {
         true => (
             "InvalidImageName",
             format!("Failed to apply default image tag {image:?}: {}", base::chain(error)),
         ),
-        false => ("ImageInspectError", format!("Failed to inspect image {image:?}: {}", base::chain(error))),
+        false => (
+            "ImageInspectError",
+            format!("Failed to inspect image {image:?}: {}", base::chain(error)),
+        ),
     };
     shared.ctx.event(pod, Some(name), EventKind::Warning, "InspectFailed", &message);
     shared.ctx.event(pod, Some(name), EventKind::Warning, "Failed", &format!("Error: {reason}"));
@@ -214,7 +236,13 @@ fn inspect_failed(shared: &Shared, pod: &Pod, name: &str, image: &str, error: &r
     Waiting { reason: reason.into(), message, retry_at }
 }
 
-fn pull_failed(shared: &Shared, pod: &Pod, name: &str, image: &str, error: &runtime::Error) -> Waiting {
+fn pull_failed(
+    shared: &Shared,
+    pod: &Pod,
+    name: &str,
+    image: &str,
+    error: &runtime::Error,
+) -> Waiting {
     let reason = match error {
         runtime::Error::Reference { .. } => "InvalidImageName",
         runtime::Error::Pull { unreachable: true, .. } => "RegistryUnavailable",
@@ -232,7 +260,13 @@ fn pull_failed(shared: &Shared, pod: &Pod, name: &str, image: &str, error: &runt
     let known = state.pulls.get(name).filter(|f| f.image == image).map_or(0, |f| f.failures);
     let failures = known + 1;
     let until = now + SignedDuration::try_from(BACKOFF.delay(failures)).unwrap_or_default();
-    let failure = PullFailure { image: image.to_owned(), failures, until, reason: shown, message: message.clone() };
+    let failure = PullFailure {
+        image: image.to_owned(),
+        failures,
+        until,
+        reason: shown,
+        message: message.clone(),
+    };
     state.pulls.insert(name.to_owned(), failure);
     Waiting { reason: shown.into(), message, retry_at: Some(now + SHOW_ERROR) }
 }
@@ -246,10 +280,10 @@ mod tests {
     fn credentials_by_registry() {
         let config = json!({"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"},
             "reg.example:5000": {"username": "a", "password": "b"}}});
-        let secret: Secret =
-            serde_json::from_value(json!({"stringData": {}})).unwrap_or_default();
+        let secret: Secret = serde_json::from_value(json!({"stringData": {}})).unwrap_or_default();
         let bytes = k8s_openapi::ByteString(config.to_string().into_bytes());
-        let secret = Secret { data: Some([(".dockerconfigjson".to_owned(), bytes)].into()), ..secret };
+        let secret =
+            Secret { data: Some([(".dockerconfigjson".to_owned(), bytes)].into()), ..secret };
         let of = |image| credentials(std::slice::from_ref(&secret), image);
         let basic = |username: &str, password: &str| RegistryAuth::Basic {
             username: username.into(),

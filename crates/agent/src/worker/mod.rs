@@ -185,7 +185,8 @@ pub fn spawn(ctx: Arc<Context>, wanted: Wanted) -> (Handle, tokio::task::JoinHan
         ending: CancellationToken::new(),
         deadline: watch::Sender::new(None),
     });
-    let worker = Worker { shared: shared.clone(), ops: JoinSet::new(), probers: Probers::default() };
+    let worker =
+        Worker { shared: shared.clone(), ops: JoinSet::new(), probers: Probers::default() };
     let task = tokio::spawn(worker.run());
     (Handle { wanted: sender, shared }, task)
 }
@@ -231,7 +232,9 @@ impl Worker {
     async fn step(&mut self) -> Step {
         if let Err(error) = observe::observe(&self.shared).await {
             tracing::warn!(uid = self.shared.uid, error = %base::chain(&error), "runtime does not answer");
-            return Step::Wait(Some(Timestamp::now() + SignedDuration::try_from(RETRY).unwrap_or_default()));
+            return Step::Wait(Some(
+                Timestamp::now() + SignedDuration::try_from(RETRY).unwrap_or_default(),
+            ));
         }
         let (pod, removed, now) = (self.shared.pod(), self.shared.removed(), Timestamp::now());
         let mut wake = self.check_deadline(&pod, now);
@@ -286,7 +289,7 @@ impl Worker {
     fn life(&self, pod: &Pod, removed: bool) -> Life {
         let state = self.shared.state();
         let phase = state.status.as_ref().and_then(|s| s.phase.as_deref());
-        let over = terminal(phase) || state.verdict.is_some();
+        let over = terminal(phase) || state.verdict.is_some() || plan::done(pod, &state.view);
         let deleted = removed || pod.metadata.deletion_timestamp.is_some();
         if !over && !deleted {
             return Life::Running;
@@ -388,7 +391,13 @@ impl Worker {
     }
 
     /// Writes the status if it has changed; of a deleted pod that has ended, deletes the object.
-    fn report(&mut self, pod: &Arc<Pod>, plan: &Plan, life: Life, now: Timestamp) -> Option<Timestamp> {
+    fn report(
+        &mut self,
+        pod: &Arc<Pod>,
+        plan: &Plan,
+        life: Life,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         let mut state = self.shared.state();
         let retry = state.write_retry_at.filter(|at| *at > now);
         if state.writing || state.deleted || retry.is_some() {

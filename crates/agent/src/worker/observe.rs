@@ -11,7 +11,7 @@ use runtime::{
 use super::{Shared, State, containers};
 use crate::context::LABEL_POD_UID;
 use crate::pod::status::ID_SCHEME;
-use crate::pod::view::{Run, RunState, Sandbox, Slot, container, spec};
+use crate::pod::view::{Run, RunState, Sandbox, container, spec};
 
 /// Asks the runtime for the pod's sandboxes and containers and notes what is new.
 pub(super) async fn observe(shared: &Shared) -> runtime::Result<()> {
@@ -46,7 +46,8 @@ pub(super) async fn observe(shared: &Shared) -> runtime::Result<()> {
 
 /// The two newest runs of each container, ended ones out of memory.
 async fn newest_two(
-    shared: &Shared, mut infos: Vec<ContainerInfo>,
+    shared: &Shared,
+    mut infos: Vec<ContainerInfo>,
 ) -> runtime::Result<HashMap<String, (Run, Option<Run>)>> {
     infos.sort_by_key(|info| (info.attempt, info.created_at));
     let mut by_name: HashMap<String, Vec<ContainerInfo>> = HashMap::new();
@@ -139,7 +140,9 @@ fn note(state: &mut State, pod: &Pod, name: String, current: Run, previous: Opti
 
 /// What the API's status says of this very run: ready, started.
 fn reported<'a>(
-    status: impl Iterator<Item = &'a k8s_openapi::api::core::v1::PodStatus>, name: &str, id: &str,
+    status: impl Iterator<Item = &'a k8s_openapi::api::core::v1::PodStatus>,
+    name: &str,
+    id: &str,
 ) -> Option<(bool, bool)> {
     let lists = status.flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
     let found = lists.flatten().flatten().find(|s| s.name == name)?;
@@ -160,10 +163,11 @@ fn remember_lost(state: &mut State, pod: &Pod) {
     let lists = [&status.container_statuses, &status.init_container_statuses];
     for known in lists.into_iter().flatten().flatten() {
         let absent = state.view.slots.get(&known.name).is_none_or(|slot| slot.current.is_none());
-        if absent && names.contains(&known.name.as_str())
+        if absent
+            && names.contains(&known.name.as_str())
             && let Some(run) = lost(known)
         {
-            state.view.slots.entry(known.name.clone()).or_insert_with(Slot::default).current = Some(run);
+            state.view.slots.entry(known.name.clone()).or_default().current = Some(run);
         }
     }
 }
@@ -185,7 +189,8 @@ fn lost(known: &ApiStatus) -> Option<Run> {
         started,
         finished: end.and_then(|e| e.finished_at.as_ref()).map(|t| t.0),
         exit_code: end.map_or(137, |e| e.exit_code),
-        reason: end.map_or("ContainerStatusUnknown".into(), |e| e.reason.clone().unwrap_or_default()),
+        reason: end
+            .map_or("ContainerStatusUnknown".into(), |e| e.reason.clone().unwrap_or_default()),
         message: end.map_or(unknown.into(), |e| e.message.clone().unwrap_or_default()),
         image: known.image.clone(),
         image_id: known.image_id.clone(),

@@ -15,16 +15,19 @@ use crate::pod::{hosts, resources};
 use crate::volumes;
 
 /// Pause after a failed attempt, doubling.
-const RETRY: base::Backoff = base::Backoff::new(
-    std::time::Duration::from_secs(1),
-    std::time::Duration::from_secs(60),
-);
+const RETRY: base::Backoff =
+    base::Backoff::new(std::time::Duration::from_secs(1), std::time::Duration::from_secs(60));
 
 /// Annotation that keeps the grace period of the pod, for when its object is gone.
 pub(crate) const NOTE_GRACE: &str = "coracle.dev/termination-grace-seconds";
 
 /// Makes a sandbox and attaches it to the network.
-pub(super) async fn create(shared: Arc<Shared>, pod: Arc<Pod>, attempt: u32, replaces: Option<String>) {
+pub(super) async fn create(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    attempt: u32,
+    replaces: Option<String>,
+) {
     if let Some(old) = replaces {
         let note = "Pod sandbox changed, it will be killed and re-created.";
         shared.ctx.event(&pod, None, EventKind::Normal, "SandboxChanged", note);

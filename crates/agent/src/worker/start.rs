@@ -66,7 +66,13 @@ pub(super) async fn prepare_volumes(shared: Arc<Shared>, first: bool) {
 }
 
 /// Starts a container; what goes wrong is noted in its slot.
-pub(super) async fn start(shared: Arc<Shared>, pod: Arc<Pod>, name: String, attempt: u32, delay_s: u32) {
+pub(super) async fn start(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    name: String,
+    attempt: u32,
+    delay_s: u32,
+) {
     let outcome = match container(&pod, &name) {
         Some(container) => run(&shared, &pod, &container, attempt, delay_s).await,
         None => Ok(()),
@@ -114,13 +120,19 @@ fn plain(from: &EphemeralContainer) -> Container {
     }
 }
 
-async fn run(shared: &Shared, pod: &Pod, container: &Container, attempt: u32, delay_s: u32) -> Result<(), Waiting> {
+async fn run(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    attempt: u32,
+    delay_s: u32,
+) -> Result<(), Waiting> {
     let made = async {
         let image = image::ensure(shared, pod, container).await?;
         let wish = Wish { pod, container, attempt, delay_s, image: &image };
-        containers::config(shared, &wish)
-            .await
-            .map_err(|message| failed(shared, pod, container, "CreateContainerConfigError", message))
+        containers::config(shared, &wish).await.map_err(|message| {
+            failed(shared, pod, container, "CreateContainerConfigError", message)
+        })
     };
     let config = tokio::select! {
         made = made => made?,
@@ -151,7 +163,13 @@ async fn run(shared: &Shared, pod: &Pod, container: &Container, attempt: u32, de
 }
 
 /// Notes a failure as upstream does: an event with the message, and the reason to wait.
-fn failed(shared: &Shared, pod: &Pod, container: &Container, reason: &str, message: String) -> Waiting {
+fn failed(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+    reason: &str,
+    message: String,
+) -> Waiting {
     let note = format!("Error: {message}");
     shared.ctx.event(pod, Some(&container.name), EventKind::Warning, "Failed", &note);
     Waiting { reason: reason.to_owned(), message, retry_at: None }
@@ -178,7 +196,9 @@ async fn remove_old(shared: &Shared, name: &str, attempt: u32) {
 
 /// Runs the `postStart` hook; if it fails the container is killed.
 async fn post_start(shared: &Shared, pod: &Pod, container: &Container, id: &ContainerId) {
-    let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return };
+    let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
+        return;
+    };
     let ip = shared.ips().first().copied();
     let result = tokio::select! {
         result = lifecycle::run(&shared.ctx, container, id, hook, ip) => result,

@@ -18,7 +18,12 @@ const RETRY: SignedDuration = SignedDuration::from_secs(1);
 
 /// The status that the pod should have.
 pub(super) fn compute(
-    ctx: &Context, pod: &Pod, state: &State, plan: &Plan, life: Life, now: Timestamp,
+    ctx: &Context,
+    pod: &Pod,
+    state: &State,
+    plan: &Plan,
+    life: Life,
+    now: Timestamp,
 ) -> PodStatus {
     let facts = Facts {
         view: &state.view,
@@ -33,7 +38,8 @@ pub(super) fn compute(
     let mut known = pod.clone();
     if let Some(ours) = &state.status {
         let own = ours.conditions.iter().flatten();
-        let own: Vec<_> = own.filter(|c| crate::pod::conditions::own_name(&c.type_)).cloned().collect();
+        let own: Vec<_> =
+            own.filter(|c| crate::pod::conditions::own_name(&c.type_)).cloned().collect();
         let seen = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
         let foreign = seen.filter(|c| !crate::pod::conditions::own_name(&c.type_)).cloned();
         let conditions = Some(own.into_iter().chain(foreign).collect());

@@ -40,7 +40,13 @@ pub(super) fn set_deadline(shared: &Shared, pod: &Pod) {
 }
 
 /// Ends one container. A shorter grace that comes while it ends takes effect at once.
-pub(super) async fn kill(shared: Arc<Shared>, pod: Arc<Pod>, name: String, id: String, message: String) {
+pub(super) async fn kill(
+    shared: Arc<Shared>,
+    pod: Arc<Pod>,
+    name: String,
+    id: String,
+    message: String,
+) {
     let ctx = &shared.ctx;
     ctx.event(&pod, Some(&name), EventKind::Normal, "Killing", &message);
     let id = ContainerId(id);
@@ -82,7 +88,8 @@ fn has_hook(pod: &Pod, name: &str) -> bool {
 fn kill_grace(shared: &Shared, pod: &Pod, name: &str) -> i64 {
     let condemned = shared.state().view.slots.get(name).is_some_and(|s| s.condemned.is_some());
     let probe = by_name(pod, name).filter(|_| condemned).and_then(|c| {
-        let probe = c.startup_probe.as_ref().filter(|p| p.termination_grace_period_seconds.is_some());
+        let probe =
+            c.startup_probe.as_ref().filter(|p| p.termination_grace_period_seconds.is_some());
         probe.or(c.liveness_probe.as_ref())?.termination_grace_period_seconds
     });
     let own = spec(pod).termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_S);

@@ -3,6 +3,7 @@
 //! The binary is its own shim, which is why it has a `main` of its own. It works in network and
 //! mount namespaces of its own, so nothing of the machine is touched.
 
+mod kubectl;
 mod rig;
 
 use std::process::ExitCode;
@@ -67,6 +68,9 @@ async fn board(rig: &mut Rig) {
     crash_loops(rig).await;
     missing_things_are_told(rig).await;
     probes(rig).await;
+    kubectl::streams(rig).await;
+    ends_of_pods(rig).await;
+    death_of_a_shim(rig).await;
     restarts_of_the_agent(rig).await;
 }
 
@@ -288,4 +292,67 @@ async fn restarts_of_the_agent(rig: &mut Rig) {
     assert_eq!(before["status"]["podIP"], after["status"]["podIP"]);
     rig.delete("stays").await;
     rig.delete("new").await;
+}
+
+async fn ends_of_pods(rig: &Rig) {
+    let main =
+        |script: &str| json!({"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script]});
+    // A deadline ends a pod that would run on.
+    let spec = json!({"activeDeadlineSeconds": 1, "containers": [main("sleep 1000")]});
+    rig.create("late", spec).await;
+    let pod = rig.phase("late", "Failed").await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    rig.delete("late").await;
+    // A sidecar does not keep a pod from being done.
+    let sidecar = json!({"name": "side", "image": BUSYBOX, "command": ["sleep", "1000"], "restartPolicy": "Always"});
+    let spec = json!({"restartPolicy": "Never", "initContainers": [sidecar], "containers": [main("sleep 0.2")]});
+    rig.create("side", spec).await;
+    rig.phase("side", "Succeeded").await;
+    rig.delete("side").await;
+    // `preStop` runs before the signal; both leave traces on the board.
+    let traces = rig.folder().join("traces");
+    let mut container = main(
+        "trap 'echo term >> /traces/log; exit 0' TERM; touch /traces/up; while true; do sleep 0.1; done",
+    );
+    container["lifecycle"] =
+        json!({"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /traces/log"]}}});
+    container["volumeMounts"] = json!([{"name": "traces", "mountPath": "/traces"}]);
+    let volume =
+        json!({"name": "traces", "hostPath": {"path": traces, "type": "DirectoryOrCreate"}});
+    rig.create("hook", json!({"terminationGracePeriodSeconds": 20, "containers": [container], "volumes": [volume]})).await;
+    rig.until("hook", "up", |_| traces.join("up").exists()).await;
+    rig.delete("hook").await;
+    assert_eq!(std::fs::read_to_string(traces.join("log")).unwrap(), "hook\nterm\n");
+    // Who deletes again with less patience is heard.
+    let spec = json!({"terminationGracePeriodSeconds": 600, "containers": [main("trap '' TERM; while true; do sleep 1; done")]});
+    rig.create("stubborn", spec).await;
+    rig.phase("stubborn", "Running").await;
+    rig.pods().delete("stubborn", &kube::api::DeleteParams::default()).await.unwrap();
+    rig.until("stubborn", "being deleted", |pod| pod["metadata"]["deletionTimestamp"].is_string())
+        .await;
+    let sooner = kube::api::DeleteParams::default().grace_period(1);
+    rig.pods().delete("stubborn", &sooner).await.unwrap();
+    rig.until("stubborn", "gone", Value::is_null).await;
+}
+
+async fn death_of_a_shim(rig: &Rig) {
+    rig.create(
+        "orphaned",
+        json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "1000"]}]}),
+    )
+    .await;
+    let before = rig.phase("orphaned", "Running").await;
+    rig.kill_shim(before["metadata"]["uid"].as_str().unwrap()).await;
+    let after = rig
+        .until("orphaned", "running again", |pod| {
+            let status = &pod["status"]["containerStatuses"][0];
+            status["restartCount"] == 1 && status["ready"] == true
+        })
+        .await;
+    assert_eq!(after["status"]["phase"], "Running");
+    assert!(
+        after["status"]["containerStatuses"][0]["lastState"]["terminated"].is_object(),
+        "{after:#}"
+    );
+    rig.delete("orphaned").await;
 }

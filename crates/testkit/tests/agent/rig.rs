@@ -54,8 +54,11 @@ impl Rig {
         })
         .await
         .unwrap();
-        let (server_tls, client_tls) = certificates();
+        let (server_tls, client_tls) = certificates(&folder);
         let api = api_server(client_tls).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:6443").await.unwrap();
+        let tls = rustls::ServerConfig::clone(&server_tls);
+        tokio::spawn(api.clone().serve(listener, tls, CancellationToken::new()));
         let client = client::in_process(api.in_process(User::admin()));
         let rig = Rig {
             client,
@@ -159,6 +162,25 @@ impl Rig {
         self.until(name, "gone", Value::is_null).await;
     }
 
+    /// What belongs to this test alone.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Kills the shim of a pod, as the kernel would when memory runs out.
+    pub async fn kill_shim(&self, uid: &str) {
+        let sandboxes = self.native.list_sandboxes(Default::default()).await.unwrap();
+        let sandbox = sandboxes.iter().find(|s| s.config.uid == uid).unwrap();
+        let pid = self.native.sandbox_status(&sandbox.id).await.unwrap().pid.unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
+    /// A kubeconfig of an administrator.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("kubeconfig")
+    }
+
     /// Ends everything and clears up.
     pub async fn finish(mut self) {
         self.stop().await;
@@ -216,8 +238,8 @@ async fn api_server(kubelet: Arc<rustls::ClientConfig>) -> Arc<ApiServer> {
     api
 }
 
-/// TLS of the kubelet's side and of the API server's side.
-fn certificates() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
+/// TLS of the kubelet's side and of the API server's side; a kubeconfig in `folder`.
+fn certificates(folder: &Path) -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
@@ -241,6 +263,17 @@ fn certificates() -> (Arc<rustls::ServerConfig>, Arc<rustls::ClientConfig>) {
     )
     .build()
     .unwrap();
+    let mut params = CertificateParams::new(vec!["admin".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "admin");
+    params.distinguished_name.push(DnType::OrganizationName, "system:masters");
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, &ca).unwrap();
+    let b64 = |text: String| base64::engine::general_purpose::STANDARD.encode(text);
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:6443", "certificate-authority-data": b64(ca.pem())}}],
+        "users": [{"name": "c", "user": {"client-certificate-data": b64(certificate.pem()), "client-key-data": b64(key.serialize_pem())}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]});
+    fs::write(folder.join("kubeconfig"), kubeconfig.to_string()).unwrap();
     let (chain, key) = leaf("board");
     let server = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
