@@ -18,6 +18,15 @@ pub struct Unschedulable {
 }
 
 impl Unschedulable {
+    /// The sentence without its part on preemption.
+    pub fn reasons(&self) -> String {
+        if self.nodes.is_empty() {
+            return "no nodes available to schedule pods".to_owned();
+        }
+        let reasons = self.nodes.values().flat_map(|r| r.reasons.iter().map(String::as_str));
+        format!("0/{} nodes are available: {}.", self.nodes.len(), histogram(reasons))
+    }
+
     /// The filters that turned nodes down.
     pub fn filters(&self) -> Vec<&'static str> {
         let mut filters: Vec<_> = self.nodes.values().map(|rejection| rejection.filter).collect();
@@ -29,12 +38,11 @@ impl Unschedulable {
 
 impl fmt::Display for Unschedulable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reasons())?;
         if self.nodes.is_empty() {
-            return f.write_str("no nodes available to schedule pods");
+            return Ok(());
         }
         let total = self.nodes.len();
-        let reasons = self.nodes.values().flat_map(|r| r.reasons.iter().map(String::as_str));
-        write!(f, "0/{total} nodes are available: {}.", histogram(reasons))?;
         let preemption = self.nodes.values().map(|rejection| match rejection.preemptible {
             true => "No preemption victims found for incoming pod",
             false => "Preemption is not helpful for scheduling",

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Config;
 use crate::decide::{Unschedulable, decide};
+use crate::preempt::{self, Preemption};
 use crate::queue::{Change, Queue};
 use crate::snapshot::{PodInfo, Snapshot};
 
@@ -37,6 +38,9 @@ struct State {
     pending: HashMap<Key, Arc<Pod>>,
     /// Pods with a node in the snapshot that the API server has not confirmed.
     assumed: HashSet<Key>,
+    /// Important pods that wait for others to leave this node: less important ones must not
+    /// take the room meanwhile.
+    nominated: HashMap<Key, (Arc<PodInfo>, String)>,
 }
 
 struct Scheduler {
@@ -86,7 +90,7 @@ pub async fn run(client: Client, informers: Informers, config: Config, stop: Can
 /// What came of one turn.
 enum Turn {
     Bind(Arc<Pod>, String),
-    Report(Arc<Pod>, Unschedulable),
+    Report(Arc<Pod>, String, Option<Preemption>),
     Idle(Option<Timestamp>),
 }
 
@@ -209,8 +213,12 @@ impl Scheduler {
         };
         let info = PodInfo::new(pod.clone());
         let siblings = self.siblings.selector(&pod);
-        match decide(&info, &state.snapshot, siblings.as_ref()) {
+        let reserved = state.reserve(&key, info.priority());
+        let decision = decide(&info, &state.snapshot, siblings.as_ref());
+        reserved.iter().for_each(|key| drop(state.snapshot.remove_pod(key)));
+        match decision {
             Ok(node) => {
+                state.nominated.remove(&key);
                 state.snapshot.place(Arc::new(info), &node);
                 state.queue.remove(&key);
                 state.assumed.insert(key);
@@ -218,7 +226,11 @@ impl Scheduler {
             }
             Err(unschedulable) => {
                 state.queue.unschedulable(&key, unschedulable.filters(), now);
-                Turn::Report(pod, unschedulable)
+                let (message, preemption) = make_room(&info, &state.snapshot, &unschedulable);
+                if let Some(preemption) = &preemption {
+                    state.nominated.insert(key, (Arc::new(info), preemption.node.clone()));
+                }
+                Turn::Report(pod, message, preemption)
             }
         }
     }
@@ -226,7 +238,13 @@ impl Scheduler {
     async fn write(&self, turn: Turn) {
         match turn {
             Turn::Idle(_) => {}
-            Turn::Report(pod, unschedulable) => self.report(&pod, &unschedulable).await,
+            Turn::Report(pod, message, preemption) => {
+                let node = preemption.as_ref().map(|preemption| preemption.node.as_str());
+                self.report(&pod, &message, node).await;
+                if let Some(preemption) = preemption {
+                    self.push_out(&pod, &preemption).await;
+                }
+            }
             Turn::Bind(pod, node) => match self.bind(&pod, &node).await {
                 Ok(()) => {
                     let note = format!("Successfully assigned {} to {node}", Key::of(pod.as_ref()));
@@ -278,13 +296,14 @@ impl Scheduler {
         self.changed.notify_one();
     }
 
-    async fn report(&self, pod: &Pod, unschedulable: &Unschedulable) {
-        let message = unschedulable.to_string();
+    async fn report(&self, pod: &Pod, message: &str, nominated: Option<&str>) {
         let kind = EventKind::Warning;
-        self.recorder.event(&pod.object_ref(&()), kind, "FailedScheduling", &message);
+        self.recorder.event(&pod.object_ref(&()), kind, "FailedScheduling", message);
         let present = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
         let present = present.and_then(|all| all.iter().find(|c| c.type_ == "PodScheduled"));
-        if present.is_some_and(|c| c.status == "False" && c.message.as_ref() == Some(&message)) {
+        let said =
+            present.is_some_and(|c| c.status == "False" && c.message.as_deref() == Some(message));
+        if said && nominated.is_none() {
             return;
         }
         let since = present
@@ -300,16 +319,91 @@ impl Scheduler {
             "lastProbeTime": null,
             "observedGeneration": pod.metadata.generation,
         });
-        let patch = json!({
-            "metadata": {"uid": pod.uid()},
-            "status": {"conditions": [condition]},
-        });
+        let mut status = json!({ "conditions": [condition] });
+        if let Some(node) = nominated {
+            status["nominatedNodeName"] = node.into();
+        }
+        self.patch_status(pod, status).await;
+    }
+
+    async fn patch_status(&self, pod: &Pod, status: serde_json::Value) {
+        let patch = json!({ "metadata": {"uid": pod.uid()}, "status": status });
         let pods: Api<Pod> =
             Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
         if let Err(error) = pods.patch_status(&pod.name_any(), &params, &patch).await {
             tracing::debug!(pod = %Key::of(pod), error = %base::chain(&error), "status not written");
         }
+    }
+
+    /// Deletes the pods that have to make room; the pod is tried again as they go.
+    async fn push_out(&self, pod: &Pod, preemption: &Preemption) {
+        for victim in &preemption.victims {
+            let victim = &victim.pod;
+            if victim.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let by = pod.uid().unwrap_or_default();
+            let note = format!("Preempted by pod {by} on node {}", preemption.node);
+            let kind = EventKind::Normal;
+            self.recorder.event(&victim.object_ref(&()), kind, "Preempted", &note);
+            let message = format!(
+                "{}: preempting to accommodate a higher priority pod",
+                self.config.scheduler_name
+            );
+            let condition = json!({
+                "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                "message": message, "lastTransitionTime": Time(Timestamp::now()),
+            });
+            self.patch_status(victim, json!({ "conditions": [condition] })).await;
+            let pods: Api<Pod> =
+                Api::namespaced(self.client.clone(), &victim.namespace().unwrap_or_default());
+            let params = DeleteParams {
+                preconditions: Some(Preconditions { uid: victim.uid(), resource_version: None }),
+                ..DeleteParams::default()
+            };
+            if let Err(error) = pods.delete(&victim.name_any(), &params).await {
+                tracing::debug!(pod = %Key::of(victim.as_ref()), error = %base::chain(&error), "not preempted");
+            }
+        }
+    }
+}
+
+impl State {
+    /// Puts the more important nominated pods on their nodes for one decision.
+    fn reserve(&mut self, but: &Key, priority: i32) -> Vec<Key> {
+        let State { nominated, pending, snapshot, .. } = self;
+        nominated.retain(|key, _| pending.contains_key(key));
+        let others = nominated.iter().filter(|(key, (pod, _))| {
+            *key != but && pod.priority() >= priority && !snapshot.is_placed(key)
+        });
+        let others: Vec<_> =
+            others.map(|(key, (pod, node))| (key.clone(), pod.clone(), node.clone())).collect();
+        others
+            .into_iter()
+            .map(|(key, pod, node)| {
+                snapshot.place(pod, &node);
+                key
+            })
+            .collect()
+    }
+}
+
+/// What is told of a pod that fits nowhere, and what would make room for it.
+fn make_room(
+    info: &PodInfo,
+    snapshot: &Snapshot,
+    unschedulable: &Unschedulable,
+) -> (String, Option<Preemption>) {
+    if unschedulable.nodes.is_empty() {
+        return (unschedulable.to_string(), None);
+    }
+    if let Some(why) = preempt::refused(info, snapshot) {
+        return (format!("{} preemption: {why}", unschedulable.reasons()), None);
+    }
+    match preempt::preempt(info, snapshot, unschedulable) {
+        Some(preemption) => (unschedulable.reasons(), Some(preemption)),
+        None => (unschedulable.to_string(), None),
     }
 }
 

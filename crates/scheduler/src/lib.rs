@@ -9,6 +9,7 @@ mod driver;
 mod filters;
 mod interpod;
 mod matching;
+mod preempt;
 mod queue;
 mod resources;
 mod scores;

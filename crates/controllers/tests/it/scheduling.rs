@@ -118,3 +118,26 @@ async fn a_daemon_runs_on_every_node_and_is_renewed() {
     cluster.eventually("two new daemons", available(2)).await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_important_pod_pushes_a_lesser_one_out() {
+    let cluster = cluster().await;
+    let class = json!({
+        "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass",
+        "metadata": {"name": "vip"}, "value": 1000,
+    });
+    cluster.apply(class).await;
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client.clone());
+    cluster.apply(pod("small-fry", "40", json!({}))).await;
+    cluster
+        .eventually("a place", || async { pods.get("small-fry").await.ok()?.spec?.node_name })
+        .await;
+    let vip = json!({"priority": 1000, "priorityClassName": "vip"});
+    cluster.apply(pod("vip", "40", vip)).await;
+    let node = cluster
+        .eventually("a place", || async { pods.get("vip").await.ok()?.spec?.node_name })
+        .await;
+    assert_eq!(node, "n1");
+    assert!(pods.get_opt("small-fry").await.expect("an answer").is_none());
+    cluster.stop().await;
+}
