@@ -188,3 +188,40 @@ fn the_bearer_may_hide_in_a_websocket_protocol() {
     assert_eq!(crate::authn::take_token(&mut headers).as_deref(), Some("token"));
     assert_eq!(headers[header::SEC_WEBSOCKET_PROTOCOL], "v5.channel.k8s.io");
 }
+
+#[tokio::test]
+async fn a_request_has_a_deadline_and_a_size() {
+    let mut small = config();
+    small.limits.request = std::time::Duration::ZERO;
+    small.limits.body_bytes = 64;
+    let server = empty(small).await;
+    let answer = Arc::clone(&server).answer(plain("/openapi/v2", &[]), Some(User::admin())).await;
+    let (code, status) = read(answer).await;
+    assert_eq!(code, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(status["message"], "Timeout: request did not complete within the allotted timeout");
+    let message = "Request entity too large: limit is 64";
+    let big = serde_json::json!({"spec": {"namespace": "x".repeat(80)}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    for said in [None, Some("100")] {
+        let mut request = request(Method::POST, path, &big);
+        if let Some(said) = said {
+            request.headers_mut().insert(header::CONTENT_LENGTH, said.parse().unwrap());
+        }
+        let answer = Arc::clone(&server).answer(request, Some(User::admin())).await;
+        let (code, status) = read(answer).await;
+        assert_eq!((code.as_u16(), &status["message"]), (413, &message.into()), "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn protobuf_alone_is_not_spoken_back() {
+    let server = started().await;
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    for (accept, expected) in
+        [(protobuf.to_owned(), 406), (format!("{protobuf},application/json"), 200)]
+    {
+        let ask = plain("/api/v1/namespaces", &[("accept", &accept)]);
+        let answer = Arc::clone(&server).answer(ask, Some(User::admin())).await;
+        assert_eq!(answer.status().as_u16(), expected, "{accept}");
+    }
+}
