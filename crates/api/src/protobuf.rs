@@ -21,6 +21,7 @@ use std::sync::LazyLock;
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// What every document begins with.
 const MAGIC: &[u8] = b"k8s\0";
+const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 /// How deep messages may be nested.
 const DEPTH_MAX: usize = 64;
 
@@ -161,7 +162,9 @@ pub fn decode(document: &[u8]) -> Result<Value, DecodeError> {
     let (group, version) = split_api_version(&api_version);
     let unknown =
         || DecodeError::UnknownKind { kind: kind.clone(), api_version: api_version.clone() };
-    let schema = Schema::of(group, version, &kind).ok_or_else(unknown)?;
+    // Options come in the group and version of what they are about, known here or not.
+    let options = || Schema::of_definition(DELETE_OPTIONS).filter(|_| kind == "DeleteOptions");
+    let schema = Schema::of(group, version, &kind).or_else(options).ok_or_else(unknown)?;
     let mut object = Map::new();
     object.insert("apiVersion".to_owned(), api_version.clone().into());
     object.insert("kind".to_owned(), kind.clone().into());
@@ -491,6 +494,15 @@ mod tests {
         let entry = [f(1, b"k"), f(2, b"\x00\xff")].concat();
         let secret = f(2, &entry);
         assert_eq!(decode(&document("v1", "Secret", &secret)).unwrap()["data"]["k"], "AP8=");
+    }
+
+    #[test]
+    fn delete_options_come_in_any_group() {
+        let options = [n(1, 0), f(4, b"Orphan")].concat();
+        assert_eq!(
+            decode(&document("example.com/v1", "DeleteOptions", &options)).unwrap(),
+            json!({"apiVersion": "example.com/v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "propagationPolicy": "Orphan"})
+        );
     }
 
     #[test]
