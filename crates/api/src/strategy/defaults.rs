@@ -218,10 +218,10 @@ pub(super) fn fill(collection: &str, object: &mut Value) {
         }
         _ => {}
     }
-    if let Some((_, pointer)) = TEMPLATES.iter().find(|(name, _)| *name == collection) {
-        if let Some(spec) = object.pointer_mut(pointer).filter(|spec| spec.is_object()) {
-            pod_spec(spec);
-        }
+    if let Some((_, pointer)) = TEMPLATES.iter().find(|(name, _)| *name == collection)
+        && let Some(spec) = object.pointer_mut(pointer).filter(|spec| spec.is_object())
+    {
+        pod_spec(spec);
     }
 }
 

@@ -47,11 +47,12 @@ fn status(resource: &Resource, new: &mut Value, old: &Value) {
     }
     // A pod's class is settled when it is made; old kubelets leave it out.
     let class = &old["status"]["qosClass"];
-    if resource.collection() == "pods" && object["status"]["qosClass"].is_null() && !class.is_null()
+    if resource.collection() == "pods"
+        && object["status"]["qosClass"].is_null()
+        && !class.is_null()
+        && let Some(status) = object["status"].as_object_mut()
     {
-        if let Some(status) = object["status"].as_object_mut() {
-            status.insert("qosClass".to_owned(), class.clone());
-        }
+        status.insert("qosClass".to_owned(), class.clone());
     }
     *new = object;
 }

@@ -19,13 +19,13 @@ pub(super) fn admit_pod(attributes: &Attributes<'_>, pod: &mut Value) -> Outcome
     }
     let class = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
     let (class, priority, policy) = resolve(attributes, &class)?;
-    if let Some(given) = pod["spec"]["priority"].as_i64() {
-        if given != priority {
-            let why = format!(
-                "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
-            );
-            return Err(Status::forbidden(attributes.resource, meta::name(pod), &why));
-        }
+    if let Some(given) = pod["spec"]["priority"].as_i64()
+        && given != priority
+    {
+        let why = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name"
+        );
+        return Err(Status::forbidden(attributes.resource, meta::name(pod), &why));
     }
     let spec = meta::member(pod, "spec");
     if !class.is_empty() {

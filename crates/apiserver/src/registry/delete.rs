@@ -149,12 +149,12 @@ fn delete_options(call: &Call) -> Outcome<DeleteOptions> {
     } else {
         Some(decode::parse(&call.content_type(), &call.body)?)
     };
-    if let Some(kind) = body.as_ref().and_then(|body| body["kind"].as_str()) {
-        if kind != "DeleteOptions" {
-            return Err(Status::bad_request(format!(
-                "the body of a delete must be DeleteOptions, not {kind}"
-            )));
-        }
+    if let Some(kind) = body.as_ref().and_then(|body| body["kind"].as_str())
+        && kind != "DeleteOptions"
+    {
+        return Err(Status::bad_request(format!(
+            "the body of a delete must be DeleteOptions, not {kind}"
+        )));
     }
     DeleteOptions::parse(&call.query, body.as_ref()).map_err(invalid_options)
 }

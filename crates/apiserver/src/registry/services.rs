@@ -93,7 +93,9 @@ pub fn complete(
         release(&mut taken, old);
         drop_for_type(&mut spec, old);
         keep_allocated(&mut spec, old);
-        check_immutable(&spec, old).map_err(|error| invalid(&[error]))?;
+        if let Some(error) = check_immutable(&spec, old) {
+            return Err(invalid(&[error]));
+        }
     }
     if wants_address(&spec) {
         families(&mut spec, ranges).map_err(|errors| invalid(&errors))?;
@@ -215,26 +217,22 @@ fn keep_allocated(spec: &mut Value, old: &Value) {
     for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let found =
             held.iter().find(|(held, _)| *held == key(port)).map(|(_, number)| number.clone());
-        if let (None, Some(number)) = (port_number(&port["nodePort"]), found) {
-            if number.as_u64().is_some_and(|number| !explicit.contains(&number)) {
-                port["nodePort"] = number;
-            }
+        if let (None, Some(number)) = (port_number(&port["nodePort"]), found)
+            && number.as_u64().is_some_and(|number| !explicit.contains(&number))
+        {
+            port["nodePort"] = number;
         }
     }
 }
 
 /// The first cluster IP never changes while the Service has one.
-fn check_immutable(spec: &Value, old: &Value) -> Result<(), FieldError> {
+fn check_immutable(spec: &Value, old: &Value) -> Option<FieldError> {
     let (new_ips, old_ips) = (cluster_ips(spec), cluster_ips(old));
     let kept = wants_address(spec) && wants_address(old);
-    match (new_ips.first(), old_ips.first()) {
-        (Some(new), Some(before)) if kept && new != before => Err(FieldError::invalid(
-            "spec.clusterIPs[0]",
-            json!(new_ips),
-            "may not change once set",
-        )),
-        _ => Ok(()),
-    }
+    let (new, before) = (new_ips.first()?, old_ips.first()?);
+    (kept && new != before).then(|| {
+        FieldError::invalid("spec.clusterIPs[0]", json!(new_ips), "may not change once set")
+    })
 }
 
 fn family_of(ip: IpAddr) -> &'static str {
@@ -251,14 +249,15 @@ fn families(spec: &mut Value, ranges: &Ranges<'_>) -> Result<(), Vec<FieldError>
     let selectorless = spec["selector"].as_object().is_none_or(Map::is_empty);
     let special = headless(spec) && selectorless;
     let ips = cluster_ips(spec);
-    if let (Some(first), Some(ip)) = (ips.first(), spec["clusterIP"].as_str()) {
-        if !ip.is_empty() && first != ip {
-            return Err(vec![FieldError::invalid(
-                "spec.clusterIPs",
-                json!(ips),
-                "first value must match `clusterIP`",
-            )]);
-        }
+    if let (Some(first), Some(ip)) = (ips.first(), spec["clusterIP"].as_str())
+        && !ip.is_empty()
+        && first != ip
+    {
+        return Err(vec![FieldError::invalid(
+            "spec.clusterIPs",
+            json!(ips),
+            "first value must match `clusterIP`",
+        )]);
     }
     let policy = match spec["ipFamilyPolicy"].as_str() {
         Some(policy) => policy.to_owned(),
