@@ -9,7 +9,8 @@ mod rig;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{LogParams, Patch, PatchParams, PostParams};
 use nix::sched::{CloneFlags, unshare};
@@ -61,13 +62,14 @@ fn main() -> ExitCode {
 
 async fn board(rig: &mut Rig) {
     let began = Instant::now();
-    rig.start();
+    rig.start().await;
     node_is_ready(rig, began).await;
     a_pod_with_everything(rig).await;
     jobs_end(rig).await;
     crash_loops(rig).await;
     missing_things_are_told(rig).await;
     probes(rig).await;
+    services(rig).await;
     kubectl::streams(rig).await;
     ends_of_pods(rig).await;
     death_of_a_shim(rig).await;
@@ -283,7 +285,7 @@ async fn restarts_of_the_agent(rig: &mut Rig) {
     rig.reopen_runtime().await;
     let now = kube::api::DeleteParams::default().grace_period(0);
     rig.pods().delete("goes", &now).await.unwrap();
-    rig.start();
+    rig.start().await;
     rig.create("new", spec()).await;
     rig.phase("new", "Running").await;
     let after = rig.phase("stays", "Running").await;
@@ -355,4 +357,53 @@ async fn death_of_a_shim(rig: &Rig) {
         "{after:#}"
     );
     rig.delete("orphaned").await;
+}
+
+async fn services(rig: &Rig) {
+    let script = "echo served > /tmp/index.html; httpd -f -p 8080 -h /tmp";
+    rig.create(
+        "web",
+        json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script],
+        "ports": [{"containerPort": 8080, "hostPort": 18080}],
+        "readinessProbe": {"httpGet": {"path": "/index.html", "port": 8080}, "periodSeconds": 1}}]}),
+    )
+    .await;
+    let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+    let pod = rig.until("web", "ready", ready).await;
+    let service = json!({"metadata": {"name": "web"}, "spec": {"clusterIP": "10.43.0.77",
+        "selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": 8080}]}});
+    let slice = json!({"metadata": {"name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [pod["status"]["podIP"]], "conditions": {"ready": true}}]});
+    let services: Api<Service> = Api::namespaced(rig.client.clone(), "default");
+    let service = serde_json::from_value(service).unwrap();
+    services.create(&PostParams::default(), &service).await.unwrap();
+    let slices: Api<EndpointSlice> = Api::namespaced(rig.client.clone(), "default");
+    slices.create(&PostParams::default(), &serde_json::from_value(slice).unwrap()).await.unwrap();
+    let script = "until wget -qO- http://10.43.0.77/; do sleep 0.1; done; cat /etc/resolv.conf; \
+                  until nslookup web.default.svc.cluster.local 10.43.0.10; do sleep 0.1; done; \
+                  echo ready; sleep 1000";
+    let spec = json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script]}]});
+    rig.create("client", spec).await;
+    rig.phase("client", "Running").await;
+    let log = log_with(rig, "client", "ready").await;
+    for want in
+        ["served\n", "search default.svc.cluster.local", "nameserver 10.43.0.10", "10.43.0.77"]
+    {
+        assert!(log.contains(want), "{want:?} is not in {log}");
+    }
+    host_port(rig).await;
+    rig.delete("client").await;
+    rig.delete("web").await;
+}
+
+/// The board's own port leads to the pod.
+async fn host_port(_rig: &Rig) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let address = ("10.42.0.1", 18080);
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("served\n"), "{answer}");
 }

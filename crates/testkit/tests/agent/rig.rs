@@ -2,7 +2,7 @@
 //! memory, the real runtime and network, and the agent under test.
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,9 @@ use client::Informers;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
 use kube::api::{DeleteParams, LogParams, PostParams};
 use kube::{Api, Client};
-use net::{PodNetwork, PodNetworkConfig};
+use net::{
+    Dns, DnsConfig, PodNetwork, PodNetworkConfig, ProxyConfig, ServiceAddress, ServiceProxy,
+};
 use runtime::{Native, NativeConfig, Runtime};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 const SOON: Duration = Duration::from_secs(30);
 /// The image of all test pods.
 pub const BUSYBOX: &str = "test.local/busybox:1";
-const NODE_IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const NODE_IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// Address of cluster DNS.
+const DNS_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 43, 0, 10));
 
 pub struct Rig {
     pub client: Client,
@@ -54,6 +58,7 @@ impl Rig {
         })
         .await
         .unwrap();
+        ServiceAddress::open("coracle-dns", &[DNS_IP]).await.unwrap();
         let (server_tls, client_tls) = certificates(&folder);
         let api = api_server(client_tls).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:6443").await.unwrap();
@@ -82,17 +87,33 @@ impl Rig {
         rig
     }
 
+    /// The service proxy and cluster DNS, as the binary opens them.
+    async fn services(&self) -> NetworkParts {
+        let proxy = ServiceProxy::open(ProxyConfig {
+            cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            ..ProxyConfig::default()
+        });
+        let dns = Dns::serve(DnsConfig {
+            listen: vec![SocketAddr::new(DNS_IP, 53)],
+            service_ips: vec![DNS_IP],
+            ..DnsConfig::default()
+        });
+        NetworkParts {
+            proxy: Some(proxy.await.unwrap()),
+            dns: Some(dns.await.unwrap()),
+            own_addresses: vec![DNS_IP],
+        }
+    }
+
     /// Starts an agent.
-    pub fn start(&mut self) {
+    pub async fn start(&mut self) {
         let mut config = agent::Config::new("board", vec![NODE_IP], self.tls.clone());
         config.data_dir = self.folder.join("agent");
         config.run_dir = self.folder.join("run-agent");
         config.log_dir = self.folder.join("logs");
         config.listen.set_port(self.port);
-        let network = NodeNetwork {
-            pods: self.network.clone(),
-            services: NetworkParts { proxy: None, dns: None, own_addresses: Vec::new() },
-        };
+        config.cluster_dns = Some(DNS_IP);
+        let network = NodeNetwork { pods: self.network.clone(), services: self.services().await };
         let stop = CancellationToken::new();
         let runtime: Arc<dyn Runtime> = Arc::new(self.native.clone());
         let agent =
@@ -311,9 +332,10 @@ fn docker_archive(path: &Path) {
     }
     let mut h = header(tar::EntryType::Regular, program.len(), 0o755);
     layer.append_data(&mut h, "bin/busybox", program.as_slice()).unwrap();
-    for name in
-        ["sh", "cat", "echo", "sleep", "ls", "env", "hostname", "httpd", "wget", "touch", "stat"]
-    {
+    for name in [
+        "sh", "cat", "echo", "sleep", "ls", "env", "hostname", "httpd", "wget", "touch", "stat",
+        "nslookup",
+    ] {
         let mut h = header(tar::EntryType::Symlink, 0, 0o777);
         layer.append_link(&mut h, format!("bin/{name}"), "busybox").unwrap();
     }
