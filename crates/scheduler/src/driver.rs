@@ -215,7 +215,9 @@ impl Scheduler {
         let siblings = self.siblings.selector(&pod);
         let reserved = state.reserve(&key, info.priority());
         let decision = decide(&info, &state.snapshot, siblings.as_ref());
-        reserved.iter().for_each(|key| drop(state.snapshot.remove_pod(key)));
+        for key in &reserved {
+            state.snapshot.remove_pod(key);
+        }
         match decision {
             Ok(node) => {
                 state.nominated.remove(&key);
