@@ -1,6 +1,7 @@
 //! Bodies: from bytes to an object of the kind that the path names.
 
 use api::resource::{Resource, split_api_version};
+use api::schema;
 use api::status::Status;
 use serde_json::Value;
 
@@ -17,16 +18,29 @@ const TEXT_MAPS: [&str; 7] =
 
 /// Reads a body of JSON, YAML or protobuf.
 pub(crate) fn parse(content_type: &str, body: &[u8]) -> Outcome<Value> {
+    tracked(content_type, body).map(|(value, _)| value)
+}
+
+/// The same, and the fields that a JSON body has twice.
+fn tracked(content_type: &str, body: &[u8]) -> Outcome<(Value, Vec<String>)> {
+    let whole = |value| (value, Vec::new());
     match content_type {
-        "" | "application/json" | "*/*" => serde_json::from_slice(body).map_err(|error| {
+        "" | "application/json" | "*/*" => json(body).map_err(|error| {
             unreadable(&format!("couldn't get version/kind; json parse error: {error}"))
         }),
-        "application/yaml" | "application/apply-patch+yaml" => yaml(body),
+        "application/yaml" | "application/apply-patch+yaml" => yaml(body).map(whole),
         api::protobuf::MEDIA_TYPE => {
-            api::protobuf::decode(body).map_err(|error| unreadable(&error.to_string()))
+            api::protobuf::decode(body).map(whole).map_err(|error| unreadable(&error.to_string()))
         }
         _ => Err(Status::unsupported_media_type(&ACCEPTED)),
     }
+}
+
+fn json(body: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let read = schema::decode(&mut reader)?;
+    reader.end()?;
+    Ok(read)
 }
 
 /// Reads YAML (of which JSON is a part).
@@ -40,15 +54,15 @@ fn unreadable(why: &str) -> Status {
     Status::bad_request(format!("the object provided is unrecognized: {why}"))
 }
 
-/// Reads the object of a create or an update.
-pub fn object(call: &Call) -> Outcome<Value> {
-    let mut object = parse(&call.content_type(), &call.body)?;
+/// Reads the object of a create or an update, and which of its fields were there twice.
+pub fn object(call: &Call) -> Outcome<(Value, Vec<String>)> {
+    let (mut object, duplicates) = tracked(&call.content_type(), &call.body)?;
     if !object.is_object() {
         let why = format!("must be of type {}", call.target.resource.kind);
         return Err(unreadable(&why));
     }
     settle_kind(&call.target.resource, &call.target.version, &mut object)?;
-    Ok(object)
+    Ok((object, duplicates))
 }
 
 /// Fills in `apiVersion` and `kind` where they were left out and refuses others.

@@ -1,42 +1,46 @@
 //! Events live for an hour after they were last written, as upstream's do; nothing else would
-//! ever remove them.
+//! ever remove them. Old ones are looked for when Events are written or read, so that an idle
+//! server has no task for it.
 
-use std::sync::Weak;
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use store::{Entry, Expect, Page, Range};
-use tokio_util::sync::CancellationToken;
 
+use super::call::Target;
 use super::{Registry, codec};
 
 /// How long an Event is kept after it was last written.
 const EVENT_TTL: SignedDuration = SignedDuration::from_hours(1);
-/// How often old Events are looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(300);
+/// How often old Events are looked for at most.
+const SWEEP_INTERVAL_SECONDS: i64 = 300;
 const COLLECTION: &str = "events";
 
-/// Sweeps until the server stops or is gone.
-pub async fn run(registry: Weak<Registry>, stopping: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = stopping.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
-        }
-        let Some(registry) = registry.upgrade() else { return };
-        registry.sweep_events().await;
+/// When old Events were last looked for, in seconds since 1970.
+#[derive(Default)]
+pub struct Swept(AtomicI64);
+
+impl Swept {
+    /// Whether it is time again; says so to one caller only.
+    fn is_due(&self, now: Timestamp) -> bool {
+        let (now, last) = (now.as_second(), self.0.load(Ordering::Relaxed));
+        let due = now - last >= SWEEP_INTERVAL_SECONDS;
+        due && self.0.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
 impl Registry {
-    /// Deletes the Events whose time is over.
-    pub(super) async fn sweep_events(&self) {
+    /// Deletes the Events whose time is over, if the request is about Events.
+    pub(super) async fn sweep_events(&self, target: &Target) {
+        if target.resource.collection() != COLLECTION || !self.swept.is_due(self.now()) {
+            return;
+        }
         let range = Range { collection: COLLECTION, namespace: None };
         let Ok(list) = self.store().list(range, Page::default()) else { return };
         let now = self.now();
         for entry in list.entries.iter().filter(|entry| is_over(entry, now)) {
-            // An Event that was written meanwhile stays; a closed store ends the sweep soon.
+            // An Event that was written meanwhile stays; a closed store takes no more.
             let _ = self.store().delete(&entry.key, Expect::Revision(entry.revision)).await;
         }
     }
@@ -63,6 +67,15 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::sync::Arc;
+
+    #[test]
+    fn one_caller_in_five_minutes_sweeps() {
+        let swept = Swept::default();
+        let now: Timestamp = "2026-01-01T02:00:00Z".parse().unwrap();
+        let later = now + SignedDuration::from_secs(SWEEP_INTERVAL_SECONDS);
+        let asked: Vec<bool> = [now, now, later, later].map(|at| swept.is_due(at)).into();
+        assert_eq!(asked, [true, false, true, false]);
+    }
 
     #[test]
     fn the_newest_time_counts() {

@@ -46,6 +46,7 @@ use crate::response;
 use crate::server::Context;
 use crate::user::User;
 use call::{Call, Reply, Target};
+use expiry::Swept;
 use negotiate::Negotiated;
 
 /// What a step comes to, or the `Status` that says why not.
@@ -61,6 +62,7 @@ pub(crate) struct Registry {
     clock: Arc<dyn Clock>,
     /// Held while addresses and ports are given out, until the Service is written.
     allocation: Mutex<()>,
+    swept: Swept,
 }
 
 impl Registry {
@@ -76,11 +78,9 @@ impl Registry {
             }
         }
         let clock = Arc::new(SystemClock);
-        let stopping = context.stopping.clone();
         let allocation = Mutex::new(());
-        let registry = Arc::new(Registry { context, resources, clock, allocation });
-        tokio::spawn(expiry::run(Arc::downgrade(&registry), stopping));
-        registry
+        let swept = Swept::default();
+        Arc::new(Registry { context, resources, clock, allocation, swept })
     }
 
     /// Answers one authorized request.
@@ -143,6 +143,7 @@ impl Registry {
     }
 
     async fn dispatch(&self, verb: &str, call: &Call) -> Outcome<Reply> {
+        self.sweep_events(&call.target).await;
         match (call.subresource.as_str(), verb) {
             ("", "get") => self.get(call).await,
             ("", "list") => self.list(call).await,

@@ -126,7 +126,7 @@ impl Registry {
                 let mut object = patch.patched(call, live)?;
                 decode::settle_kind(&target.resource, &target.version, &mut object)?;
                 call.check_names(&object)?;
-                set(&warnings, check_fields(target, &options, &mut object)?);
+                set(&warnings, check_fields(target, &options, Vec::new(), &mut object)?);
                 Ok(object)
             }
             (None, None) => Err(Status::not_found(&*target.resource, &target.name)),
@@ -191,7 +191,7 @@ fn settle_applied(
         meta::set(applied, "namespace", target.namespace.as_str());
     }
     call.check_names(applied)?;
-    check_fields(target, options, applied)
+    check_fields(target, options, Vec::new(), applied)
 }
 
 fn apply_failure(error: ApplyError) -> Status {

@@ -60,8 +60,8 @@ impl Registry {
     /// POST on a collection.
     pub(super) async fn post(&self, call: &Call) -> Outcome<Reply> {
         let options = WriteOptions::parse(&call.query, "CreateOptions").map_err(invalid_options)?;
-        let mut object = decode::object(call)?;
-        let warnings = check_fields(&call.target, &options, &mut object)?;
+        let (mut object, duplicates) = decode::object(call)?;
+        let warnings = check_fields(&call.target, &options, duplicates, &mut object)?;
         let namespace = meta::namespace(&object);
         if !namespace.is_empty() && namespace != call.target.namespace {
             return Err(Status::bad_request(
@@ -169,8 +169,8 @@ impl Registry {
     /// PUT on an object or one of its views.
     pub(super) async fn put(&self, call: &Call) -> Outcome<Reply> {
         let options = WriteOptions::parse(&call.query, "UpdateOptions").map_err(invalid_options)?;
-        let mut object = decode::object(call)?;
-        let warnings = check_fields(&call.target, &options, &mut object)?;
+        let (mut object, duplicates) = decode::object(call)?;
+        let warnings = check_fields(&call.target, &options, duplicates, &mut object)?;
         call.check_names(&object)?;
         let writer = Writer {
             user: &call.user,
@@ -363,6 +363,7 @@ impl Registry {
 pub fn check_fields(
     target: &Target,
     options: &WriteOptions,
+    duplicates: Vec<String>,
     object: &mut Value,
 ) -> Outcome<Vec<String>> {
     let resource = &target.resource;
@@ -372,7 +373,8 @@ pub fn check_fields(
     };
     let refuse =
         |why: &str| Status::bad_request(schema::decode_error(&resource.kind, &target.version, why));
-    let mut unknown = Vec::new();
+    let mut unknown: Vec<String> =
+        duplicates.iter().map(|path| schema::duplicate_field(path)).collect();
     for problem in schema.check(object) {
         match problem {
             Problem::Type(why) => return Err(refuse(&why)),

@@ -118,6 +118,10 @@ async fn unknown_fields_warn_or_refuse() {
         strict.short(),
         "400 ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"nonsense\""
     );
+    let twice = r#"{"metadata":{"name":"d"},"data":{"k":"1"},"data":{"k":"2"}}"#;
+    let twice = server.ask("POST", MAPS, &[], twice).await;
+    assert_eq!(twice.headers["warning"], "299 - \"duplicate field \\\"data\\\"\"");
+    assert_eq!(twice.ok()["data"]["k"], "2");
     let ignored = server.post(&format!("{MAPS}?fieldValidation=Ignore"), body("c")).await;
     assert!(ignored.headers.get("warning").is_none());
 }
