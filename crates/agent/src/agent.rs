@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::{Informers, Recorder};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::Client;
-use kube::runtime::watcher;
+use kube::runtime::watcher::{self, watch_object};
+use kube::{Api, Client};
 use runtime::Runtime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ use crate::node::machine::Machine;
 use crate::node::{self, Registrar};
 use crate::{evict, gc, server, volumes};
 
+/// Pause after a watch broke.
+const WATCH_RETRY: Duration = Duration::from_millis(200);
 /// How often the disk is looked at, to collect images.
 const LOOK_AT_DISK: Duration = Duration::from_secs(60);
 /// How often memory is looked at, to evict pods; as often as upstream does.
@@ -58,10 +61,35 @@ pub struct NodeNetwork {
     pub services: NetworkParts,
 }
 
-/// Makes the Node object and gives it back, pod CIDR included once somebody has assigned one:
-/// what a caller needs to know before it opens the pod network. [`run`] does it again.
+/// Makes the Node object and gives it back, as a caller does before it waits for [`pod_cidrs`]
+/// and opens the pod network. [`run`] does it again.
 pub async fn register(config: &Config, client: &Client, runtime: Arc<dyn Runtime>) -> Node {
     Registrar::new(config.clone(), client.clone(), runtime, Machine::read()).register().await
+}
+
+/// Waits until the cluster has given the node its blocks of pod addresses.
+pub async fn pod_cidrs(client: &Client, node: &str) -> Vec<String> {
+    let api: Api<Node> = Api::all(client.clone());
+    loop {
+        let mut seen = std::pin::pin!(watch_object(api.clone(), node));
+        while let Some(seen) = seen.next().await {
+            let spec = match seen {
+                Ok(node) => node.and_then(|node| node.spec),
+                Err(error) => {
+                    tracing::debug!(error = %base::chain(&error), "waiting for pod addresses");
+                    tokio::time::sleep(WATCH_RETRY).await;
+                    continue;
+                }
+            };
+            let Some(spec) = spec else { continue };
+            let one = spec.pod_cidr.filter(|cidr| !cidr.is_empty());
+            let all = spec.pod_cidrs.filter(|all| !all.is_empty());
+            if let Some(all) = all.or_else(|| one.map(|one| vec![one])) {
+                return all;
+            }
+        }
+        tokio::time::sleep(WATCH_RETRY).await;
+    }
 }
 
 /// Runs the agent until `stop`. Running containers are left alone at the end: the next agent

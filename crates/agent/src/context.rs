@@ -1,6 +1,6 @@
 //! What all pod workers of a node share.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -25,6 +25,8 @@ pub trait Attach: Send + Sync {
     fn addresses(&self, sandbox: &str) -> Vec<IpAddr>;
     /// Takes the interface away. Harmless when there is nothing.
     async fn detach(&self, sandbox: &str) -> Result<(), String>;
+    /// Detaches every sandbox that is not in `live`.
+    async fn retain(&self, live: &HashSet<String>) -> Result<(), String>;
 }
 
 #[async_trait]
@@ -42,6 +44,11 @@ impl Attach for net::PodNetwork {
         net::PodNetwork::detach(self, sandbox)
             .await
             .map_err(|error| base::chain(&error).to_string())
+    }
+
+    async fn retain(&self, live: &HashSet<String>) -> Result<(), String> {
+        let retained = net::PodNetwork::retain(self, live).await;
+        retained.map(drop).map_err(|error| base::chain(&error).to_string())
     }
 }
 

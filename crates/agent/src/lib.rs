@@ -22,7 +22,7 @@ mod server;
 mod volumes;
 mod worker;
 
-pub use agent::{AgentError, NodeNetwork, register, run};
+pub use agent::{AgentError, NodeNetwork, pod_cidrs, register, run};
 pub use config::{Config, Eviction, ImageGc};
 pub use context::Attach;
 pub use network::NetworkParts;

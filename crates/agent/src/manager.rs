@@ -90,6 +90,8 @@ impl Manager {
             _ = pods.synced() => {}
             () = stop.cancelled() => return,
         }
+        // Before any worker makes a sandbox that would not be in the list.
+        self.free_addresses().await;
         let mut events = self.ctx.runtime.events();
         while let Ok(wanted) = changes.try_recv() {
             self.update(wanted);
@@ -107,6 +109,17 @@ impl Manager {
             }
         }
         orphans.abort();
+    }
+
+    /// Frees addresses of sandboxes that the runtime has lost.
+    async fn free_addresses(&self) {
+        let Ok(all) = self.ctx.runtime.list_sandboxes(SandboxFilter::default()).await else {
+            return;
+        };
+        let live = all.into_iter().map(|sandbox| sandbox.id.0).collect();
+        if let Err(error) = self.ctx.network.retain(&live).await {
+            tracing::warn!(error, "addresses of lost sandboxes not freed");
+        }
     }
 
     fn uids(&self) -> HashSet<String> {

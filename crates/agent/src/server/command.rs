@@ -30,6 +30,8 @@ const SPDY_COMMAND: &str = "v4.channel.k8s.io";
 const SPDY_FORWARD: &str = "portforward.k8s.io";
 /// The same in a WebSocket.
 const TUNNEL_FORWARD: &str = "SPDY/3.1+portforward.k8s.io";
+/// Port forwarding over plain WebSocket channels, as client libraries without SPDY do it.
+const CHANNEL_FORWARD: &str = "v4.channel.k8s.io";
 
 /// Which streams a client wants.
 #[derive(Clone, Copy)]
@@ -327,6 +329,7 @@ pub async fn port_forward(
     manager: &Manager,
     namespace: &str,
     pod: &str,
+    call: &Call,
     mut request: Request<RequestBody>,
 ) -> Response<Body> {
     let sandbox = manager.with(namespace, pod, |handle, _| handle.sandbox());
@@ -344,12 +347,23 @@ pub async fn port_forward(
     let upgrade = hyper::upgrade::on(&mut request);
     let headers = request.headers();
     if websocket::wanted(headers) {
-        let Some(protocol) = websocket::choose(headers, &[TUNNEL_FORWARD]) else {
-            let message = format!("unsupported protocol, the server knows {TUNNEL_FORWARD}");
+        let known = [TUNNEL_FORWARD, CHANNEL_FORWARD];
+        let Some(protocol) = websocket::choose(headers, &known) else {
+            let message = format!("unsupported protocol, the server knows {}", known.join(", "));
             return text(StatusCode::BAD_REQUEST, &message);
         };
+        let ports = call.all("port");
+        let ports = ports.iter().flat_map(|list| list.split(',')).map(str::parse::<u16>);
+        let Ok(ports) = ports.collect::<Result<Vec<_>, _>>() else {
+            return text(StatusCode::BAD_REQUEST, "port is not a number from 1 to 65535");
+        };
         let response = websocket::accept(headers, Some(protocol));
-        spawn(upgrade, move |io| portforward::carry(portforward::tunnel(io), netns));
+        match protocol {
+            TUNNEL_FORWARD => {
+                spawn(upgrade, move |io| portforward::carry(portforward::tunnel(io), netns));
+            }
+            _ => spawn(upgrade, move |io| portforward::channels(io, ports, netns)),
+        }
         return response.map(|()| full(""));
     }
     match switch_to_spdy(headers, SPDY_FORWARD) {

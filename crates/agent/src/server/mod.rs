@@ -126,7 +126,7 @@ async fn answer(
             command::attach(manager, namespace, pod, container, &call, request).await
         }
         ["portForward", namespace, pod] | ["portForward", namespace, pod, _] => {
-            command::port_forward(manager, namespace, pod, request).await
+            command::port_forward(manager, namespace, pod, &call, request).await
         }
         _ => text(StatusCode::NOT_FOUND, "404 page not found"),
     }

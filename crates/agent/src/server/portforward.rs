@@ -23,6 +23,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CHUNK_BYTES: usize = 32 << 10;
 /// How many pieces wait for a slow port at most.
 const MAX_WAITING_PIECES: usize = 64;
+/// Ports that one connection with channels may ask for.
+const MAX_CHANNEL_PORTS: usize = 64;
 /// Room between the WebSocket and the frames it carries, in bytes.
 const TUNNEL_BYTES: usize = 64 << 10;
 
@@ -170,6 +172,73 @@ async fn connect(netns: Option<PathBuf>, port: u16) -> io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
+/// Forwards ports over the channels of a plain WebSocket (`v4.channel.k8s.io`): port number i has
+/// channel 2i for data and 2i + 1 for errors, and each begins with the port as two bytes.
+pub async fn channels(
+    io: impl AsyncRead + AsyncWrite,
+    ports: Vec<u16>,
+    netns: Option<PathBuf>,
+) -> io::Result<()> {
+    let (read, mut write) = tokio::io::split(io);
+    let mut reader = Reader::new(Box::pin(read));
+    let (commands, mut answers) = mpsc::channel(MAX_WAITING_PIECES);
+    let mut inputs = Vec::new();
+    let channel = |index: usize| u8::try_from(2 * index).unwrap_or(u8::MAX - 1);
+    for (index, port) in ports.into_iter().enumerate().take(MAX_CHANNEL_PORTS) {
+        for channel in [channel(index), channel(index) + 1] {
+            let [low, high] = port.to_le_bytes();
+            write.write_all(&frame(Opcode::Binary, &[channel, low, high])).await?;
+        }
+        let (sender, receiver) = mpsc::channel(MAX_WAITING_PIECES);
+        inputs.push(sender);
+        let (netns, commands, id) = (netns.clone(), commands.clone(), u32::from(channel(index)));
+        tokio::spawn(async move {
+            if let Err(error) = forward(netns, &port.to_string(), id, receiver, &commands).await {
+                let text = format!("error forwarding port {port} to pod: {error}");
+                let _ = commands.send(Command::Data(id + 1, text.into())).await;
+            }
+        });
+    }
+    drop(commands);
+    let mut waiting: Option<(mpsc::Sender<Bytes>, Bytes)> = None;
+    loop {
+        let to = waiting.as_ref().map(|(to, _)| to.clone());
+        let hand_on = async move {
+            match to {
+                Some(to) => to.reserve_owned().await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            answer = answers.recv() => match answer {
+                Some(Command::Data(id, data)) => {
+                    let payload = [&[id as u8], &data[..]].concat();
+                    write.write_all(&frame(Opcode::Binary, &payload)).await?;
+                }
+                Some(Command::End(_)) => {}
+                None => return close(&mut write).await,
+            },
+            permit = hand_on => {
+                let data = waiting.as_ref().map(|(_, data)| data.clone()).unwrap_or_default();
+                if let Some(permit) = permit {
+                    permit.send(data);
+                }
+                waiting = None;
+            }
+            message = reader.next(), if waiting.is_none() => match message? {
+                Some(Message::Data(mut data)) if !data.is_empty() => {
+                    let channel = data.split_to(1)[0];
+                    let to = inputs.get(usize::from(channel / 2)).filter(|_| channel % 2 == 0);
+                    waiting = to.map(|to| (to.clone(), data));
+                }
+                Some(Message::Data(_)) => {}
+                Some(Message::Ping(data)) => write.write_all(&frame(Opcode::Pong, &data)).await?,
+                Some(Message::Close) | None => return Ok(()),
+            },
+        }
+    }
+}
+
 /// Carries a byte stream in the messages of a WebSocket (`SPDY/3.1+portforward.k8s.io`).
 pub fn tunnel(io: impl AsyncRead + AsyncWrite + Send + 'static) -> tokio::io::DuplexStream {
     let (ours, theirs) = tokio::io::duplex(TUNNEL_BYTES);
@@ -244,5 +313,28 @@ mod tests {
         let (_sender, receiver) = mpsc::channel(4);
         let error = forward(None, &port, 1, receiver, &commands).await.unwrap_err();
         assert!(error.to_string().ends_with("connect: connection refused"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn channels_carry_data_both_ways() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut seen = [0; 4];
+            stream.read_exact(&mut seen).await.unwrap();
+            stream.write_all(&seen).await.unwrap();
+        });
+        let (mut client, server) = tokio::io::duplex(1024);
+        let task = tokio::spawn(channels(server, vec![port], None));
+        let [low, high] = port.to_le_bytes();
+        let mut hello = [0; 10];
+        client.read_exact(&mut hello).await.unwrap();
+        assert_eq!(hello, [0x82, 3, 0, low, high, 0x82, 3, 1, low, high]);
+        client.write_all(&[0x82, 0x85, 0, 0, 0, 0, 0, b'p', b'i', b'n', b'g']).await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&[0x82, 5, 0, b'p', b'i', b'n', b'g']), "{answer:?}");
+        task.await.unwrap().unwrap();
     }
 }
