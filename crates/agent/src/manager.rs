@@ -109,6 +109,8 @@ impl Manager {
             }
         }
         orphans.abort();
+        // Containers are left alone; the next agent's workers must be the only ones.
+        self.workers().drain().for_each(|(_, handle)| handle.abort());
     }
 
     /// Frees addresses of sandboxes that the runtime has lost.
@@ -141,7 +143,7 @@ impl Manager {
             let this = self.clone();
             tokio::spawn(async move {
                 let result = task.await;
-                if result.is_err() {
+                if result.is_err_and(|error| error.is_panic()) {
                     tracing::error!(uid, "the worker of a pod has ended before its time");
                 }
                 this.workers().remove(&uid);

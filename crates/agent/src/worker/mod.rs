@@ -12,10 +12,11 @@ mod stop;
 
 pub(crate) use sandbox::NOTE_GRACE;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use client::EventKind;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use runtime::ContainerId;
@@ -46,6 +47,7 @@ pub struct Wanted {
 pub struct Handle {
     wanted: watch::Sender<Wanted>,
     shared: Arc<Shared>,
+    task: tokio::task::AbortHandle,
 }
 
 impl Handle {
@@ -54,6 +56,11 @@ impl Handle {
         self.wanted.send_replace(wanted);
         self.shared.volumes_wake.notify_one();
         self.shared.wake.notify_one();
+    }
+
+    /// Ends the worker without touching the pod.
+    pub fn abort(&self) {
+        self.task.abort();
     }
 
     /// Tells the worker to look again.
@@ -125,6 +132,8 @@ pub(crate) struct State {
     pub mount_failures: u32,
     pub sandbox_failures: u32,
     pub config_failures: u32,
+    /// Runs (by id) whose back-off has been told in an event.
+    pub told: HashSet<String>,
 }
 
 impl Shared {
@@ -173,6 +182,7 @@ pub fn spawn(ctx: Arc<Context>, wanted: Wanted) -> (Handle, tokio::task::JoinHan
         mount_failures: 0,
         sandbox_failures: 0,
         config_failures: 0,
+        told: HashSet::new(),
     };
     let shared = Arc::new(Shared {
         ctx,
@@ -188,7 +198,7 @@ pub fn spawn(ctx: Arc<Context>, wanted: Wanted) -> (Handle, tokio::task::JoinHan
     let worker =
         Worker { shared: shared.clone(), ops: JoinSet::new(), probers: Probers::default() };
     let task = tokio::spawn(worker.run());
-    (Handle { wanted: sender, shared }, task)
+    (Handle { wanted: sender, shared, task: task.abort_handle() }, task)
 }
 
 struct Worker {
@@ -246,6 +256,7 @@ impl Worker {
                 _ => plan::end(&pod, &state.view),
             }
         };
+        self.tell_back_off(&pod, &plan);
         self.probe(&pod, &life);
         for action in &plan.actions {
             self.act(&pod, action);
@@ -280,7 +291,7 @@ impl Worker {
             let reason = "DeadlineExceeded";
             state.verdict = Some(Verdict { reason: reason.into(), message: message.into() });
             drop(state);
-            self.shared.ctx.event(pod, None, client::EventKind::Normal, reason, message);
+            self.shared.ctx.event(pod, None, EventKind::Normal, reason, message);
         }
         None
     }
@@ -305,6 +316,34 @@ impl Worker {
         self.shared.ending.cancel();
         stop::set_deadline(&self.shared, pod);
         if gone { Life::Ended } else { Life::Ending }
+    }
+
+    /// Writes one event for each run after which a container has to wait.
+    fn tell_back_off(&self, pod: &Pod, plan: &Plan) {
+        let mut state = self.shared.state();
+        let State { view, told, .. } = &mut *state;
+        let runs = plan.waiting.iter().filter_map(|(name, _)| Some((name, &view.run(name)?.id)));
+        let fresh: Vec<&String> =
+            runs.filter(|(_, id)| !told.contains(*id)).map(|(name, _)| name).collect();
+        for name in &fresh {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let (own, namespace) = (text(&pod.metadata.name), text(&pod.metadata.namespace));
+            let note = format!(
+                "Back-off restarting failed container {name} in pod {own}_{namespace}({})",
+                self.shared.uid
+            );
+            self.shared.ctx.event(pod, Some(name), EventKind::Warning, "BackOff", &note);
+        }
+        // Only runs that still count are remembered.
+        *told = view
+            .slots
+            .values()
+            .filter_map(|s| Some(s.current.as_ref()?.id.clone()))
+            .filter(|id| {
+                told.contains(id)
+                    || fresh.iter().any(|name| view.run(name).is_some_and(|r| r.id == *id))
+            })
+            .collect();
     }
 
     fn act(&mut self, pod: &Arc<Pod>, action: &Action) {

@@ -218,6 +218,12 @@ async fn crash_loops(rig: &Rig) {
     assert_eq!(status["lastState"]["terminated"]["exitCode"], 1);
     let previous = LogParams { previous: true, ..LogParams::default() };
     assert_eq!(rig.logs("crash", previous).await, "boom\n");
+    rig.event(
+        "crash",
+        "BackOff",
+        "Back-off restarting failed container main in pod crash_default(",
+    )
+    .await;
     rig.delete("crash").await;
 }
 
@@ -249,6 +255,7 @@ async fn missing_things_are_told(rig: &Rig) {
     );
     rig.until("image", "ErrImagePull", waiting("ErrImagePull")).await;
     rig.until("image", "ImagePullBackOff", waiting("ImagePullBackOff")).await;
+    rig.event("image", "BackOff", "Back-off pulling image \"127.0.0.1:1/nope:1\"").await;
     rig.until("never", "ErrImageNeverPull", waiting("ErrImageNeverPull")).await;
     let pod = rig.phase("command", "Failed").await;
     let end = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
@@ -272,6 +279,9 @@ async fn probes(rig: &Rig) {
         pod["status"]["containerStatuses"][0]["restartCount"] == 1
     })
     .await;
+    let unhealthy = "Liveness probe failed: HTTP probe failed with statuscode: 404";
+    rig.event("probed", "Unhealthy", unhealthy).await;
+    rig.event("probed", "Killing", "Container main failed liveness probe, will be restarted").await;
     rig.delete("probed").await;
 }
 
@@ -356,6 +366,7 @@ async fn death_of_a_shim(rig: &Rig) {
         after["status"]["containerStatuses"][0]["lastState"]["terminated"].is_object(),
         "{after:#}"
     );
+    rig.event("orphaned", "SandboxChanged", "Pod sandbox changed").await;
     rig.delete("orphaned").await;
 }
 

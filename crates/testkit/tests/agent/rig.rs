@@ -11,7 +11,7 @@ use agent::{NetworkParts, NodeNetwork};
 use apiserver::{ApiServer, JsonCodec, KubeletClient, Limits, ServiceAccountConfig, User, Version};
 use base64::Engine;
 use client::Informers;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, ServiceAccount};
 use kube::api::{DeleteParams, LogParams, PostParams};
 use kube::{Api, Client};
 use net::{
@@ -166,6 +166,26 @@ impl Rig {
                 }
                 panic!("{name} never was {what}: {:#}", pod["status"]);
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for an event on a pod.
+    pub async fn event(&self, pod: &str, reason: &str, text: &str) {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let deadline = Instant::now() + SOON;
+        loop {
+            let all = events.list(&Default::default()).await.unwrap();
+            let found = all.iter().any(|event| {
+                event.involved_object.name.as_deref() == Some(pod)
+                    && event.reason.as_deref() == Some(reason)
+                    && event.message.as_deref().is_some_and(|m| m.contains(text))
+            });
+            if found {
+                return;
+            }
+            let seen: Vec<_> = all.iter().map(|e| (&e.reason, &e.message)).collect();
+            assert!(Instant::now() < deadline, "{pod} never had {reason} {text:?}: {seen:#?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
