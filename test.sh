@@ -1,0 +1,83 @@
+#!/bin/sh
+# Every check and every test, from an empty checkout on Debian 12, as root, without questions:
+#
+#   1. tools      build tools by apt, test programs unpacked into target/tools
+#   2. verify     format, lints, crate directions, docs (`cargo xtask verify`)
+#   3. unit       unit tests and tests within one process, of every crate
+#   4. build      the static binary, as it ships but not optimised
+#   5. end to end the real kubectl, two versions, against that binary
+#
+#   ./test.sh [STEP...]     only some of: tools verify unit build e2e
+#
+# Nothing outside this folder is changed but for packages that are missing. CORACLE_BIN names
+# another binary for step 5; E2E_FILTER is a part of a test's name.
+set -u
+cd "$(dirname "$0")" || exit 1
+exec </dev/null
+
+export PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
+export CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
+musl=x86_64-unknown-linux-musl
+summary=
+failed=0
+begun=$(date +%s)
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "error: no cargo on this machine" >&2
+    echo "hint: install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer from https://rustup.rs" >&2
+    exit 1
+fi
+
+# step NAME COMMAND...: runs a step and goes on after a failure, since the next step may tell more.
+step() {
+    name=$1
+    shift
+    echo "==> $name: $*"
+    start=$(date +%s)
+    if "$@"; then outcome=ok; else
+        outcome=FAILED
+        failed=1
+    fi
+    summary="$summary $name $outcome ($(($(date +%s) - start)) s),"
+    [ "$outcome" = ok ]
+}
+
+target() {
+    rustup target add "$musl" 2>/dev/null || rustc --print target-libdir --target "$musl" |
+        xargs test -d
+}
+
+unit() {
+    # The end-to-end tests are a step of their own; the binary's unit tests are here.
+    cargo test --locked --quiet --workspace --exclude coracle &&
+        cargo test --locked --quiet -p coracle --bins
+}
+
+e2e() {
+    export CORACLE_BIN="${CORACLE_BIN:-$PWD/target/$musl/debug/coracle}"
+    export CORACLE_TOOLS="$PWD/target/tools"
+    # shellcheck disable=SC2086  # no filter is no argument
+    cargo test --locked --quiet -p coracle --test e2e -- --test-threads=2 ${E2E_FILTER:-}
+}
+
+[ $# -gt 0 ] || set -- tools verify unit build e2e
+for name in "$@"; do
+    case $name in
+    # Nothing works without its tools.
+    tools) step tools tools/test-tools.sh || break ;;
+    verify) step verify cargo xtask verify ;;
+    unit) step unit unit ;;
+    build) step target target && step build cargo build --locked --quiet -p coracle --target "$musl" ||
+        break ;;
+    e2e) step e2e e2e ;;
+    *)
+        echo "error: no step is called $name" >&2
+        echo "hint: tools verify unit build e2e" >&2
+        exit 2
+        ;;
+    esac
+done
+
+if [ $failed = 0 ]; then verdict=PASSED; else verdict=FAILED; fi
+echo "==> $verdict:${summary%,}; $(($(date +%s) - begun)) s in all"
+exit $failed

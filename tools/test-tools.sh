@@ -1,0 +1,91 @@
+#!/bin/sh
+# Brings what the tests drive and serve: two kubectls, a registry, and the packages that the
+# application of several tiers is made of. Everything but a few build tools and namespace tools is
+# unpacked below target/tools instead of being installed: no package's service is started, no file
+# of the machine is replaced, and another vendor's kubectl stays where it is.
+set -eu
+cd "$(dirname "$0")/.."
+
+export DEBIAN_FRONTEND=noninteractive
+tools=$PWD/target/tools
+debs=$tools/debs
+mkdir -p "$debs" "$tools/bin"
+
+# What is installed: programs only, none of these packages has a service.
+install_missing() {
+    missing=
+    for pair in ip:iproute2 musl-gcc:musl-tools cc:gcc busybox:busybox-static curl:curl \
+        script:bsdutils skopeo:skopeo make:make; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+    done
+    if [ -n "$missing" ]; then
+        echo "    installing$missing"
+        # shellcheck disable=SC2086  # a list of names
+        apt-get install -y -q --no-install-recommends $missing </dev/null >"$tools/apt.log" 2>&1 ||
+            { tail -20 "$tools/apt.log"; exit 1; }
+    fi
+}
+
+# fetch FOLDER PACKAGE...: the packages' files below target/tools/FOLDER. What is there already
+# stays, so that only the first run needs the mirror.
+fetch() {
+    folder=$tools/$1
+    shift
+    [ -e "$folder/.complete" ] && [ "$(cat "$folder/.complete")" = "$*" ] && return
+    echo "    unpacking $* into ${folder#"$PWD"/}"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    for package in "$@"; do
+        # The newest by name: an older file of the same package may lie beside it.
+        ls "$debs/${package}"_*.deb >/dev/null 2>&1 ||
+            (cd "$debs" && apt-get download -q "$package" >"$tools/apt.log" 2>&1) ||
+            { cat "$tools/apt.log"; exit 1; }
+        dpkg -x "$(ls -t "$debs/${package}"_*.deb | head -1)" "$folder"
+    done
+    echo "$*" >"$folder/.complete"
+}
+
+# The newest kubectl comes from Debian unstable through an apt configuration of its own, on the
+# machine's own mirror; the machine's package lists are not touched.
+fetch_newest_kubectl() {
+    [ -x "$tools/kubectl-new/usr/bin/kubectl" ] && return
+    echo "    unpacking kubectl of Debian unstable into target/tools/kubectl-new"
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
+        grep -v security | head -1)
+    private=$tools/apt-sid
+    mkdir -p "$private/lists/partial" "$private/cache/archives/partial" "$private/etc"
+    keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+    echo "deb [signed-by=$keyring] $mirror sid main" >"$private/etc/sources.list"
+    sid="-o Dir::Etc::sourcelist=$private/etc/sources.list -o Dir::Etc::sourceparts=/dev/null
+        -o Dir::Etc::preferencesparts=/dev/null -o Dir::Etc::preferences=/dev/null
+        -o Dir::State::lists=$private/lists -o Dir::Cache=$private/cache
+        -o APT::Sandbox::User=root -o Acquire::Languages=none"
+    mkdir -p "$private/debs"
+    # shellcheck disable=SC2086  # a list of options
+    (cd "$private/debs" && apt-get $sid update -q && apt-get $sid download -q kubectl/sid) \
+        </dev/null >"$tools/apt.log" 2>&1 || { cat "$tools/apt.log"; exit 1; }
+    dpkg -x "$(ls -t "$private"/debs/kubectl_*.deb | head -1)" "$tools/kubectl-new"
+    rm -rf "$private"
+}
+
+if [ "$(id -u)" != 0 ]; then
+    echo "error: the tests make network namespaces and containers, which takes root" >&2
+    echo "hint: sudo $0" >&2
+    exit 1
+fi
+# A fresh machine has no package lists yet.
+if ! apt-cache show iproute2 >/dev/null 2>&1; then
+    echo "    fetching package lists"
+    apt-get update -q </dev/null >"$tools/apt.log" 2>&1 || { cat "$tools/apt.log"; exit 1; }
+fi
+install_missing
+fetch kubectl-1.20 kubernetes-client
+fetch registry docker-registry
+fetch image-nginx nginx libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
+fetch image-python python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libssl3 \
+    zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
+fetch image-redis redis-tools redis-server libc6 libatomic1 libhiredis0.14 libjemalloc2 \
+    liblua5.1-0 liblzf1 libssl3 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 \
+    libzstd1 libstdc++6 libgcc-s1 lua-bitop lua-cjson
+fetch_newest_kubectl
+ln -sf "$tools/registry/usr/bin/docker-registry" "$tools/bin/docker-registry"
