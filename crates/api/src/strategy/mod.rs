@@ -8,6 +8,7 @@
 
 mod defaults;
 mod facts;
+mod rules;
 mod views;
 
 pub use facts::{
@@ -24,8 +25,10 @@ pub fn default(resource: &Resource, _version: &str, object: &mut Value) {
 }
 
 /// What is wrong with a new object.
-pub fn validate(_resource: &Resource, object: &Value) -> Vec<FieldError> {
-    name_errors(object)
+pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
+    let mut errors = name_errors(object);
+    rules::check(resource.collection(), object, &mut errors);
+    errors
 }
 
 /// A name is one segment of a path.
@@ -48,12 +51,16 @@ fn name_errors(object: &Value) -> Vec<FieldError> {
 /// What is wrong with a change, beside what [`validate`] says of the new state.
 /// `subresource` is empty for the object itself.
 pub fn validate_update(
-    _resource: &Resource,
-    _subresource: &str,
+    resource: &Resource,
+    subresource: &str,
     new: &Value,
     old: &Value,
 ) -> Vec<FieldError> {
-    immutable_metadata(new, old)
+    let mut errors = immutable_metadata(new, old);
+    if subresource.is_empty() {
+        rules::check_update(resource.collection(), new, old, &mut errors);
+    }
+    errors
 }
 
 /// `ValidateObjectMetaUpdate`: what no update of any kind may change.
