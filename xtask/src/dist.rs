@@ -120,7 +120,7 @@ fn cargo(arch: Arch, arguments: &[&str]) -> Outcome<Command> {
         .env(format!("CC_{underscored}"), tools.join("cc"))
         .env(format!("AR_{underscored}"), tools.join("ar"))
         .env(format!("CARGO_TARGET_{}_LINKER", shouted(&target)), "rust-lld")
-        .env(format!("CARGO_TARGET_{}_RUSTFLAGS", shouted(&target)), "-Clinker-flavor=ld.lld");
+        .env(format!("CARGO_TARGET_{}_RUSTFLAGS", shouted(&target)), "-Clinker-flavor=ld.lld -Crelocation-model=static");
     Ok(cargo)
 }
 

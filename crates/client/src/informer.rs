@@ -205,7 +205,13 @@ impl Informers {
         Informers { client, running: Arc::default() }
     }
 
-    /// The client that the watches go through.
+    /// The same shared caches for a caller that acts as somebody else: its own requests, and
+    /// watches that nobody has started yet, go through `client`.
+    pub fn acting_as(&self, client: Client) -> Self {
+        Informers { client, running: self.running.clone() }
+    }
+
+    /// The client of this caller.
     pub fn client(&self) -> &Client {
         &self.client
     }

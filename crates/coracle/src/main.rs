@@ -1,3 +1,98 @@
 //! The binary: command line, configuration, wiring, start and stop in order.
 
-fn main() {}
+mod address;
+mod cli;
+mod commands;
+mod config;
+mod failure;
+mod files;
+mod hello;
+mod manifests;
+mod notify;
+mod pki;
+mod server;
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Outcome, While};
+
+/// musl's allocator takes one lock for all threads; see docs/decisions.md for the figures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // The shim is this binary too: it must start before any thread does.
+    if arguments.get(1).is_some_and(|first| first == runtime::shim::ARGUMENT) {
+        return runtime::shim::main(arguments.into_iter().skip(2));
+    }
+    match parse(arguments).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print();
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: Vec<OsString>) -> Outcome<Cli> {
+    let command = Cli::command();
+    let arguments = config::with_file(&command, arguments)?;
+    let parsed = command
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches));
+    Ok(parsed.unwrap_or_else(|error| error.exit()))
+}
+
+fn run(cli: Cli) -> Outcome {
+    let Cli { common, command } = cli;
+    match command {
+        Command::Version => {
+            println!("coracle {} ({})", env!("CARGO_PKG_VERSION"), server::version());
+            Ok(())
+        }
+        Command::Kubeconfig(options) => commands::kubeconfig::run(&common, &options),
+        Command::Install(options) => commands::install::install(&common, &options),
+        Command::Server(options) => {
+            start_logging(&common.log)?;
+            block_on(2, server::run(common, *options))
+        }
+        Command::Image { command } => block_on(1, commands::image::run(common, command)),
+        Command::Uninstall(options) => block_on(1, commands::install::uninstall(common, options)),
+        Command::Hello(options) => block_on(1, hello::run(options.port)),
+    }
+}
+
+/// Runs a command's future. Few worker threads do: boards have few cores, and each thread costs
+/// memory.
+fn block_on(workers: usize, future: impl Future<Output = Outcome>) -> Outcome {
+    let mut builder = match workers {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .doing(|| "starting the async runtime".into())?;
+    let outcome = runtime.block_on(future);
+    // What is still running must not hold up the end of the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn start_logging(filter: &str) -> Outcome {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .doing(|| format!("reading the log filter {filter:?}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}

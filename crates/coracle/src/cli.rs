@@ -1,0 +1,146 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Common, Server};
+
+/// Kubernetes for a stack of small boards.
+#[derive(Debug, Parser)]
+#[command(
+    name = "coracle",
+    version,
+    about = "Kubernetes for a stack of small boards",
+    max_term_width = 100
+)]
+pub struct Cli {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: Common,
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a server: the Kubernetes API, its controllers, and this board's agent
+    Server(Box<Server>),
+    /// Print the admin's kubeconfig
+    Kubeconfig(Kubeconfig),
+    /// Look at, fetch, import and remove images
+    Image {
+        #[command(subcommand)]
+        #[allow(missing_docs)]
+        command: Image,
+    },
+    /// Install the systemd service, and start it
+    Install(Install),
+    /// Stop the service and its containers, and remove everything that Coracle has put on this
+    /// machine
+    Uninstall(Uninstall),
+    /// Serve the hello page (what the image coracle.local/hello runs)
+    Hello(Hello),
+    /// Print the version
+    Version,
+}
+
+/// Options of `coracle kubeconfig`.
+#[derive(Debug, Args)]
+pub struct Kubeconfig {
+    /// Address of the API server to put in, such as https://board:6443
+    #[arg(long)]
+    pub server: Option<String>,
+}
+
+/// Commands on images.
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// List the images on this board
+    Ls {
+        /// Print only the references
+        #[arg(long, short)]
+        quiet: bool,
+    },
+    /// Pull an image from its registry
+    Pull {
+        /// Such as docker.io/library/nginx:1.27
+        reference: String,
+        /// Mirrors and credentials of image registries
+        #[arg(
+            long,
+            env = "CORACLE_PRIVATE_REGISTRY",
+            default_value = "/etc/coracle/registries.yaml"
+        )]
+        private_registry: PathBuf,
+    },
+    /// Import archives (OCI layout or docker save), or this very binary as the hello image
+    Import {
+        /// The archives
+        #[arg(required_unless_present = "hello")]
+        archives: Vec<PathBuf>,
+        /// Import coracle.local/hello: this binary as a small web page
+        #[arg(long)]
+        hello: bool,
+    },
+    /// Remove images
+    Rm {
+        /// References or ids
+        #[arg(required = true)]
+        references: Vec<String>,
+    },
+}
+
+/// Options of `coracle install`.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// Where the binary is put
+    #[arg(long, default_value = "/usr/local/bin/coracle")]
+    pub binary: PathBuf,
+    /// Where the unit is put
+    #[arg(long, default_value = "/etc/systemd/system/coracle.service")]
+    pub unit: PathBuf,
+    /// Do not start the service
+    #[arg(long)]
+    pub no_start: bool,
+    /// Arguments of `coracle server`, behind `--`
+    #[arg(last = true)]
+    pub server_arguments: Vec<String>,
+}
+
+/// Options of `coracle uninstall`.
+#[derive(Debug, Args)]
+pub struct Uninstall {
+    /// Where the binary was put
+    #[arg(long, default_value = "/usr/local/bin/coracle")]
+    pub binary: PathBuf,
+    /// Where the unit was put
+    #[arg(long, default_value = "/etc/systemd/system/coracle.service")]
+    pub unit: PathBuf,
+    /// Bridge that the pods are joined by
+    #[arg(long, env = "CORACLE_BRIDGE", default_value = "coracle0")]
+    pub bridge: String,
+    /// Table of nftables that holds our rules
+    #[arg(long, env = "CORACLE_NFT_TABLE", default_value = "coracle")]
+    pub nft_table: String,
+    /// Device that carries the address of the cluster's DNS
+    #[arg(long, env = "CORACLE_DNS_DEVICE", default_value = "coracle-dns")]
+    pub dns_device: String,
+    /// Control group that the pods' groups are made in
+    #[arg(long, env = "CORACLE_CGROUP_ROOT", default_value = "/coracle")]
+    pub cgroup_root: String,
+    /// Where the admin's kubeconfig was written
+    #[arg(long, env = "CORACLE_WRITE_KUBECONFIG", default_value = "/etc/coracle/coracle.yaml")]
+    pub write_kubeconfig: PathBuf,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Options of `coracle hello`.
+#[derive(Debug, Args)]
+pub struct Hello {
+    /// Port to serve on
+    #[arg(long, env = "PORT", default_value_t = crate::hello::PORT)]
+    pub port: u16,
+}

@@ -1,0 +1,5 @@
+//! What each command does.
+
+pub mod image;
+pub mod install;
+pub mod kubeconfig;

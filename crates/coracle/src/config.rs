@@ -1,0 +1,338 @@
+//! Flags, variables and the configuration file, in k3s' way: a key of the file is a flag without
+//! its dashes. A flag beats a variable, a variable beats the file, the file beats the default.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, Command};
+use net::Cidr;
+use serde_json::Value;
+
+use crate::failure::{Failure, Hint, Outcome, While};
+
+/// Where the configuration file is looked for when none is named.
+const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
+/// A configuration is a page of text; more is a mistake.
+const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
+
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Folder that holds everything the cluster must not forget
+    #[arg(long, env = "CORACLE_DATA_DIR", default_value = "/var/lib/coracle", global = true)]
+    pub data_dir: PathBuf,
+    /// Folder for sockets and other state that a reboot may clear
+    #[arg(long, env = "CORACLE_RUN_DIR", default_value = "/run/coracle", global = true)]
+    pub run_dir: PathBuf,
+    /// Configuration file; its keys are the flags without dashes in front
+    #[arg(long, short, env = "CORACLE_CONFIG", default_value = DEFAULT_CONFIG, global = true)]
+    pub config: PathBuf,
+    /// What to log, such as `info` or `info,store=debug`
+    #[arg(long, env = "CORACLE_LOG", default_value = "info", global = true)]
+    pub log: String,
+}
+
+/// What `coracle server` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Server {
+    /// Address that the API server listens on
+    #[arg(long, env = "CORACLE_BIND_ADDRESS", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port that the API server listens on
+    #[arg(long, env = "CORACLE_HTTPS_LISTEN_PORT", default_value_t = 6443)]
+    pub https_listen_port: u16,
+    /// Address that the API server tells others to reach it at [default: the node's address]
+    #[arg(long, env = "CORACLE_ADVERTISE_ADDRESS")]
+    pub advertise_address: Option<IpAddr>,
+    /// Further name or address for the API server's certificate; may be given several times
+    #[arg(long, env = "CORACLE_TLS_SAN", value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// Addresses for pods
+    #[arg(long, env = "CORACLE_CLUSTER_CIDR", default_value = "10.42.0.0/16", value_parser = network)]
+    pub cluster_cidr: Cidr,
+    /// Addresses for services
+    #[arg(long, env = "CORACLE_SERVICE_CIDR", default_value = "10.43.0.0/16", value_parser = network)]
+    pub service_cidr: Cidr,
+    /// Ports for services of type NodePort
+    #[arg(long, env = "CORACLE_SERVICE_NODE_PORT_RANGE", default_value = "30000-32767")]
+    pub service_node_port_range: PortRange,
+    /// Address of the cluster's DNS service [default: the tenth of the service addresses]
+    #[arg(long, env = "CORACLE_CLUSTER_DNS")]
+    pub cluster_dns: Option<IpAddr>,
+    /// Domain of the cluster
+    #[arg(long, env = "CORACLE_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Where the admin's kubeconfig is written
+    #[arg(long, env = "CORACLE_WRITE_KUBECONFIG", default_value = "/etc/coracle/coracle.yaml")]
+    pub write_kubeconfig: PathBuf,
+    /// Folder whose manifests are applied and kept applied
+    /// [default: server/manifests in the data folder]
+    #[arg(long, env = "CORACLE_MANIFESTS_DIR")]
+    pub manifests_dir: Option<PathBuf>,
+    /// Leave out this board's own agent: no pods run here
+    #[arg(long, env = "CORACLE_DISABLE_AGENT")]
+    pub disable_agent: bool,
+    /// How long a node may be silent before it counts as not ready, in seconds
+    #[arg(long, env = "CORACLE_NODE_MONITOR_GRACE_PERIOD", default_value_t = 40)]
+    pub node_monitor_grace_period: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub node: Node,
+}
+
+/// What this board's agent can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Node {
+    /// Name of this node [default: the host name]
+    #[arg(long, env = "CORACLE_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Address of this node [default: the one that the default route leaves from]
+    #[arg(long, env = "CORACLE_NODE_IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Label for this node, as key=value; may be given several times
+    #[arg(long, env = "CORACLE_NODE_LABEL", value_delimiter = ',')]
+    pub node_label: Vec<String>,
+    /// Taint for this node at its registration, as key=value:effect; may be given several times
+    #[arg(long, env = "CORACLE_NODE_TAINT", value_delimiter = ',')]
+    pub node_taint: Vec<String>,
+    /// Port of this node's own API (logs, exec)
+    #[arg(long, env = "CORACLE_KUBELET_PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+    /// How many pods may run here
+    #[arg(long, env = "CORACLE_MAX_PODS", default_value_t = 110)]
+    pub max_pods: u32,
+    /// Bridge that the pods are joined by
+    #[arg(long, env = "CORACLE_BRIDGE", default_value = "coracle0")]
+    pub bridge: String,
+    /// Table of nftables that holds our rules
+    #[arg(long, env = "CORACLE_NFT_TABLE", default_value = "coracle")]
+    pub nft_table: String,
+    /// Device that carries the address of the cluster's DNS
+    #[arg(long, env = "CORACLE_DNS_DEVICE", default_value = "coracle-dns")]
+    pub dns_device: String,
+    /// Control group that the pods' groups are made in
+    #[arg(long, env = "CORACLE_CGROUP_ROOT", default_value = "/coracle")]
+    pub cgroup_root: String,
+    /// File that names the DNS servers for everything outside the cluster
+    #[arg(long, env = "CORACLE_RESOLV_CONF", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+    /// Mirrors and credentials of image registries
+    #[arg(long, env = "CORACLE_PRIVATE_REGISTRY", default_value = "/etc/coracle/registries.yaml")]
+    pub private_registry: PathBuf,
+}
+
+/// Reads an IPv4 network that is large enough to hand out addresses from.
+fn network(text: &str) -> Result<Cidr, String> {
+    let cidr: Cidr = text.parse().map_err(|error: net::CidrParseError| error.to_string())?;
+    match (cidr.is_ipv4(), cidr.prefix(), cidr.to_string() == text) {
+        (true, 8..=28, true) => Ok(cidr),
+        (true, 8..=28, false) => Err(format!("that is inside the network {cidr}; name this")),
+        _ => Err("an IPv4 network with a prefix of 8 to 28 bits is needed".into()),
+    }
+}
+
+/// A range of ports as `30000-32767`, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortRange {
+    /// The first port.
+    pub first: u16,
+    /// The last port.
+    pub last: u16,
+}
+
+impl std::str::FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text
+            .split_once('-')
+            .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        match parsed {
+            Some((first, last)) if 0 < first && first <= last => Ok(PortRange { first, last }),
+            _ => Err("a range of ports is needed, such as 30000-32767".into()),
+        }
+    }
+}
+
+/// Puts the configuration file's keys into the arguments as flags, behind the subcommand, unless
+/// a flag or a variable says the same thing already.
+pub fn with_file(command: &Command, mut arguments: Vec<OsString>) -> Outcome<Vec<OsString>> {
+    let Some((position, subcommand)) = find_subcommand(command, &arguments) else {
+        return Ok(arguments);
+    };
+    if !subcommand.get_arguments().any(|argument| argument.get_id() == "node_name") {
+        return Ok(arguments);
+    }
+    let given: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+    let named = named_config(&given);
+    let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIG));
+    let flags = match read(&path)? {
+        Some(keys) => flags_of(&path, keys, command, subcommand, &given)?,
+        None if named.is_some() => {
+            return Err(Failure::new(format!("there is no configuration file {}", path.display()))
+                .hint("make the file, or leave out --config"));
+        }
+        None => Vec::new(),
+    };
+    arguments.splice(position + 1..position + 1, flags.into_iter().map(OsString::from));
+    Ok(arguments)
+}
+
+fn find_subcommand<'a>(
+    command: &'a Command,
+    arguments: &[OsString],
+) -> Option<(usize, &'a Command)> {
+    arguments.iter().enumerate().skip(1).find_map(|(position, argument)| {
+        let name = argument.to_str()?;
+        command.find_subcommand(name).map(|subcommand| (position, subcommand))
+    })
+}
+
+fn named_config(given: &[String]) -> Option<PathBuf> {
+    let flag = given.iter().enumerate().find_map(|(i, argument)| match argument.as_str() {
+        "--config" | "-c" => given.get(i + 1).cloned(),
+        other => other.strip_prefix("--config=").map(str::to_owned),
+    });
+    flag.or_else(|| std::env::var("CORACLE_CONFIG").ok()).map(PathBuf::from)
+}
+
+fn read(path: &Path) -> Outcome<Option<serde_json::Map<String, Value>>> {
+    let doing = || format!("reading the configuration file {}", path.display());
+    match fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).doing(doing),
+        Ok(metadata) if metadata.len() > MAX_CONFIG_BYTES => {
+            return Err(Failure::new(format!("{} is larger than 1 MiB", path.display()))
+                .hint("a configuration file holds flags, one a line"));
+        }
+        Ok(_) => {}
+    }
+    let text = fs::read_to_string(path).doing(doing)?;
+    if text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#')) {
+        return Ok(Some(serde_json::Map::new()));
+    }
+    let value: Value = serde_saphyr::from_str(&text)
+        .doing(doing)
+        .hint(|| "it is YAML, one `flag: value` a line".into())?;
+    match value {
+        Value::Object(keys) => Ok(Some(keys)),
+        _ => Err(Failure::new(format!("{} is no list of keys", path.display()))
+            .hint("it is YAML, one `flag: value` a line")),
+    }
+}
+
+fn flags_of(
+    path: &Path,
+    keys: serde_json::Map<String, Value>,
+    command: &Command,
+    subcommand: &Command,
+    given: &[String],
+) -> Outcome<Vec<String>> {
+    let known = || subcommand.get_arguments().chain(command.get_arguments());
+    let mut flags = Vec::new();
+    for (key, value) in keys {
+        let Some(argument) = known().find(|a| a.get_long() == Some(key.as_str())) else {
+            let mut names: Vec<&str> = known().filter_map(|a| a.get_long()).collect();
+            names.sort_by_key(|name| distance(name, &key));
+            return Err(Failure::new(format!("{} has an unknown key {key:?}", path.display()))
+                .hint(format!("did you mean {:?}? `coracle server --help` lists all keys", names[0])));
+        };
+        let flag = format!("--{key}");
+        let by_flag = given.iter().any(|a| *a == flag || a.starts_with(&format!("{flag}=")));
+        let by_variable = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some());
+        if by_flag || by_variable {
+            continue;
+        }
+        let is_switch = matches!(argument.get_action(), ArgAction::SetTrue);
+        match value {
+            Value::Bool(on) if is_switch => flags.extend(on.then(|| flag.clone())),
+            Value::Null => {}
+            Value::Array(items) => {
+                for item in items {
+                    flags.push(format!("{flag}={}", scalar(path, &key, item)?));
+                }
+            }
+            value => flags.push(format!("{flag}={}", scalar(path, &key, value)?)),
+        }
+    }
+    Ok(flags)
+}
+
+fn scalar(path: &Path, key: &str, value: Value) -> Outcome<String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(number) => Ok(number.to_string()),
+        Value::Bool(on) => Ok(on.to_string()),
+        other => Err(Failure::new(format!("{}: the value of {key:?} is {other}", path.display()))
+            .hint("a text, a number, true or false, or a list of these is needed")),
+    }
+}
+
+/// How many letters must change to make one word of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn merged(yaml: &str, arguments: &[&str]) -> Result<String, String> {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("config.yaml");
+        fs::write(&path, yaml).expect("written");
+        let config = format!("--config={}", path.display());
+        let arguments = ["coracle", "server", config.as_str()].iter().chain(arguments);
+        with_file(&Cli::command(), arguments.map(OsString::from).collect())
+            .map(|merged| {
+                let shown = merged.iter().map(|a| a.to_string_lossy().into_owned());
+                shown.filter(|a| !a.starts_with("--config")).collect::<Vec<_>>().join(" ")
+            })
+            .map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn keys_become_flags_and_a_flag_beats_the_file() {
+        let yaml = "https-listen-port: 7443\nnode-label: [a=b, c=d]\ndisable-agent: true\n";
+        assert_eq!(
+            merged(yaml, &["--https-listen-port", "8443"]).expect("merged"),
+            "coracle server --node-label=a=b --node-label=c=d --disable-agent \
+             --https-listen-port 8443"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = merged("node-nmae: x\n", &[]).expect_err("refused");
+        assert!(error.ends_with("has an unknown key \"node-nmae\""), "{error}");
+    }
+
+    #[test]
+    fn an_empty_file_changes_nothing() {
+        assert_eq!(merged("# nothing yet\n", &[]).expect("merged"), "coracle server");
+    }
+
+    #[test]
+    fn networks_are_checked() {
+        assert_eq!(network("10.42.0.0/16").map(|c| c.to_string()), Ok("10.42.0.0/16".into()));
+        for wrong in ["10.42.1.0/16", "10.42.0.0/33", "fd00::/64", "10.42.0.0"] {
+            assert!(network(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+use std::error::Error;
+use std::fmt;
+
+/// A failure that reaches a person: what was being done and to what, what caused it, and the
+/// next step.
+#[derive(Debug)]
+pub struct Failure {
+    what: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+    hint: Option<String>,
+}
+
+/// What every command ends with.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// A failure without a deeper cause.
+    pub fn new(what: impl Into<String>) -> Self {
+        Failure { what: what.into(), source: None, hint: None }
+    }
+
+    /// Adds the next step, as a sentence.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Prints the chain of causes on one line, and the next step on another.
+    pub fn print(&self) {
+        eprintln!("error: {}", base::chain(self));
+        if let Some(hint) = &self.hint {
+            eprintln!("hint: {hint}");
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
+    }
+}
+
+/// Says what was being done when something failed.
+pub trait While<T> {
+    /// Wraps the error as the cause of a [`Failure`] that says `what` was being done.
+    fn doing(self, what: impl FnOnce() -> String) -> Outcome<T>;
+}
+
+impl<T, E: Into<Box<dyn Error + Send + Sync>>> While<T> for Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Outcome<T> {
+        self.map_err(|source| Failure { what: what(), source: Some(source.into()), hint: None })
+    }
+}
+
+/// Adds the next step to a failure.
+pub trait Hint<T> {
+    /// The next step, as a sentence.
+    fn hint(self, hint: impl FnOnce() -> String) -> Outcome<T>;
+}
+
+impl<T> Hint<T> for Outcome<T> {
+    fn hint(self, hint: impl FnOnce() -> String) -> Outcome<T> {
+        self.map_err(|failure| match failure.hint {
+            Some(_) => failure,
+            None => failure.hint(hint()),
+        })
+    }
+}

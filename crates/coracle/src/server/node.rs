@@ -1,0 +1,244 @@
+//! This board's agent: runtime, network and DNS opened, and joined to the API.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent::NodeNetwork;
+use client::Informers;
+use k8s_openapi::api::core::v1::Taint;
+use net::{
+    Dns, DnsConfig, PodNetwork, PodNetworkConfig, ProxyConfig, ServiceAddress, ServiceProxy,
+    Upstreams,
+};
+use nix::mount::{MntFlags, umount2};
+use runtime::{Native, NativeConfig, Runtime, SandboxFilter};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Settings;
+use super::tls::Certificates;
+use crate::cli;
+use crate::config::{Common, Node};
+use crate::failure::{Failure, Hint, Outcome, While};
+
+/// Where the runtime keeps images and containers.
+pub fn runtime_config(common: &Common, cgroup_root: &str) -> NativeConfig {
+    let mut config =
+        NativeConfig::new(common.data_dir.join("agent/runtime"), common.run_dir.join("runtime"));
+    config.cgroup_prefix = cgroup_root.to_owned();
+    config
+}
+
+/// Where containers log to: upstream's folder, unless this is one of several on the machine.
+fn log_dir(common: &Common) -> PathBuf {
+    match common.data_dir == Path::new("/var/lib/coracle") {
+        true => PathBuf::from("/var/log/pods"),
+        false => common.data_dir.join("agent/logs"),
+    }
+}
+
+/// Opens what pods need and starts the agent.
+pub async fn start(
+    settings: &Settings,
+    certificates: &Certificates,
+    informers: Informers,
+    parts: &mut JoinSet<Outcome>,
+    stop: &CancellationToken,
+) -> Outcome {
+    let node = &settings.options.node;
+    let mut config = runtime_config(&settings.common, &node.cgroup_root);
+    config.registries = Some(node.private_registry.clone());
+    let runtime = Native::open(config)
+        .await
+        .doing(|| "opening the container runtime".into())
+        .hint(|| format!("see that {} is writable and is no overlay itself", settings.common.data_dir.display()))?;
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+    let config = agent_config(settings, certificates)?;
+    agent::register(&config, informers.client(), runtime.clone()).await;
+    let cidrs = agent::pod_cidrs(informers.client(), &settings.node_name).await;
+    let network = open_network(settings, &cidrs).await?;
+    let stop = stop.clone();
+    parts.spawn(async move {
+        agent::run(config, informers, runtime, network, stop)
+            .await
+            .doing(|| "running this board's agent".into())
+    });
+    Ok(())
+}
+
+fn agent_config(settings: &Settings, certificates: &Certificates) -> Outcome<agent::Config> {
+    let node = &settings.options.node;
+    let tls = Arc::new(certificates.kubelet()?);
+    Ok(agent::Config {
+        labels: labels(node)?,
+        taints: node.node_taint.iter().map(|text| taint(text)).collect::<Outcome<_>>()?,
+        data_dir: settings.common.data_dir.join("agent"),
+        run_dir: settings.common.run_dir.clone(),
+        log_dir: log_dir(&settings.common),
+        listen: SocketAddr::from(([0, 0, 0, 0], node.kubelet_port)),
+        cluster_dns: Some(settings.cluster_dns),
+        cluster_domain: settings.options.cluster_domain.clone(),
+        resolv_conf: node.resolv_conf.clone(),
+        version: super::version(),
+        max_pods: node.max_pods,
+        all_pods_cached: true,
+        ..agent::Config::new(&settings.node_name, vec![settings.node_ip], tls)
+    })
+}
+
+async fn open_network(settings: &Settings, cidrs: &[String]) -> Outcome<NodeNetwork> {
+    let (options, node) = (&settings.options, &settings.options.node);
+    let pod_cidrs = cidrs
+        .iter()
+        .map(|cidr| cidr.parse().doing(|| format!("reading this node's pod addresses {cidr}")))
+        .collect::<Outcome<_>>()?;
+    let pods = PodNetwork::open(PodNetworkConfig {
+        pod_cidrs,
+        service_cidrs: vec![options.service_cidr],
+        ..pod_network_config(&settings.common, options.cluster_cidr, &node.bridge, &node.nft_table)
+    })
+    .await
+    .doing(|| format!("making the pod network on {}", node.bridge))?;
+    let proxy = ServiceProxy::open(ProxyConfig {
+        table: node.nft_table.clone(),
+        cluster_cidrs: vec![options.cluster_cidr],
+        ..ProxyConfig::default()
+    })
+    .await
+    .doing(|| format!("making the rules of services in the table {}", node.nft_table))?;
+    ServiceAddress::open(&node.dns_device, &[settings.cluster_dns])
+        .await
+        .doing(|| "giving this board the address of the cluster's DNS".into())?;
+    let dns = Dns::serve(DnsConfig {
+        listen: vec![SocketAddr::new(settings.cluster_dns, 53)],
+        cluster_domain: options.cluster_domain.clone(),
+        service_ips: vec![settings.cluster_dns],
+        upstreams: Upstreams::ResolvConf(node.resolv_conf.clone()),
+        ..DnsConfig::default()
+    })
+    .await
+    .doing(|| "starting the cluster's DNS".into())
+    .hint(|| "see whether another program holds port 53 on all addresses (`ss -lunp`)".into())?;
+    let services = agent::NetworkParts {
+        proxy: Some(proxy),
+        dns: Some(dns),
+        own_addresses: vec![settings.cluster_dns],
+    };
+    Ok(NodeNetwork { pods: Arc::new(pods), services })
+}
+
+fn pod_network_config(
+    common: &Common,
+    cluster_cidr: net::Cidr,
+    bridge: &str,
+    nft_table: &str,
+) -> PodNetworkConfig {
+    PodNetworkConfig {
+        bridge: bridge.to_owned(),
+        cluster_cidrs: vec![cluster_cidr],
+        state_dir: common.data_dir.join("agent/network"),
+        table: format!("{nft_table}-pods"),
+        ..PodNetworkConfig::default()
+    }
+}
+
+fn labels(node: &Node) -> Outcome<BTreeMap<String, String>> {
+    let pair = |text: &String| {
+        text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| {
+            Failure::new(format!("{text:?} is no label")).hint("write --node-label key=value")
+        })
+    };
+    node.node_label.iter().map(pair).collect()
+}
+
+fn taint(text: &str) -> Outcome<Taint> {
+    let parsed = text.rsplit_once(':').filter(|(_, effect)| {
+        matches!(*effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute")
+    });
+    let Some((pair, effect)) = parsed else {
+        return Err(Failure::new(format!("{text:?} is no taint")).hint(
+            "write --node-taint key=value:effect, with NoSchedule, PreferNoSchedule or NoExecute",
+        ));
+    };
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    Ok(Taint {
+        key: key.to_owned(),
+        value: (!value.is_empty()).then(|| value.to_owned()),
+        effect: effect.to_owned(),
+        time_added: None,
+    })
+}
+
+/// Ends all pods of this board and takes back what they needed of the machine: network devices,
+/// rules, mounts and control groups. For a board whose server has stopped.
+pub async fn remove_node_state(common: &Common, options: &cli::Uninstall) -> Outcome {
+    let config = runtime_config(common, &options.cgroup_root);
+    if config.state.exists() {
+        let runtime =
+            Native::open(config).await.doing(|| "opening the container runtime".into())?;
+        let doing = || "ending the pods".to_owned();
+        for sandbox in runtime.list_sandboxes(SandboxFilter::default()).await.doing(doing)? {
+            runtime.stop_sandbox(&sandbox.id).await.doing(doing)?;
+            runtime.remove_sandbox(&sandbox.id).await.doing(doing)?;
+        }
+    }
+    let anywhere = net::Cidr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+    if let Some(cidr) = anywhere {
+        PodNetwork::purge(pod_network_config(common, cidr, &options.bridge, &options.nft_table))
+            .await
+            .doing(|| "removing the pod network".into())?;
+    }
+    let proxy = ProxyConfig { table: options.nft_table.clone(), ..ProxyConfig::default() };
+    match ServiceProxy::open(proxy).await {
+        Ok(proxy) => proxy.uninstall().await.doing(|| "removing the rules of services".into())?,
+        Err(error) => tracing::debug!(error = %base::chain(&error), "no rules to remove"),
+    }
+    ServiceAddress::purge(&options.dns_device)
+        .await
+        .doing(|| "removing the address of the cluster's DNS".into())?;
+    unmount_below(&[&common.data_dir, &common.run_dir])?;
+    remove_groups(&options.cgroup_root);
+    if common.data_dir == Path::new("/var/lib/coracle") {
+        let _ = std::fs::remove_dir_all(log_dir(common));
+    }
+    Ok(())
+}
+
+fn unmount_below(folders: &[&PathBuf]) -> Outcome {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")
+        .doing(|| "listing the mounts of this machine".into())?;
+    let points: Vec<&str> =
+        mounts.lines().filter_map(|line| line.split_ascii_whitespace().nth(1)).collect();
+    // The last one mounted lies on top.
+    for point in points.iter().rev() {
+        if folders.iter().any(|folder| Path::new(point).starts_with(folder)) {
+            umount2(*point, MntFlags::MNT_DETACH).doing(|| format!("unmounting {point}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes our empty control groups, in every hierarchy there is.
+fn remove_groups(cgroup_root: &str) {
+    let relative = cgroup_root.trim_start_matches('/');
+    if relative.is_empty() {
+        return;
+    }
+    let top = Path::new("/sys/fs/cgroup");
+    remove_group(&top.join(relative));
+    for hierarchy in std::fs::read_dir(top).into_iter().flatten().flatten() {
+        remove_group(&hierarchy.path().join(relative));
+    }
+}
+
+fn remove_group(group: &Path) {
+    for inner in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if inner.path().is_dir() {
+            remove_group(&inner.path());
+        }
+    }
+    // A group that still has processes stays; they are not ours.
+    let _ = std::fs::remove_dir(group);
+}
