@@ -9,96 +9,21 @@
 mod defaults;
 mod facts;
 mod rules;
+mod validate;
 mod views;
 
 pub use facts::{
     allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted,
 };
 
+pub use validate::{validate, validate_update};
+
 use crate::resource::Resource;
-use crate::status::FieldError;
 use serde_json::{Map, Value, json};
 
 /// Fills in what the writer left out.
 pub fn default(resource: &Resource, _version: &str, object: &mut Value) {
     defaults::fill(resource.collection(), object);
-}
-
-/// What is wrong with a new object.
-pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
-    let mut errors = name_errors(object);
-    rules::check(resource.collection(), object, &mut errors);
-    errors
-}
-
-/// A name is one segment of a path.
-fn name_errors(object: &Value) -> Vec<FieldError> {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let why = match name {
-        "" => {
-            let why = "name or generateName is required";
-            return vec![FieldError::required("metadata.name", why)];
-        }
-        "." | ".." => format!("may not be '{name}'"),
-        name => match name.chars().find(|c| matches!(c, '/' | '%')) {
-            Some(c) => format!("may not contain '{c}'"),
-            None => return Vec::new(),
-        },
-    };
-    vec![FieldError::invalid("metadata.name", name, why)]
-}
-
-/// What is wrong with a change, beside what [`validate`] says of the new state.
-/// `subresource` is empty for the object itself.
-pub fn validate_update(
-    resource: &Resource,
-    subresource: &str,
-    new: &Value,
-    old: &Value,
-) -> Vec<FieldError> {
-    let mut errors = immutable_metadata(new, old);
-    if subresource.is_empty() {
-        rules::check_update(resource.collection(), new, old, &mut errors);
-    }
-    errors
-}
-
-/// `ValidateObjectMetaUpdate`: what no update of any kind may change.
-fn immutable_metadata(new: &Value, old: &Value) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    for field in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
-        let (new, old) = (&new["metadata"][field], &old["metadata"][field]);
-        if new != old {
-            errors.push(FieldError::invalid(
-                format!("metadata.{field}"),
-                new.clone(),
-                "field is immutable",
-            ));
-        }
-    }
-    errors.extend(late_finalizers(new, old));
-    errors
-}
-
-/// An object on its way out gets no further finalizers.
-fn late_finalizers(new: &Value, old: &Value) -> Option<FieldError> {
-    let list =
-        |object: &Value| object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
-    let before = list(old);
-    let added: Vec<String> =
-        list(new).iter().filter(|name| !before.contains(name)).map(Value::to_string).collect();
-    (old["metadata"]["deletionTimestamp"].is_string() && !added.is_empty()).then(|| {
-        let names = added.join(", ");
-        let why = format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{names}}}");
-        FieldError::forbidden("metadata.finalizers", why)
-    })
 }
 
 /// Makes a new object ready: what only the system may set is dropped, the generation starts.

@@ -7,34 +7,8 @@ use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 const LABEL_MAX_BYTES: usize = 63;
-const SUBDOMAIN_MAX_BYTES: usize = 253;
-
-/// Collections whose objects are named by a DNS subdomain.
-const SUBDOMAIN_NAMES: &[&str] = &[
-    "apps/daemonsets",
-    "apps/deployments",
-    "apps/replicasets",
-    "apps/statefulsets",
-    "batch/cronjobs",
-    "batch/jobs",
-    "configmaps",
-    "coordination.k8s.io/leases",
-    "endpoints",
-    "networking.k8s.io/ingresses",
-    "networking.k8s.io/networkpolicies",
-    "nodes",
-    "persistentvolumeclaims",
-    "persistentvolumes",
-    "pods",
-    "replicationcontrollers",
-    "scheduling.k8s.io/priorityclasses",
-    "secrets",
-    "serviceaccounts",
-    "storage.k8s.io/storageclasses",
-];
 
 /// Kinds with a selector over their template, and the template's restart policies.
 const WORKLOADS: &[(&str, &str, &[&str])] = &[
@@ -48,7 +22,6 @@ type Errors = Vec<FieldError>;
 
 /// What is wrong with an object of a collection.
 pub(super) fn check(collection: &str, object: &Value, errors: &mut Errors) {
-    name(collection, object, errors);
     let spec = &object["spec"];
     let path = Path::new("spec");
     match collection {
@@ -114,25 +87,6 @@ pub(super) fn check_update(collection: &str, new: &Value, old: &Value, errors: &
     }
     if collection == "secrets" && new["type"] != old["type"] {
         errors.push(FieldError::invalid("type", new["type"].clone(), "field is immutable"));
-    }
-}
-
-fn name(collection: &str, object: &Value, errors: &mut Errors) {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let path = "metadata.name";
-    if name.is_empty() {
-        return;
-    }
-    if matches!(collection, "namespaces" | "services") {
-        label(name, path, errors);
-    } else if SUBDOMAIN_NAMES.contains(&collection) {
-        if name.len() > SUBDOMAIN_MAX_BYTES {
-            let why = format!("must be no more than {SUBDOMAIN_MAX_BYTES} bytes");
-            errors.push(FieldError::invalid(path, name, why));
-        }
-        if !name.split('.').all(is_label) {
-            errors.push(FieldError::invalid(path, name, SUBDOMAIN));
-        }
     }
 }
 
@@ -368,11 +322,6 @@ mod tests {
                 "spec.containers[1].volumeMounts[0].name: Not found: \"v\"",
                 "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
             ]
-        );
-        assert!(
-            errors("pods", json!({"metadata": {"name": "A_b"}}))[0].starts_with(
-                "metadata.name: Invalid value: \"A_b\": a lowercase RFC 1123 subdomain"
-            )
         );
     }
 
