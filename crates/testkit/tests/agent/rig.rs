@@ -229,7 +229,12 @@ impl Rig {
             let _ = self.native.remove_sandbox(&sandbox.id).await;
         }
         let folder = self.folder.clone();
+        let cgroup = self.native_config.cgroup_prefix.clone();
         drop(self);
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            remove_cgroups(&hierarchy.path().join(cgroup.trim_start_matches('/')));
+        }
+        remove_cgroups(&Path::new("/sys/fs/cgroup").join(cgroup.trim_start_matches('/')));
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let points = table.lines().filter_map(|l| l.split(' ').nth(4));
         for point in
@@ -239,6 +244,16 @@ impl Rig {
         }
         let _ = fs::remove_dir_all(&folder);
     }
+}
+
+/// Removes a cgroup and all below it; nothing runs in them any more.
+fn remove_cgroups(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
 }
 
 async fn api_server(kubelet: Arc<rustls::ClientConfig>) -> Arc<ApiServer> {
