@@ -19,10 +19,24 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("runtime", &[], &["kube", "k8s-openapi"]),
     ("net", &[], &["kube", "k8s-openapi"]),
     ("agent", &["client", "runtime", "net"], &[]),
-    ("testkit", &["api", "apiserver", "client", "controllers", "runtime", "scheduler", "store"], &[]),
+    (
+        "testkit",
+        &["api", "apiserver", "client", "controllers", "runtime", "scheduler", "store"],
+        &[],
+    ),
     (
         "coracle",
-        &["agent", "api", "apiserver", "client", "controllers", "net", "runtime", "scheduler", "store"],
+        &[
+            "agent",
+            "api",
+            "apiserver",
+            "client",
+            "controllers",
+            "net",
+            "runtime",
+            "scheduler",
+            "store",
+        ],
         &[],
     ),
     ("xtask", &["api"], &[]),
@@ -76,7 +90,8 @@ mod tests {
     #[test]
     fn a_wrong_arrow_is_named() {
         let package = |name: &str, uses: &[&str]| {
-            let uses: Vec<Value> = uses.iter().map(|u| json!({ "name": u, "kind": null })).collect();
+            let uses: Vec<Value> =
+                uses.iter().map(|u| json!({ "name": u, "kind": null })).collect();
             json!({ "name": name, "dependencies": uses })
         };
         let packages = [

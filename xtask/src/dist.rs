@@ -54,7 +54,10 @@ pub fn dist(only: Option<Arch>, test: bool) -> Outcome {
 fn build(arch: Arch) -> Outcome {
     add_target(arch)?;
     let target = arch.target();
-    run(cargo(arch, &["build", "--release", "--locked", "--package=coracle", "--target", &target])?)?;
+    run(cargo(
+        arch,
+        &["build", "--release", "--locked", "--package=coracle", "--target", &target],
+    )?)?;
     let built = target_dir().join(&target).join("release/coracle");
     let folder = target_dir().join("dist");
     let binary = folder.join(format!("coracle-{}", arch.name()));
@@ -120,7 +123,10 @@ fn cargo(arch: Arch, arguments: &[&str]) -> Outcome<Command> {
         .env(format!("CC_{underscored}"), tools.join("cc"))
         .env(format!("AR_{underscored}"), tools.join("ar"))
         .env(format!("CARGO_TARGET_{}_LINKER", shouted(&target)), "rust-lld")
-        .env(format!("CARGO_TARGET_{}_RUSTFLAGS", shouted(&target)), "-Clinker-flavor=ld.lld -Crelocation-model=static");
+        .env(
+            format!("CARGO_TARGET_{}_RUSTFLAGS", shouted(&target)),
+            "-Clinker-flavor=ld.lld -Crelocation-model=static",
+        );
     Ok(cargo)
 }
 

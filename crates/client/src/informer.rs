@@ -190,13 +190,16 @@ impl<K: Object> Informer<K> {
     }
 }
 
+/// The kind and the selector that a watch is for.
+type Watched = (TypeId, String);
+
 /// The shared caches of this process: at most one watch for a kind and selector, started when it
 /// is first asked for. Clones share them; when the last clone and all handles are gone the
 /// watches end with the runtime.
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
-    running: Arc<Mutex<HashMap<(TypeId, String), Box<dyn Any + Send>>>>,
+    running: Arc<Mutex<HashMap<Watched, Box<dyn Any + Send>>>>,
 }
 
 impl Informers {

@@ -237,7 +237,10 @@ fn flags_of(
             let mut names: Vec<&str> = known().filter_map(|a| a.get_long()).collect();
             names.sort_by_key(|name| distance(name, &key));
             return Err(Failure::new(format!("{} has an unknown key {key:?}", path.display()))
-                .hint(format!("did you mean {:?}? `coracle server --help` lists all keys", names[0])));
+                .hint(format!(
+                    "did you mean {:?}? `coracle server --help` lists all keys",
+                    names[0]
+                )));
         };
         let flag = format!("--{key}");
         let by_flag = given.iter().any(|a| *a == flag || a.starts_with(&format!("{flag}=")));
@@ -298,7 +301,8 @@ mod tests {
         let path = folder.path().join("config.yaml");
         fs::write(&path, yaml).expect("written");
         let config = format!("--config={}", path.display());
-        let arguments = ["coracle", "server", config.as_str()].iter().chain(arguments);
+        let first = ["coracle", "server", config.as_str()];
+        let arguments = first.iter().chain(arguments);
         with_file(&Cli::command(), arguments.map(OsString::from).collect())
             .map(|merged| {
                 let shown = merged.iter().map(|a| a.to_string_lossy().into_owned());

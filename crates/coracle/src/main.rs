@@ -43,9 +43,8 @@ fn main() -> ExitCode {
 fn parse(arguments: Vec<OsString>) -> Outcome<Cli> {
     let command = Cli::command();
     let arguments = config::with_file(&command, arguments)?;
-    let parsed = command
-        .try_get_matches_from(arguments)
-        .and_then(|matches| Cli::from_arg_matches(&matches));
+    let parsed =
+        command.try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     Ok(parsed.unwrap_or_else(|error| error.exit()))
 }
 
@@ -86,8 +85,12 @@ fn block_on(workers: usize, future: impl Future<Output = Outcome>) -> Outcome {
     outcome
 }
 
+/// What libraries log too loudly: nlink warns where the kernel says that something asked for is
+/// not there, and hickory writes a line for every question.
+const QUIET: &str = "nlink=off,hickory_server=warn,hickory_proto=warn";
+
 fn start_logging(filter: &str) -> Outcome {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{QUIET},{filter}"))
         .doing(|| format!("reading the log filter {filter:?}"))?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -79,9 +79,8 @@ impl Pki {
     /// authority in the place of a lost one would lock every node out.
     pub fn open(folder: &Path) -> Outcome<Pki> {
         files::make_folder(folder, true).doing(|| format!("making {}", folder.display()))?;
-        let service_account_key = read_or_make(&folder.join("service.key"), || {
-            Ok(new_key()?.serialize_pem())
-        })?;
+        let service_account_key =
+            read_or_make(&folder.join("service.key"), || Ok(new_key()?.serialize_pem()))?;
         Ok(Pki {
             folder: folder.to_owned(),
             server_ca: Authority::open(folder, "server-ca", "coracle-server-ca")?,
@@ -107,8 +106,7 @@ impl Pki {
         let authority = if identity.names.is_empty() { &self.client_ca } else { &self.server_ca };
         let cert_path = self.folder.join(format!("{}.crt", identity.file));
         let key_path = self.folder.join(format!("{}.key", identity.file));
-        if let (Ok(cert), Ok(key)) =
-            (fs::read_to_string(&cert_path), fs::read_to_string(&key_path))
+        if let (Ok(cert), Ok(key)) = (fs::read_to_string(&cert_path), fs::read_to_string(&key_path))
             && still_good(&cert, &key, authority, &identity)
         {
             return Ok(Leaf { cert, key });
@@ -136,7 +134,8 @@ impl Authority {
             .hint("restore the key from a backup; a new authority would lock every node out"));
         }
         let key_pem = read_or_make(&key_path, || Ok(new_key()?.serialize_pem()))?;
-        let key = KeyPair::from_pem(&key_pem).doing(|| format!("reading {}", key_path.display()))?;
+        let key =
+            KeyPair::from_pem(&key_pem).doing(|| format!("reading {}", key_path.display()))?;
         let cert = read_or_make(&cert_path, || {
             let params = authority_params(name);
             params.self_signed(&key).map(|cert| cert.pem()).doing(|| format!("signing {name}"))

@@ -46,20 +46,26 @@ fn list(store: &Store, quiet: bool) -> Outcome {
     println!("{:width$}  {:12}  {:>9}", "IMAGE", "ID", "SIZE");
     for (name, image) in rows {
         let id = image.id.0.trim_start_matches("sha256:");
-        println!("{name:width$}  {:12}  {:>6.1} MB", &id[..id.len().min(12)], image.size as f64 / 1e6);
+        println!(
+            "{name:width$}  {:12}  {:>6.1} MB",
+            &id[..id.len().min(12)],
+            image.size as f64 / 1e6
+        );
     }
     Ok(())
 }
 
 async fn pull(store: &Store, reference: &str, registries: &Path) -> Outcome {
     tls::install_provider();
-    let registries = Registries::load(Some(registries))
-        .doing(|| format!("reading {}", registries.display()))?;
+    let registries =
+        Registries::load(Some(registries)).doing(|| format!("reading {}", registries.display()))?;
     let id = store
         .pull(&registries, reference, RegistryAuth::Anonymous, None)
         .await
         .doing(|| format!("pulling {reference}"))
-        .hint(|| "check the name; a private registry needs its credentials in registries.yaml".into())?;
+        .hint(|| {
+            "check the name; a private registry needs its credentials in registries.yaml".into()
+        })?;
     println!("{reference} {id}");
     Ok(())
 }
@@ -79,9 +85,10 @@ fn import(store: &Store, archives: Vec<PathBuf>, hello: bool) -> Outcome {
 }
 
 fn import_one(store: &Store, archive: &Path, what: &str) -> Outcome {
-    let references = store.import(archive).doing(|| format!("importing {what}")).hint(|| {
-        "an OCI layout or `docker save` archive is needed, plain or compressed".into()
-    })?;
+    let references = store
+        .import(archive)
+        .doing(|| format!("importing {what}"))
+        .hint(|| "an OCI layout or `docker save` archive is needed, plain or compressed".into())?;
     references.iter().for_each(|reference| println!("{reference}"));
     Ok(())
 }

@@ -42,8 +42,11 @@ pub fn run(common: &Common, options: &cli::Kubeconfig) -> Outcome {
     let path = path(&common.data_dir);
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Failure::new(format!("no server has run in {}", common.data_dir.display()))
-                .hint("start one with `coracle server`, or name its folder with --data-dir"));
+            return Err(Failure::new(format!(
+                "no server has run in {}",
+                common.data_dir.display()
+            ))
+            .hint("start one with `coracle server`, or name its folder with --data-dir"));
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             return Err(error)

@@ -23,14 +23,13 @@ pub async fn listen(settings: &Settings) -> Outcome<TcpListener> {
     let address =
         SocketAddr::new(settings.options.bind_address, settings.options.https_listen_port);
     match TcpListener::bind(address).await {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => Err(Failure::new(format!(
-            "port {} is in use", address.port()
-        ))
-        .hint(format!(
-            "`ss -ltnp sport = {}` shows by whom; stop that, or choose another port with \
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            Err(Failure::new(format!("port {} is in use", address.port())).hint(format!(
+                "`ss -ltnp sport = {}` shows by whom; stop that, or choose another port with \
              --https-listen-port",
-            address.port()
-        ))),
+                address.port()
+            )))
+        }
         other => other
             .doing(|| format!("listening on {address}"))
             .hint(|| "choose an address of this board with --bind-address".into()),
@@ -75,7 +74,9 @@ pub fn start(
         version: Version {
             git_version: super::version(),
             git_commit: option_env!("CORACLE_COMMIT").unwrap_or_default().to_owned(),
-            build_date: option_env!("CORACLE_BUILD_DATE").unwrap_or("1970-01-01T00:00:00Z").to_owned(),
+            build_date: option_env!("CORACLE_BUILD_DATE")
+                .unwrap_or("1970-01-01T00:00:00Z")
+                .to_owned(),
             compiler: "rustc".to_owned(),
         },
         advertise: settings.advertise,

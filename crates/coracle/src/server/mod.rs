@@ -3,6 +3,7 @@
 
 mod api;
 mod node;
+mod preflight;
 mod settings;
 pub mod tls;
 
@@ -33,6 +34,9 @@ pub async fn run(common: Common, options: Server) -> Outcome {
     let settings = Settings::new(common, options)?;
     let mut terminate = signal(SignalKind::terminate()).doing(|| "waiting for SIGTERM".into())?;
     let mut interrupt = signal(SignalKind::interrupt()).doing(|| "waiting for SIGINT".into())?;
+    if !settings.options.disable_agent {
+        preflight::check()?;
+    }
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
     let started = tokio::select! {
@@ -111,7 +115,8 @@ async fn start(
     manifests::write_bundled(&folder, "coracle-dns.yaml", &dns)?;
     parts.spawn(manifests::run(informers.client().clone(), folder, stop.clone()));
     if !settings.options.disable_agent {
-        let client = client::in_process(server.in_process(apiserver::User::node(&settings.node_name)));
+        let client =
+            client::in_process(server.in_process(apiserver::User::node(&settings.node_name)));
         node::start(&settings, &certificates, informers.acting_as(client), parts, &stop).await?;
     }
     parts.spawn(certificates.keep_fresh(settings, stop));

@@ -50,10 +50,13 @@ pub async fn start(
     let node = &settings.options.node;
     let mut config = runtime_config(&settings.common, &node.cgroup_root);
     config.registries = Some(node.private_registry.clone());
-    let runtime = Native::open(config)
-        .await
-        .doing(|| "opening the container runtime".into())
-        .hint(|| format!("see that {} is writable and is no overlay itself", settings.common.data_dir.display()))?;
+    let runtime =
+        Native::open(config).await.doing(|| "opening the container runtime".into()).hint(|| {
+            format!(
+                "see that {} is writable and is no overlay itself",
+                settings.common.data_dir.display()
+            )
+        })?;
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     let config = agent_config(settings, certificates)?;
     agent::register(&config, informers.client(), runtime.clone()).await;
@@ -146,17 +149,17 @@ fn pod_network_config(
 
 fn labels(node: &Node) -> Outcome<BTreeMap<String, String>> {
     let pair = |text: &String| {
-        text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| {
-            Failure::new(format!("{text:?} is no label")).hint("write --node-label key=value")
-        })
+        text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(
+            || Failure::new(format!("{text:?} is no label")).hint("write --node-label key=value"),
+        )
     };
     node.node_label.iter().map(pair).collect()
 }
 
 fn taint(text: &str) -> Outcome<Taint> {
-    let parsed = text.rsplit_once(':').filter(|(_, effect)| {
-        matches!(*effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute")
-    });
+    let parsed = text
+        .rsplit_once(':')
+        .filter(|(_, effect)| matches!(*effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute"));
     let Some((pair, effect)) = parsed else {
         return Err(Failure::new(format!("{text:?} is no taint")).hint(
             "write --node-taint key=value:effect, with NoSchedule, PreferNoSchedule or NoExecute",

@@ -54,9 +54,8 @@ impl Settings {
         };
         let advertise = options.advertise_address.unwrap_or(node_ip);
         let cluster_dns = options.cluster_dns.or_else(|| options.service_cidr.nth(10));
-        let cluster_dns = cluster_dns
-            .filter(|ip| options.service_cidr.contains(*ip))
-            .ok_or_else(|| {
+        let cluster_dns =
+            cluster_dns.filter(|ip| options.service_cidr.contains(*ip)).ok_or_else(|| {
                 Failure::new(format!("the DNS address is not among {}", options.service_cidr))
                     .hint("choose an address of the service network with --cluster-dns")
             })?;

@@ -90,8 +90,9 @@ impl ResolvesClientCert for Shown {
 
 fn certified(leaf: &Leaf) -> Outcome<Arc<CertifiedKey>> {
     let doing = || "reading a certificate of our own".to_owned();
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(leaf.cert.as_bytes()).collect::<Result<_, _>>().doing(doing)?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(leaf.cert.as_bytes())
+        .collect::<Result<_, _>>()
+        .doing(doing)?;
     let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).doing(doing)?;
     let key = CertifiedKey::from_der(chain, key, &provider()).doing(doing)?;
     Ok(Arc::new(key))

@@ -1,0 +1,86 @@
+#!/bin/sh
+# Installs what is missing, builds Coracle, starts a one-board cluster and runs the hello
+# workload. Run it as root on Debian 12 or newer (x86_64 or aarch64). Run again, it builds what
+# has changed and changes only what differs.
+#
+# With systemd the cluster becomes a service; without, it runs in the background. Folders can be
+# chosen with CORACLE_DATA_DIR and CORACLE_RUN_DIR, everything else in /etc/coracle/config.yaml.
+set -eu
+cd "$(dirname "$0")"
+PATH="$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
+
+fail() {
+    echo "error: $1" >&2
+    echo "hint: $2" >&2
+    exit 1
+}
+
+data_dir="${CORACLE_DATA_DIR:-/var/lib/coracle}"
+binary=/usr/local/bin/coracle
+node_port=30080
+patience_seconds=60
+
+[ "$(id -u)" = 0 ] || fail "installing needs root" "run: sudo ./install.sh"
+arch=$(uname -m)
+case $arch in
+x86_64 | aarch64) ;;
+*) fail "no Coracle for $arch" "a 64-bit system is needed: x86_64 or aarch64" ;;
+esac
+target="$arch-unknown-linux-musl"
+
+missing=
+for pair in gcc:gcc musl-gcc:musl-tools curl:curl; do
+    command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+done
+if [ -n "$missing" ]; then
+    echo "==> installing$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086  # a list of names
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+command -v cargo >/dev/null 2>&1 ||
+    fail "no cargo on this machine" \
+        "install Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer with rustup, then run this again"
+rustup target add "$target" 2>/dev/null || [ -d "$(rustc --print target-libdir --target "$target")" ] ||
+    fail "Rust has no $target" "run: rustup target add $target"
+
+echo "==> building (some minutes the first time)"
+cargo build --release --locked --quiet --package coracle --target "$target"
+built="${CARGO_TARGET_DIR:-target}/$target/release/coracle"
+
+if [ -d /run/systemd/system ]; then
+    echo "==> starting the service"
+    "$built" install
+else
+    echo "==> starting in the background (no systemd here)"
+    install -D -m 755 "$built" "$binary.new"
+    mv "$binary.new" "$binary"
+    # One that runs already keeps its port; the pods of an older one are taken over.
+    if [ -f /run/coracle.pid ] && kill -0 "$(cat /run/coracle.pid)" 2>/dev/null; then
+        kill "$(cat /run/coracle.pid)"
+        while kill -0 "$(cat /run/coracle.pid)" 2>/dev/null; do sleep 0.2; done
+    fi
+    setsid "$binary" server >>/var/log/coracle.log 2>&1 </dev/null &
+    echo $! >/run/coracle.pid
+fi
+
+echo "==> importing the hello image and running it"
+"$binary" image import --hello >/dev/null
+install -D -m 600 deploy/hello.yaml "$data_dir/server/manifests/hello.yaml"
+
+waited=0
+until answer=$(curl -s -m 2 "http://127.0.0.1:$node_port/" || curl -s -m 2 "http://$(hostname -I | cut -d' ' -f1):$node_port/"); do
+    waited=$((waited + 1))
+    [ $waited -lt $patience_seconds ] ||
+        fail "the hello workload does not answer on port $node_port" \
+            "see: journalctl -u coracle (or /var/log/coracle.log), and: kubectl describe pods"
+    sleep 1
+done
+echo "$answer"
+cat <<TXT
+
+The cluster runs. Next:
+  coracle kubeconfig > ~/.kube/config     # then: kubectl get pods -A
+  curl http://$(hostname -I | cut -d' ' -f1):$node_port/
+  coracle uninstall                       # and nothing is left
+TXT
