@@ -40,6 +40,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
         &[],
     ),
     ("xtask", &["api"], &[]),
+    ("bench", &[], &["kube"]),
 ];
 
 /// Fails where a crate uses what it must not know of, and names every such use.
