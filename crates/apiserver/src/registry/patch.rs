@@ -180,6 +180,13 @@ fn settle_applied(
             "invalid object type: apiVersion and kind must be set in an applied configuration",
         ));
     }
+    let (given, expected) =
+        (applied["apiVersion"].as_str().unwrap_or_default(), target.api_version());
+    if given != expected {
+        return Err(Status::bad_request(format!(
+            "incorrect version specified in apply patch. Specified patch version: {given}, expected: {expected}"
+        )));
+    }
     decode::settle_kind(&target.resource, &target.version, applied)?;
     if applied["metadata"]["managedFields"].as_array().is_some_and(|list| !list.is_empty()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
@@ -191,12 +198,14 @@ fn settle_applied(
         meta::set(applied, "namespace", target.namespace.as_str());
     }
     call.check_names(applied)?;
+    api::apply::check(&target.resource, &expected, applied).map_err(apply_failure)?;
     check_fields(target, options, Vec::new(), applied)
 }
 
-fn apply_failure(error: ApplyError) -> Status {
+/// A refused apply as a `Status`.
+pub fn apply_failure(error: ApplyError) -> Status {
     match error {
-        ApplyError::Invalid(message) => Status::bad_request(message),
+        ApplyError::Untyped(_) | ApplyError::Owners => Status::new(500, "", error.to_string()),
         ApplyError::Conflicts(conflicts) => {
             let lines = |of: &str| -> Vec<String> {
                 conflicts

@@ -44,7 +44,7 @@ impl Registry {
             subresource: "binding",
             create: false,
             conditional: false,
-            track: true,
+            track: false,
             build: &build,
         };
         self.change(&change, &writer).await?;

@@ -131,6 +131,17 @@ impl Registry {
         meta::set(&mut object, "namespace", namespace);
 
         strategy::default(resource, &resource.storage_version, &mut object);
+        // Before admission: what the cluster adds belongs to nobody.
+        if record {
+            let api_version = target.api_version();
+            let manager = Manager {
+                name: &writer.manager,
+                api_version: &api_version,
+                subresource: "",
+                time: &now,
+            };
+            track(resource, None, &mut object, &manager);
+        }
         self.admit(
             &self.attributes(Operation::Create, &target, "", writer.user, None),
             &mut object,
@@ -141,16 +152,6 @@ impl Registry {
         let errors = strategy::validate(resource, &object);
         if !errors.is_empty() {
             return Err(invalid(&target, &errors));
-        }
-        if record {
-            let api_version = target.api_version();
-            let manager = Manager {
-                name: &writer.manager,
-                api_version: &api_version,
-                subresource: "",
-                time: &now,
-            };
-            track(resource, None, &mut object, &manager);
         }
         let key = target.key();
         if writer.dry_run {
@@ -454,20 +455,32 @@ fn keep_metadata(object: &mut Value, live: &Value, namespaced: bool) {
 
 /// Whether two states differ in nothing but the times at which fields were last set.
 fn same(new: &Value, live: &Value) -> bool {
-    let plain = |object: &Value| {
-        let mut object = object.clone();
-        let owners = object.get_mut("metadata").and_then(|m| m.get_mut("managedFields"));
-        for owner in owners
-            .and_then(Value::as_array_mut)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_object_mut)
-        {
-            owner.shift_remove("time");
-        }
-        object
-    };
-    new == live || plain(new) == plain(live)
+    members_are_same(new, live, |name, new, live| match name {
+        "metadata" => members_are_same(new, live, |name, new, live| match name {
+            "managedFields" => owners_are_same(new, live),
+            _ => new == live,
+        }),
+        _ => new == live,
+    })
+}
+
+fn owners_are_same(new: &Value, live: &Value) -> bool {
+    let (Some(new), Some(live)) = (new.as_array(), live.as_array()) else { return new == live };
+    new.len() == live.len()
+        && new.iter().zip(live).all(|(new, live)| {
+            members_are_same(new, live, |name, new, live| name == "time" || new == live)
+        })
+}
+
+/// Compares two objects member by member; what both lack is the same.
+fn members_are_same(
+    new: &Value,
+    live: &Value,
+    same: impl Fn(&str, &Value, &Value) -> bool,
+) -> bool {
+    let (Some(new), Some(live)) = (new.as_object(), live.as_object()) else { return new == live };
+    new.len() == live.len()
+        && new.iter().all(|(name, new)| live.get(name).is_some_and(|live| same(name, new, live)))
 }
 
 /// A store's refusal in upstream's words.

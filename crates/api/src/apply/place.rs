@@ -1,0 +1,148 @@
+//! A place in an object and how values there merge, as the schema says or, where there is none,
+//! as the value suggests.
+
+use super::element::Element;
+use crate::schema::{ListType, Schema, Type};
+use serde_json::Value;
+
+/// A place in an object. Without a schema (an untyped custom resource) objects merge member by
+/// member and everything else is one value.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'s>(pub(super) Option<Schema<'s>>);
+
+/// How the value at a place merges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Merging {
+    /// As one value.
+    Whole,
+    /// An object, member by member.
+    Members,
+    /// A list, item by item; [`Place::element`] tells them apart.
+    Items,
+}
+
+/// Fields that upstream's types hold by value, so that they are there, empty, even in an object
+/// that does not set them: field and name of its definition. Nobody is recorded as having added
+/// them, only what is in them.
+const ALWAYS_THERE: [(&str, &str); 21] = [
+    ("backend", "IngressBackend"),
+    ("daemonEndpoints", "NodeDaemonEndpoints"),
+    ("involvedObject", "ObjectReference"),
+    ("jobTemplate", "JobTemplateSpec"),
+    ("kubeletEndpoint", "DaemonEndpoint"),
+    ("lastState", "ContainerState"),
+    ("loadBalancer", "IngressLoadBalancerStatus"),
+    ("loadBalancer", "LoadBalancerStatus"),
+    ("metadata", "ObjectMeta"),
+    ("nodeInfo", "NodeSystemInfo"),
+    ("podSelector", "LabelSelector"),
+    ("regarding", "ObjectReference"),
+    ("resources", "VolumeResourceRequirements"),
+    ("roleRef", "RoleRef"),
+    ("scaleTargetRef", "CrossVersionObjectReference"),
+    ("source", "EventSource"),
+    ("state", "ContainerState"),
+    ("strategy", "DeploymentStrategy"),
+    ("template", "PodTemplateSpec"),
+    ("updateStrategy", "DaemonSetUpdateStrategy"),
+    ("updateStrategy", "StatefulSetUpdateStrategy"),
+];
+
+impl<'s> Place<'s> {
+    /// The place below, of a field or a map's key.
+    pub(super) fn member(self, name: &str) -> Self {
+        Self(self.0.and_then(|schema| schema.member(name)))
+    }
+
+    /// The place of a list's items.
+    pub(super) fn item(self) -> Self {
+        Self(self.0.and_then(|schema| schema.items()))
+    }
+
+    /// Whether the schema names the field; a map's keys are data.
+    pub(super) fn has_field(self, name: &str) -> bool {
+        self.0.is_some_and(|schema| schema.field(name).is_some())
+    }
+
+    /// Whether the schema lists the fields of the object here.
+    pub(super) fn has_fields(self) -> bool {
+        self.0.is_some_and(|schema| schema.kind() == Type::Object)
+    }
+
+    /// How `value` merges here. A value that does not fit the schema is one value.
+    pub(super) fn merging(self, value: &Value) -> Merging {
+        let Some(schema) = self.0 else {
+            return if value.is_object() { Merging::Members } else { Merging::Whole };
+        };
+        match schema.kind() {
+            Type::Object | Type::Map if value.is_object() && !schema.is_atomic() => {
+                Merging::Members
+            }
+            Type::List if value.is_array() && schema.list_type() != ListType::Atomic => {
+                Merging::Items
+            }
+            _ => Merging::Whole,
+        }
+    }
+
+    /// What tells an item of the list here from the others. The error is upstream's message about
+    /// a key that the item does not have.
+    pub(super) fn element(self, item: &Value) -> Result<Element, String> {
+        self.identify(item, true)
+    }
+
+    /// The same for items that are stored already, whose missing keys count as null.
+    pub(super) fn stored_element(self, item: &Value) -> Element {
+        // Nothing is refused when no key is asked for.
+        self.identify(item, false).unwrap_or_else(|_| Element::value(item))
+    }
+
+    fn identify(self, item: &Value, strict: bool) -> Result<Element, String> {
+        let Some(schema) = self.0.filter(|schema| schema.list_type() == ListType::Map) else {
+            return Ok(Element::value(item));
+        };
+        let names = schema.map_keys();
+        let defaults: Vec<Value> = names
+            .iter()
+            .map(|name| {
+                let field = schema.items().and_then(|item| item.field(name));
+                field.and_then(|field| field.default_value()).map_or(Value::Null, Value::from)
+            })
+            .collect();
+        let mut pairs = Vec::with_capacity(names.len());
+        for (name, default) in names.iter().zip(&defaults) {
+            let value = item.get(&**name).filter(|value| !value.is_null()).unwrap_or(default);
+            if strict && value.is_null() {
+                return Err(format!(
+                    "associative list with keys has an element that omits key field {} (and doesn't have default value)",
+                    crate::status::go_quote(name)
+                ));
+            }
+            pairs.push((name.as_ref(), value));
+        }
+        Ok(Element::keys(pairs))
+    }
+
+    /// Whether upstream's types have the field `name` of this place in every object.
+    pub(super) fn is_always_there(self, name: &str) -> bool {
+        let Some(parent) = self.0.and_then(|schema| schema.name()).map(short) else { return false };
+        if name == "containers" {
+            return parent == "PodSpec";
+        }
+        let Some(field) = self.member(name).0.and_then(|schema| schema.name()).map(short) else {
+            return false;
+        };
+        match name {
+            "spec" => field.ends_with("Spec"),
+            "status" => field.ends_with("Status"),
+            "template" => parent != "ReplicationControllerSpec" && field == "PodTemplateSpec",
+            "podSelector" => parent == "NetworkPolicySpec",
+            _ => ALWAYS_THERE.binary_search(&(name, field)).is_ok(),
+        }
+    }
+}
+
+/// The last part of a definition's name.
+fn short(name: &str) -> &str {
+    name.rsplit('.').next().unwrap_or(name)
+}
