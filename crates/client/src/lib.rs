@@ -13,4 +13,4 @@ mod transport;
 pub use informer::{Cache, Change, Informer, Informers, Key, Object};
 pub use queue::{Outcome, Queue};
 pub use recorder::{Kind as EventKind, Recorder};
-pub use transport::{HttpsConfig, TransportError, https, in_process};
+pub use transport::{HttpsConfig, TransportError, https, in_process, message};

@@ -100,3 +100,13 @@ fn base64_of(text: &str) -> String {
     use base64::Engine;
     base64::engine::general_purpose::STANDARD.encode(text)
 }
+
+/// What went wrong with a request, for a person: the API server's own sentence where it gave one,
+/// else the chain of causes. (The client's own form of an API error repeats itself and adds the
+/// whole Status.)
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => base::chain(other),
+    }
+}

@@ -146,7 +146,7 @@ impl Applier {
         let doing = || format!("applying {} {name:?}", types.kind);
         let gvk = GroupVersionKind::try_from(&types).doing(doing)?;
         let (resource, capabilities) =
-            oneshot::pinned_kind(&self.client, &gvk).await.doing(doing)?;
+            oneshot::pinned_kind(&self.client, &gvk).await.map_err(refused).doing(doing)?;
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         object.labels_mut().insert(LABEL.into(), label_value(&file));
         let namespace = (capabilities.scope == Scope::Namespaced)
@@ -158,6 +158,7 @@ impl Applier {
         let applied = api
             .patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object))
             .await
+            .map_err(refused)
             .doing(doing)?;
         let state = state_of(applied.metadata.generation, applied.resource_version());
         self.lock(&self.applied)
@@ -207,6 +208,10 @@ impl Applier {
     fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> std::sync::MutexGuard<'a, T> {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn refused(error: kube::Error) -> String {
+    client::message(&error)
 }
 
 /// What tells one state of an object from another: the generation where the kind has one, since a

@@ -18,7 +18,7 @@ pub use settings::{Settings, version};
 
 use crate::commands::kubeconfig;
 use crate::config::{Common, Server};
-use crate::failure::{Failure, Outcome, While};
+use crate::failure::{Failure, Hint, Outcome, While};
 use crate::pki::Pki;
 use crate::{files, manifests, notify};
 
@@ -82,7 +82,11 @@ async fn start(
     parts: &mut JoinSet<Outcome>,
     stop: CancellationToken,
 ) -> Outcome<store::Store> {
-    let tls_dir = settings.common.data_dir.join("server/tls");
+    let data_dir = &settings.common.data_dir;
+    files::make_folder(data_dir, false)
+        .doing(|| format!("making the data folder {}", data_dir.display()))
+        .hint(|| "use sudo, or name a folder that can be written with --data-dir".into())?;
+    let tls_dir = data_dir.join("server/tls");
     let pki = Pki::open(&tls_dir)?;
     // A port in use or a folder in use stops the start before anything has been changed.
     let listener = api::listen(&settings).await?;
