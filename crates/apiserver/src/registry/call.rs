@@ -14,8 +14,9 @@ use super::{Outcome, meta};
 use crate::request::Response;
 use crate::user::User;
 
-/// The longest name of a field manager, as upstream cuts it.
-const MANAGER_MAX_BYTES: usize = 128;
+/// The longest name of a field manager, as upstream has it: longer user agents are cut, longer
+/// names refused.
+pub const MANAGER_MAX_BYTES: usize = 128;
 
 /// A collection, or an object in it, in one of its served versions.
 #[derive(Debug, Clone)]
@@ -102,7 +103,8 @@ impl Call {
             return options.field_manager.clone();
         }
         let agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-        let mut name = agent.unwrap_or_default().split('/').next().unwrap_or_default().to_owned();
+        let name = agent.unwrap_or_default().split('/').next().unwrap_or_default();
+        let mut name: String = name.chars().filter(|c| !c.is_control()).collect();
         let mut end = name.len().min(MANAGER_MAX_BYTES);
         while !name.is_char_boundary(end) {
             end -= 1;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::call::MANAGER_MAX_BYTES;
 use crate::request::{query_true, query_value};
 
 /// How unknown and repeated fields of a body are met.
@@ -179,6 +180,22 @@ fn query_values<'a>(query: &'a str, key: &'a str) -> impl Iterator<Item = String
         .map(|(_, value)| value.into_owned())
 }
 
+/// A manager's name is short and printable.
+fn check_manager(name: &str) -> Result<(), String> {
+    if name.len() > MANAGER_MAX_BYTES {
+        return Err(format!(
+            "fieldManager: Too long: may not be more than {MANAGER_MAX_BYTES} bytes"
+        ));
+    }
+    match name.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, _)) => Err(format!(
+            "fieldManager: Invalid value: {}: should only contain printable characters (error position: {at})",
+            api::status::go_quote(name)
+        )),
+        None => Ok(()),
+    }
+}
+
 impl WriteOptions {
     /// Reads the query of a create, update or patch; `kind` is `CreateOptions` and so on.
     pub fn parse(query: &str, kind: &str) -> Result<Self, String> {
@@ -196,10 +213,12 @@ impl WriteOptions {
                 return Err(invalid(kind, &detail));
             }
         };
+        let field_manager = query_value(query, "fieldManager").unwrap_or_default();
+        check_manager(&field_manager).map_err(|detail| invalid(kind, &detail))?;
         Ok(WriteOptions {
             dry_run: dry_run(query_values(query, "dryRun"), kind)?,
             field_validation,
-            field_manager: query_value(query, "fieldManager").unwrap_or_default(),
+            field_manager,
             force: query_true(query, "force"),
         })
     }

@@ -1,14 +1,15 @@
 //! The `scale` view: one vocabulary (`autoscaling/v1` Scale) for everything that has replicas.
 
+use api::apply::Manager;
 use api::status::{FieldError, Status};
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Content, Reply, Target};
 use super::options::WriteOptions;
-use super::patch::{Patch, patch_options};
+use super::patch::{Patch, apply_failure, patch_options};
 use super::read::invalid_options;
 use super::write::{Change, Writer};
-use super::{Outcome, Registry, decode, meta, negotiate};
+use super::{Outcome, Registry, decode, meta, names, negotiate};
 
 impl Registry {
     /// GET of a scale.
@@ -34,17 +35,42 @@ impl Registry {
     pub(super) async fn patch_scale(&self, call: &Call) -> Outcome<Reply> {
         let options = patch_options(call)?;
         let patch = Patch::parse(call)?;
+        if let Patch::Apply(scale) = &patch {
+            return self.apply_scale(call, &options, scale).await;
+        }
         self.write_scale(call, &options, &|live| match &patch {
-            Patch::Apply(applied) => {
-                let mut scale = live.clone();
-                json_patch::merge(&mut scale, applied);
-                Ok(scale)
-            }
             // A Scale has no lists, so that a strategic merge is a plain one.
             Patch::Strategic(patch) => Patch::Merge(patch.clone()).patched(call, live),
             patch => patch.patched(call, live),
         })
         .await
+    }
+
+    /// Server-side apply of a scale: its replicas are the object's, and so are their owners.
+    async fn apply_scale(
+        &self,
+        call: &Call,
+        options: &WriteOptions,
+        scale: &Value,
+    ) -> Outcome<Reply> {
+        let target = &call.target;
+        check_applied(call, scale)?;
+        let config = applied_to(target, scale);
+        let (writer, time) = (writer(call, options), names::time(self.now()));
+        let api_version = target.api_version();
+        let manager = Manager {
+            name: &writer.manager,
+            api_version: &api_version,
+            subresource: "scale",
+            time: &time,
+        };
+        let build = |live: Option<&Value>| {
+            let live = live.ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
+            let apply = api::apply::apply;
+            apply(&target.resource, Some(live), &config, &manager, options.force)
+                .map_err(apply_failure)
+        };
+        self.change_scale(call, &writer, false, &build).await
     }
 
     async fn write_scale(
@@ -58,32 +84,65 @@ impl Registry {
             let live = live.ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
             scaled(target, live, &build(&scale_of(live))?)
         };
-        let writer = Writer {
-            user: &call.user,
-            manager: call.field_manager(options),
-            dry_run: options.dry_run,
-        };
+        self.change_scale(call, &writer(call, options), true, &build).await
+    }
+
+    async fn change_scale(
+        &self,
+        call: &Call,
+        writer: &Writer<'_>,
+        track: bool,
+        build: &(dyn Fn(Option<&Value>) -> Outcome<Value> + Send + Sync),
+    ) -> Outcome<Reply> {
         let change = Change {
-            target,
+            target: &call.target,
             subresource: "scale",
             create: false,
             conditional: false,
-            track: true,
-            build: &build,
+            track,
+            build,
         };
-        let written = self.change(&change, &writer).await?;
+        let written = self.change(&change, writer).await?;
         Ok(Reply::ok(Content::Object(scale_of(&negotiate::parse(&written.value)?))))
     }
 }
 
+fn writer<'a>(call: &'a Call, options: &WriteOptions) -> Writer<'a> {
+    Writer { user: &call.user, manager: call.field_manager(options), dry_run: options.dry_run }
+}
+
+/// Refuses what is no configuration of a Scale.
+fn check_applied(call: &Call, scale: &Value) -> Outcome<()> {
+    let given = scale["apiVersion"].as_str().unwrap_or_default();
+    if (given, scale["kind"].as_str()) != ("autoscaling/v1", Some("Scale")) {
+        return Err(Status::bad_request(format!(
+            "incorrect version specified in apply patch. Specified patch version: {given}, expected: autoscaling/v1"
+        )));
+    }
+    call.check_names(scale)?;
+    check_replicas(&call.target, scale).map(|_| ())
+}
+
+/// A configuration of a Scale as one of the object that it scales.
+fn applied_to(target: &Target, scale: &Value) -> Value {
+    let mut metadata = Map::new();
+    for field in ["name", "namespace", "uid", "resourceVersion"] {
+        if let Some(value) = scale["metadata"].get(field) {
+            metadata.insert(field.to_owned(), value.clone());
+        }
+    }
+    let mut config = json!({
+        "apiVersion": target.api_version(), "kind": target.resource.kind, "metadata": metadata,
+    });
+    if let Some(replicas) = scale["spec"].get("replicas") {
+        config["spec"] = json!({"replicas": replicas});
+    }
+    config
+}
+
 /// The object with its replicas as the scale says.
 fn scaled(target: &Target, live: &Value, scale: &Value) -> Outcome<Value> {
-    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
-    if replicas < 0 {
-        let error =
-            FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
-        return Err(Status::invalid(("autoscaling", "Scale"), &target.name, &[error]));
-    }
+    let replicas = check_replicas(target, scale)?;
     let mut object = live.clone();
     for field in ["resourceVersion", "uid"] {
         let text = meta::text(scale, field);
@@ -91,6 +150,17 @@ fn scaled(target: &Target, live: &Value, scale: &Value) -> Outcome<Value> {
     }
     meta::member(&mut object, "spec").insert("replicas".to_owned(), replicas.into());
     Ok(object)
+}
+
+/// What a scale asks for; nothing is zero.
+fn check_replicas(target: &Target, scale: &Value) -> Outcome<i64> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas >= 0 {
+        return Ok(replicas);
+    }
+    let error =
+        FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0");
+    Err(Status::invalid(("autoscaling", "Scale"), &target.name, &[error]))
 }
 
 /// An object's scale.
