@@ -54,10 +54,9 @@ unit() {
 }
 
 e2e() {
-    export CORACLE_BIN="${CORACLE_BIN:-$PWD/target/$musl/debug/coracle}"
-    export CORACLE_TOOLS="$PWD/target/tools"
     # shellcheck disable=SC2086  # no filter is no argument
-    cargo test --locked --quiet -p coracle --test e2e -- --test-threads=2 ${E2E_FILTER:-}
+    cargo test --locked --quiet -p coracle --test e2e --target "$musl" -- \
+        --test-threads=2 ${E2E_FILTER:-}
 }
 
 [ $# -gt 0 ] || set -- tools verify unit build e2e

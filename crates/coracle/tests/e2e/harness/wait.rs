@@ -1,0 +1,28 @@
+//! Waiting on conditions. Nothing here waits for a time to pass.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+/// What is waited for happens within this, also on a busy machine with two cores.
+pub const SOON: Duration = Duration::from_secs(90);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Waits until `look` gives `Ok`; panics with the last `Err`.
+pub fn eventually_some<T, E: Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let deadline = Instant::now() + SOON;
+    loop {
+        match look() {
+            Ok(value) => return value,
+            Err(seen) if Instant::now() > deadline => {
+                panic!("never happened: {what}; last seen: {seen:?}")
+            }
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+/// Waits until a condition holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually_some(what, || condition().then_some(()).ok_or("not so"));
+}

@@ -1,0 +1,13 @@
+//! Coracle end to end: the real binary, the real kubectl, real containers.
+//!
+//! `./test.sh tools build e2e` runs all of it; `E2E_FILTER=hello ./test.sh e2e` a part.
+
+mod bad_input;
+mod basics;
+mod harness;
+mod hello;
+mod rollouts;
+mod streams;
+mod survive;
+mod tiers;
+mod volumes;
