@@ -23,7 +23,8 @@ pub fn containers(kubectl: &Kubectl) -> String {
 /// Asks the NodePort again and again while `work` runs; gives how many answers came and what went
 /// wrong.
 pub fn under_load(board: &Board, port: u16, clients: u32, work: impl FnOnce()) -> (u32, Vec<String>) {
-    let (over, answers, failures) = (AtomicBool::new(false), AtomicU32::new(0), Mutex::default());
+    let (over, answers) = (AtomicBool::new(false), AtomicU32::new(0));
+    let failures = Mutex::new(Vec::new());
     let ask = || {
         board.client.run(|| {
             while !over.load(Ordering::Relaxed) {
@@ -290,7 +291,8 @@ fn ours(items: Vec<ConfigMap>) -> BTreeMap<String, (u64, u64)> {
 
 async fn client(board: &Board) -> Client {
     let kubeconfig = Kubeconfig::read_from(board.kubeconfig()).expect("a kubeconfig");
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default());
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options);
     Client::try_from(config.await.expect("a configuration")).expect("a client")
 }
 

@@ -17,7 +17,7 @@ pub const BOARD_ADDRESS: &str = "192.0.2.1";
 /// The image that `busybox` is imported as.
 pub const SHELL: &str = "test.local/busybox:latest";
 /// How much of the server's log is shown where a test fails.
-const LOG_TAIL_LINES: usize = 60;
+const LOG_TAIL_LINES: usize = 40;
 
 /// The binary under test. It must be static: it is also an image.
 pub fn coracle() -> PathBuf {
@@ -194,6 +194,11 @@ impl Board {
 impl Drop for Board {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            let kubectl = Kubectl::default(self);
+            eprintln!("--- {:?}", kubectl.run("get pods -A -o wide --request-timeout=5s"));
+            let fields = "custom-columns=R:.reason,O:.involvedObject.name,M:.message";
+            let events = format!("get events -A -o {fields} --request-timeout=5s");
+            eprintln!("--- {:?}", kubectl.run(&events));
             eprintln!("--- the server's log\n{}\n---", self.log_tail());
         }
         if let Some(mut child) = self.server.get_mut().ok().and_then(Option::take) {
