@@ -10,19 +10,47 @@ use crate::harness::{Board, Kubectl, Registry, both, busybox, eventually};
 fn an_invalid_manifest_names_the_field() {
     let board = Board::start();
     both(&board, |kubectl| {
-        let refused = |manifest: &str| kubectl.run_with("create --validate=false -f -", manifest).fails();
-        let text = refused("{apiVersion: v1, kind: Pod, metadata: {name: Bad_Name}, spec: {containers: [{name: a, image: b}]}}");
-        assert!(text.contains("The Pod \"Bad_Name\" is invalid: metadata.name: Invalid value: \"Bad_Name\""), "{text}");
-        let text = refused("{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: a}]}}");
+        let refused =
+            |manifest: &str| kubectl.run_with("create --validate=false -f -", manifest).fails();
+        let text = refused(
+            "{apiVersion: v1, kind: Pod, metadata: {name: Bad_Name}, spec: {containers: [{name: a, image: b}]}}",
+        );
+        assert!(
+            text.contains(
+                "The Pod \"Bad_Name\" is invalid: metadata.name: Invalid value: \"Bad_Name\""
+            ),
+            "{text}"
+        );
+        let text = refused(
+            "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: a}]}}",
+        );
         assert!(text.contains("spec.containers[0].image: Required value"), "{text}");
-        let text = refused("{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 99999}]}}");
+        let text = refused(
+            "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {ports: [{port: 99999}]}}",
+        );
         assert!(text.contains("spec.ports[0].port: Invalid value: 99999"), "{text}");
-        let text = refused("{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: a, image: b}]}}}}");
-        assert!(text.contains("spec.template.metadata.labels: Invalid value") && text.contains("`selector` does not match template `labels`"), "{text}");
-        let unknown = kubectl.run_with("apply -f -", "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dta: {}}").fails();
+        let text = refused(
+            "{apiVersion: apps/v1, kind: Deployment, metadata: {name: d}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: a, image: b}]}}}}",
+        );
+        assert!(
+            text.contains("spec.template.metadata.labels: Invalid value")
+                && text.contains("`selector` does not match template `labels`"),
+            "{text}"
+        );
+        let unknown = kubectl
+            .run_with(
+                "apply -f -",
+                "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dta: {}}",
+            )
+            .fails();
         assert!(unknown.contains("dta"), "{unknown}");
-        let absent = kubectl.run_with("apply -f -", "{apiVersion: none.test/v1, kind: Boat, metadata: {name: b}}").fails();
-        assert!(absent.contains("no matches for kind \"Boat\" in version \"none.test/v1\""), "{absent}");
+        let absent = kubectl
+            .run_with("apply -f -", "{apiVersion: none.test/v1, kind: Boat, metadata: {name: b}}")
+            .fails();
+        assert!(
+            absent.contains("no matches for kind \"Boat\" in version \"none.test/v1\""),
+            "{absent}"
+        );
         assert_eq!(kubectl.ok("get pods,services,deployments -o name"), "");
     });
 }
@@ -41,7 +69,8 @@ fn a_missing_image_shows_what_the_registry_said() {
         let query = |path: &str| format!("get pod lost -o 'jsonpath={{{path}}}'");
         kubectl.until_that(&query(reason), |seen| reasons.contains(&seen));
         kubectl.until(&query(reason), "ImagePullBackOff");
-        let told = kubectl.until_that("describe pod lost", |text| text.contains("Failed to pull image"));
+        let told =
+            kubectl.until_that("describe pod lost", |text| text.contains("Failed to pull image"));
         assert!(told.contains("manifest unknown"), "{told}");
         kubectl.ok("delete pod lost there --now");
     });
@@ -112,7 +141,9 @@ fn manifests_dropped_in_are_applied_and_kept() {
     let board = Board::start();
     let folder = board.data().join("server/manifests");
     let manifest = |value: &str| {
-        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: dropped, namespace: default}}\ndata: {{k: {value}}}\n")
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: dropped, namespace: default}}\ndata: {{k: {value}}}\n"
+        )
     };
     fs::write(folder.join("dropped.yaml"), manifest("one")).unwrap();
     let kubectl = Kubectl::default(&board);

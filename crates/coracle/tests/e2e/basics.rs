@@ -9,7 +9,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: main
-    image: test.local/busybox
+    image: test.local/busybox:1
     command: [sh, -c, 'echo started; trap exit TERM; while true; do sleep 0.2; done']
     resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
 ";
@@ -31,11 +31,15 @@ fn get_in_every_output() {
 
         let wide = kubectl.ok("get pod one -o wide");
         let address = kubectl.field("pod/one", ".status.podIP");
-        assert!(wide.contains("NODE") && wide.contains("board") && wide.contains(&address), "{wide}");
+        assert!(
+            wide.contains("NODE") && wide.contains("board") && wide.contains(&address),
+            "{wide}"
+        );
         assert_eq!(kubectl.ok("get pods -o name").trim(), "pod/one");
         let yaml = kubectl.ok("get pod one -o yaml");
         assert!(yaml.starts_with("apiVersion: v1\nkind: Pod\n"), "{yaml}");
-        let json: serde_json::Value = serde_json::from_str(&kubectl.ok("get pod one -o json")).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&kubectl.ok("get pod one -o json")).unwrap();
         assert_eq!(json["status"]["phase"], "Running");
         assert_eq!(json["status"]["qosClass"], "Burstable");
         let columns = kubectl.ok("get pods -o custom-columns=N:.metadata.name,P:.status.phase");
@@ -52,11 +56,24 @@ fn get_in_every_output() {
         assert_eq!(fails.trim(), "Error from server (NotFound): pods \"two\" not found");
 
         let described = kubectl.ok("describe pod one");
-        for part in ["Name:", "one", "Node:", "board/", "Status:", "Running", "Container ID:", "Events:", "Scheduled"] {
+        for part in [
+            "Name:",
+            "one",
+            "Node:",
+            "board/",
+            "Status:",
+            "Running",
+            "Container ID:",
+            "Events:",
+            "Scheduled",
+        ] {
             assert!(described.contains(part), "no {part} in {described}");
         }
         let described = kubectl.ok("describe node board");
-        assert!(described.contains("Allocatable") && described.contains("KubeletReady"), "{described}");
+        assert!(
+            described.contains("Allocatable") && described.contains("KubeletReady"),
+            "{described}"
+        );
         kubectl.ok("delete pod one");
         assert_eq!(kubectl.ok("get pods -o name"), "");
     });
@@ -67,7 +84,8 @@ fn watching() {
     use std::io::{BufRead, BufReader};
     let board = Board::start();
     both(&board, |kubectl| {
-        let mut watch = kubectl.spawn("get configmaps -w -o name --field-selector metadata.name!=kube-root-ca.crt");
+        let mut watch = kubectl
+            .spawn("get configmaps -w -o name --field-selector metadata.name!=kube-root-ca.crt");
         let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
         kubectl.ok("create configmap a --from-literal=k=v");
         assert_eq!(lines.next().unwrap().unwrap(), "configmap/a");
@@ -97,17 +115,22 @@ fn changing_objects() {
         assert_eq!(kubectl.field("configmap/c", ".data"), "{\"a\":\"3\"}");
         kubectl.ok("patch configmap c --type=json -p '[{\"op\":\"add\",\"path\":\"/data/z\",\"value\":\"9\"}]'");
         assert_eq!(kubectl.field("configmap/c", ".data.z"), "9");
-        kubectl.ok("create deployment d --image=test.local/busybox");
+        kubectl.ok("create deployment d --image=test.local/busybox:1");
         kubectl.ok("patch deployment d -p '{\"spec\":{\"replicas\":0,\"template\":{\"spec\":{\"containers\":[{\"name\":\"busybox\",\"env\":[{\"name\":\"A\",\"value\":\"b\"}]}]}}}}'");
-        assert_eq!(kubectl.field("deployment/d", ".spec.template.spec.containers[0].env[0].value"), "b");
+        assert_eq!(
+            kubectl.field("deployment/d", ".spec.template.spec.containers[0].env[0].value"),
+            "b"
+        );
         assert_eq!(
             kubectl.field("deployment/d", ".spec.template.spec.containers[0].image"),
-            "test.local/busybox"
+            "test.local/busybox:1"
         );
 
         kubectl.ok("create secret generic s --from-literal=password=pearl");
         assert_eq!(kubectl.field("secret/s", ".data.password"), "cGVhcmw=");
-        kubectl.ok("create secret generic t --type=kubernetes.io/basic-auth --from-literal=username=u");
+        kubectl.ok(
+            "create secret generic t --type=kubernetes.io/basic-auth --from-literal=username=u",
+        );
         kubectl.ok("create serviceaccount robot");
         kubectl.ok("create role reader --verb=get,list --resource=pods");
         kubectl.ok("create rolebinding reader --role=reader --serviceaccount=new:robot");
@@ -119,7 +142,7 @@ fn changing_objects() {
 fn jobs() {
     let board = Board::start();
     both(&board, |kubectl| {
-        kubectl.ok("create job sums --image=test.local/busybox -- sh -c 'echo $((6*7))'");
+        kubectl.ok("create job sums --image=test.local/busybox:1 -- sh -c 'echo $((6*7))'");
         kubectl.ok("wait --for=condition=complete job/sums --timeout=60s");
         assert_eq!(kubectl.ok("logs job/sums").trim(), "42");
         kubectl.ok("delete job sums");
@@ -158,13 +181,20 @@ fn facts_about_the_cluster() {
 fn diff_and_server_side_apply() {
     let board = Board::start();
     both(&board, |kubectl| {
-        let map = |value: &str| format!("{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m}}, data: {{k: {value}}}}}");
+        let map = |value: &str| {
+            format!(
+                "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: m}}, data: {{k: {value}}}}}"
+            )
+        };
         kubectl.apply(&map("one"));
         let same = kubectl.run_with("diff -f -", &map("one"));
         assert_eq!((same.code, same.stdout.as_str()), (Some(0), ""));
         let other = kubectl.run_with("diff -f -", &map("two"));
         assert_eq!(other.code, Some(1), "{other:?}");
-        assert!(other.stdout.contains("-  k: one") && other.stdout.contains("+  k: two"), "{other:?}");
+        assert!(
+            other.stdout.contains("-  k: one") && other.stdout.contains("+  k: two"),
+            "{other:?}"
+        );
         assert_eq!(kubectl.field("configmap/m", ".data.k"), "one");
 
         let mine = map("one").replace("name: m", "name: ssa");
@@ -172,7 +202,10 @@ fn diff_and_server_side_apply() {
         let theirs = mine.replace("k: one", "k: two");
         let conflict =
             kubectl.run_with("apply --server-side --field-manager=theirs -f -", &theirs).fails();
-        assert!(conflict.contains("conflict with \"mine\"") && conflict.contains(".data.k"), "{conflict}");
+        assert!(
+            conflict.contains("conflict with \"mine\"") && conflict.contains(".data.k"),
+            "{conflict}"
+        );
         kubectl
             .run_with("apply --server-side --force-conflicts --field-manager=theirs -f -", &theirs)
             .ok();
@@ -188,7 +221,7 @@ fn deleting() {
     let board = Board::start();
     both(&board, |kubectl| {
         // A container that does not listen to SIGTERM is gone at once where that is asked for.
-        kubectl.ok("run deaf --image=test.local/busybox --restart=Never -- sh -c 'trap : TERM; while true; do sleep 0.2; done'");
+        kubectl.ok("run deaf --image=test.local/busybox:1 --restart=Never -- sh -c 'trap : TERM; while true; do sleep 0.2; done'");
         kubectl.ok("wait --for=condition=Ready pod/deaf --timeout=60s");
         kubectl.ok("delete pod deaf --grace-period=0 --force");
         assert_eq!(kubectl.ok("get pods -o name"), "");
@@ -205,7 +238,9 @@ fn deleting() {
         kubectl.ok("delete deployment d --cascade=orphan");
         kubectl.until_that("get replicasets -o name", |out| out.starts_with("replicaset"));
         let set = kubectl.ok("get replicasets -o name");
-        eventually("the set is an orphan", || kubectl.field(set.trim(), ".metadata.ownerReferences").is_empty());
+        eventually("the set is an orphan", || {
+            kubectl.field(set.trim(), ".metadata.ownerReferences").is_empty()
+        });
         kubectl.ok(&format!("delete {} --cascade=foreground", set.trim()));
         assert_eq!(kubectl.ok("get replicasets -o name"), "");
         kubectl.until("get pods -o name", "");

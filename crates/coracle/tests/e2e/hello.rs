@@ -18,7 +18,11 @@ spec:
       containers:
       - name: hello
         image: coracle.local/hello
+        imagePullPolicy: IfNotPresent
         ports: [{{containerPort: 8080}}]
+        env:
+        - {{name: POD_NAME, valueFrom: {{fieldRef: {{fieldPath: metadata.name}}}}}}
+        - {{name: NODE_NAME, valueFrom: {{fieldRef: {{fieldPath: spec.nodeName}}}}}}
         readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
 ---
 apiVersion: v1
@@ -35,9 +39,11 @@ spec:
 /// The page by the NodePort, as a client of the board sees it.
 pub fn page(board: &Board, port: u16) -> String {
     board.client.run(|| {
-        eventually_some("the NodePort answers", || match get(&format!("{BOARD_ADDRESS}:{port}"), "/") {
-            Ok(response) if response.status == 200 => Ok(response.body),
-            other => Err(other),
+        eventually_some("the NodePort answers", || {
+            match get(&format!("{BOARD_ADDRESS}:{port}"), "/") {
+                Ok(response) if response.status == 200 => Ok(response.body),
+                other => Err(other),
+            }
         })
     })
 }
@@ -82,7 +88,7 @@ fn dns_names_services_and_pods_reach_them() {
     default.apply(&manifest(1, 30080));
     default.ok("rollout status deployment/hello --timeout=90s");
     both(&board, |kubectl| {
-        kubectl.ok("run probe --image=test.local/busybox --restart=Never -- sleep 1000");
+        kubectl.ok("run probe --image=test.local/busybox:1 --restart=Never -- sleep 1000");
         kubectl.ok("wait --for=condition=Ready pod/probe --timeout=60s");
         let address = default.field("service/hello", ".spec.clusterIP");
         let found = kubectl.ok("exec probe -- nslookup hello.default.svc.cluster.local");

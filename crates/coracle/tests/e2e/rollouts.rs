@@ -17,7 +17,7 @@ spec:
       terminationGracePeriodSeconds: 1
       containers:
       - name: main
-        image: test.local/busybox
+        image: test.local/busybox:1
         env: [{{name: RELEASE, value: first}}]
         command: [sh, -c, 'trap exit TERM; echo $RELEASE; while true; do sleep 0.2; done']
 "
@@ -53,7 +53,8 @@ fn scale_roll_and_undo() {
         let before = kubectl.ok("get pods -o name");
         kubectl.ok("rollout restart deployment/web");
         kubectl.ok("rollout status deployment/web --timeout=90s");
-        kubectl.until_that("get pods -o name", |now| now.lines().count() == 1 && now != before.trim());
+        kubectl
+            .until_that("get pods -o name", |now| now.lines().count() == 1 && now != before.trim());
         kubectl.ok("rollout pause deployment/web");
         kubectl.ok("set env deployment/web RELEASE=third");
         kubectl.ok("rollout resume deployment/web");
@@ -67,12 +68,16 @@ fn scale_roll_and_undo() {
 fn crash_loops_back_off_and_say_why() {
     let board = Board::start();
     both(&board, |kubectl| {
-        kubectl.ok("run crash --image=test.local/busybox -- sh -c 'echo attempt; exit 3'");
+        kubectl.ok("run crash --image=test.local/busybox:1 -- sh -c 'echo attempt; exit 3'");
         let waiting = ".status.containerStatuses[0].state.waiting.reason";
         kubectl.until_field("pod/crash", waiting, "CrashLoopBackOff");
-        let last = kubectl.field("pod/crash", ".status.containerStatuses[0].lastState.terminated.exitCode");
+        let last = kubectl
+            .field("pod/crash", ".status.containerStatuses[0].lastState.terminated.exitCode");
         assert_eq!(last, "3");
-        kubectl.until_that("get pod crash -o 'jsonpath={.status.containerStatuses[0].restartCount}'", |n| n != "0");
+        kubectl.until_that(
+            "get pod crash -o 'jsonpath={.status.containerStatuses[0].restartCount}'",
+            |n| n != "0",
+        );
         assert_eq!(kubectl.ok("logs crash --previous").trim(), "attempt");
         assert!(kubectl.ok("get pod crash").contains("CrashLoopBackOff"));
         kubectl.until_that("describe pod crash", |text| text.contains("BackOff"));
@@ -91,10 +96,10 @@ metadata: {name: probed}
 spec:
   terminationGracePeriodSeconds: 1
   initContainers:
-  - {name: prepare, image: test.local/busybox, command: [sh, -c, 'echo ready > /work/state'], volumeMounts: [{name: work, mountPath: /work}]}
+  - {name: prepare, image: test.local/busybox:1, command: [sh, -c, 'echo ready > /work/state'], volumeMounts: [{name: work, mountPath: /work}]}
   containers:
   - name: main
-    image: test.local/busybox
+    image: test.local/busybox:1
     command: [sh, -c, 'trap exit TERM; while true; do sleep 0.2; done']
     volumeMounts: [{name: work, mountPath: /work}]
     readinessProbe: {exec: {command: [grep, ready, /work/state]}, periodSeconds: 1}
@@ -103,13 +108,19 @@ spec:
 ",
         );
         kubectl.ok("wait --for=condition=Ready pod/probed --timeout=60s");
-        assert_eq!(kubectl.field("pod/probed", ".status.initContainerStatuses[0].state.terminated.reason"), "Completed");
+        assert_eq!(
+            kubectl.field("pod/probed", ".status.initContainerStatuses[0].state.terminated.reason"),
+            "Completed"
+        );
         kubectl.ok("exec probed -- sh -c 'echo no > /work/state'");
         kubectl.until_field("pod/probed", ".status.containerStatuses[0].ready", "false");
         kubectl.ok("exec probed -- sh -c 'echo ready > /work/state'");
         kubectl.until_field("pod/probed", ".status.containerStatuses[0].ready", "true");
         kubectl.ok("exec probed -- touch /work/dead");
-        kubectl.until_that("get pod probed -o 'jsonpath={.status.containerStatuses[0].restartCount}'", |n| n != "0");
+        kubectl.until_that(
+            "get pod probed -o 'jsonpath={.status.containerStatuses[0].restartCount}'",
+            |n| n != "0",
+        );
         kubectl.ok("delete pod probed --now");
     });
 }

@@ -12,7 +12,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: main
-    image: test.local/busybox
+    image: test.local/busybox:1
     command: [sh, -c, 'trap exit TERM; for i in 1 2 3 4 5; do echo line $i; done; echo complaint >&2; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo gone on; while true; do sleep 0.2; done']
 ";
 
@@ -44,7 +44,10 @@ fn logs() {
         follow.wait().unwrap();
         assert_eq!(kubectl.ok("logs talker --since=1h").lines().last(), Some("gone on"));
         let none = kubectl.fails("logs talker --previous");
-        assert!(none.contains("previous terminated container \"main\" in pod \"talker\" not found"), "{none}");
+        assert!(
+            none.contains("previous terminated container \"main\" in pod \"talker\" not found"),
+            "{none}"
+        );
         let none = kubectl.fails("logs talker -c other");
         assert!(none.contains("container other is not valid for pod talker"), "{none}");
         kubectl.ok("delete pod talker --now");
@@ -57,7 +60,8 @@ fn exec() {
     both(&board, |kubectl| {
         talker(kubectl);
         assert_eq!(kubectl.ok("exec talker -- hostname").trim(), "talker");
-        let echoed = kubectl.run_with("exec -i talker -- sh -c 'cat; echo done >&2'", "to and fro\n");
+        let echoed =
+            kubectl.run_with("exec -i talker -- sh -c 'cat; echo done >&2'", "to and fro\n");
         assert_eq!((echoed.stdout.as_str(), echoed.stderr.as_str()), ("to and fro\n", "done\n"));
         assert_eq!(kubectl.run("exec talker -- sh -c 'exit 7'").code, Some(7));
         let missing = kubectl.fails("exec talker -- nothing");
@@ -68,7 +72,11 @@ fn exec() {
         assert_eq!(back.stdout.len(), large.len());
         assert!(back.stdout == large);
 
-        let tty = on_terminal(kubectl, "exec -it talker -- sh", "test -t 0 && echo is-a-tty; stty size\nexit 4\n");
+        let tty = on_terminal(
+            kubectl,
+            "exec -it talker -- sh",
+            "test -t 0 && echo is-a-tty; stty size\nexit 4\n",
+        );
         assert!(tty.contains("is-a-tty"), "{tty}");
         assert!(tty.contains("exit code 4"), "{tty}");
         kubectl.ok("delete pod talker --now");
@@ -128,7 +136,7 @@ fn port_forward() {
     let board = Board::start();
     board.import_hello();
     both(&board, |kubectl| {
-        kubectl.ok("run web --image=coracle.local/hello");
+        kubectl.ok("run web --image=coracle.local/hello --image-pull-policy=IfNotPresent");
         kubectl.ok("wait --for=condition=Ready pod/web --timeout=60s");
         let mut forward = kubectl.spawn("port-forward pod/web :8080");
         let mut line = String::new();

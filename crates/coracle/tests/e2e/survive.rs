@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
@@ -17,12 +19,19 @@ use crate::hello::{manifest, page};
 /// Container ids, restart counts and addresses of all pods, as the API shows them.
 pub fn containers(kubectl: &Kubectl) -> String {
     let fields = "{.metadata.name} {.status.podIP} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount}";
-    kubectl.ok(&format!("get pods --sort-by=.metadata.name -o 'jsonpath={{range .items[*]}}{fields} {{end}}'"))
+    kubectl.ok(&format!(
+        "get pods --sort-by=.metadata.name -o 'jsonpath={{range .items[*]}}{fields} {{end}}'"
+    ))
 }
 
 /// Asks the NodePort again and again while `work` runs; gives how many answers came and what went
 /// wrong.
-pub fn under_load(board: &Board, port: u16, clients: u32, work: impl FnOnce()) -> (u32, Vec<String>) {
+pub fn under_load(
+    board: &Board,
+    port: u16,
+    clients: u32,
+    work: impl FnOnce(),
+) -> (u32, Vec<String>) {
     let (over, answers) = (AtomicBool::new(false), AtomicU32::new(0));
     let failures = Mutex::new(Vec::new());
     let ask = || {
@@ -114,7 +123,7 @@ fn a_killed_shim_is_replaced() {
 fn a_pod_that_ends_while_the_server_is_away_is_seen_to() {
     let board = Board::start();
     let kubectl = Kubectl::default(&board);
-    kubectl.ok("run brief --image=test.local/busybox --restart=Never -- sh -c 'while [ ! -e /tmp/go ]; do sleep 0.1; done; echo bye; exit 5'");
+    kubectl.ok("run brief --image=test.local/busybox:1 --restart=Never -- sh -c 'while [ ! -e /tmp/go ]; do sleep 0.1; done; echo bye; exit 5'");
     kubectl.ok("wait --for=condition=Ready pod/brief --timeout=60s");
     // It decides to leave in two seconds, and the server is gone by then.
     kubectl.ok("exec brief -- sh -c '(sleep 2; touch /tmp/go) >/dev/null 2>&1 &'");
@@ -303,7 +312,8 @@ fn nothing_acknowledged_is_lost_in_fifty_kills() {
     let mut random = fastrand::Rng::with_seed(seed);
     let board = Board::unstarted();
     board.serve_api();
-    let (book, seen) = (Arc::new(Mutex::new(Book::default())), Arc::new(Mutex::new(Seen::default())));
+    let (book, seen) =
+        (Arc::new(Mutex::new(Book::default())), Arc::new(Mutex::new(Seen::default())));
     board.netns.block_on(async || {
         let api: Api<ConfigMap> = Api::namespaced(client(&board).await, "default");
         let watching = tokio::spawn(watcher(api.clone(), seen.clone()));

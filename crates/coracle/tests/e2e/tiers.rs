@@ -45,7 +45,11 @@ fn settled(kubectl: &Kubectl) {
 fn an_application_of_three_tiers() {
     let board = Board::start();
     let registry = Registry::start(&board);
-    registry.push(&package("image-redis", json!({"Cmd": ["/usr/bin/redis-server"]})), "shop/redis", "7");
+    registry.push(
+        &package("image-redis", json!({"Cmd": ["/usr/bin/redis-server"]})),
+        "shop/redis",
+        "7",
+    );
     let stop = json!({"Cmd": ["/usr/sbin/nginx"], "StopSignal": "SIGQUIT"});
     registry.push(&package("image-nginx", stop), "shop/nginx", "1");
     registry.push(&service("one"), "shop/service", "1");
@@ -56,7 +60,9 @@ fn an_application_of_three_tiers() {
     kubectl.ok("create secret generic redis --from-literal=password=mother-of-pearl");
     kubectl.apply(MANIFEST);
     settled(&kubectl);
-    eventually("all tiers answer", || ask(&board).is_some_and(|b| b.starts_with("Ahoy from one, visit ")));
+    eventually("all tiers answer", || {
+        ask(&board).is_some_and(|b| b.starts_with("Ahoy from one, visit "))
+    });
     // The password is wanted: without it Redis says no.
     let refused = kubectl.ok("exec deployment/redis -- redis-cli -h 127.0.0.1 incr visits");
     assert!(refused.contains("NOAUTH"), "{refused}");

@@ -7,7 +7,8 @@ fn volumes_of_every_kind() {
     let board = Board::start();
     std::fs::write(board.folder.join("host-file"), "from the host").unwrap();
     both(&board, |kubectl| {
-        kubectl.ok("create configmap settings --from-literal=colour=blue --from-literal=size=small");
+        kubectl
+            .ok("create configmap settings --from-literal=colour=blue --from-literal=size=small");
         kubectl.ok("create secret generic keys --from-literal=password=pearl");
         let host = board.folder.display();
         kubectl.apply(&format!(
@@ -18,7 +19,7 @@ spec:
   terminationGracePeriodSeconds: 1
   containers:
   - name: main
-    image: test.local/busybox
+    image: test.local/busybox:1
     command: [sh, -c, 'trap exit TERM; while true; do sleep 0.2; done']
     env:
     - {{name: COLOUR, valueFrom: {{configMapKeyRef: {{name: settings, key: colour}}}}}}
@@ -35,7 +36,7 @@ spec:
     - {{name: host, mountPath: /host}}
     - {{name: about, mountPath: /about}}
   - name: second
-    image: test.local/busybox
+    image: test.local/busybox:1
     command: [sh, -c, 'trap exit TERM; echo shared > /scratch/note; while true; do sleep 0.2; done']
     volumeMounts: [{{name: scratch, mountPath: /scratch}}]
   volumes:
@@ -50,7 +51,10 @@ spec:
         ));
         kubectl.ok("wait --for=condition=Ready pod/full --timeout=60s");
         let sh = |script: &str| kubectl.ok(&format!("exec full -c main -- sh -c '{script}'"));
-        assert_eq!(sh("echo $COLOUR $PASSWORD $GREETING $S_size"), "blue pearl hello board small\n");
+        assert_eq!(
+            sh("echo $COLOUR $PASSWORD $GREETING $S_size"),
+            "blue pearl hello board small\n"
+        );
         assert_eq!(sh("cat /settings/colour /one-setting /keys/password"), "bluesmallpearl");
         assert_eq!(sh("stat -Lc %a /keys/password"), "400\n");
         assert_eq!(sh("grep -c tmpfs.*/fast /proc/mounts"), "1\n");
@@ -82,7 +86,7 @@ metadata: {name: early}
 spec:
   restartPolicy: Never
   containers:
-  - {name: main, image: test.local/busybox, command: [sh, -c, 'echo $LATE'], envFrom: [{configMapRef: {name: late}}]}
+  - {name: main, image: test.local/busybox:1, command: [sh, -c, 'echo $LATE'], envFrom: [{configMapRef: {name: late}}]}
 ",
         );
         let reason = ".status.containerStatuses[0].state.waiting.reason";
@@ -106,7 +110,7 @@ spec:
   restartPolicy: Never
   containers:
   - name: main
-    image: test.local/busybox
+    image: test.local/busybox:1
     command: [sh, -c, 'x=0123456789abcdef; while true; do x=$x$x; done']
     resources: {limits: {memory: 16Mi}}
 ",

@@ -15,7 +15,7 @@ use super::wait::eventually_some;
 /// The board as its client sees it.
 pub const BOARD_ADDRESS: &str = "192.0.2.1";
 /// The image that `busybox` is imported as.
-pub const SHELL: &str = "test.local/busybox:latest";
+pub const SHELL: &str = "test.local/busybox:1";
 /// How much of the server's log is shown where a test fails.
 const LOG_TAIL_LINES: usize = 40;
 

@@ -112,7 +112,8 @@ pub fn busybox() -> Image {
         let mut h = header(tar::EntryType::Symlink, 0);
         layer.append_link(&mut h, format!("bin/{name}"), "busybox").expect("link");
     }
-    for (path, text) in [("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("etc/group", "root:x:0:\n")]
+    for (path, text) in
+        [("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"), ("etc/group", "root:x:0:\n")]
     {
         let mut h = header(tar::EntryType::Regular, text.len() as u64);
         layer.append_data(&mut h, path, text.as_bytes()).expect("a file");

@@ -95,6 +95,10 @@ impl<'a> Kubectl<'a> {
             .spawn()
             .expect("kubectl");
         let mut stdin = child.stdin.take().expect("a pipe");
+        // kubectl takes what begins with a brace for JSON; YAML in braces needs a mark.
+        if arguments.ends_with("-f -") {
+            let _ = stdin.write_all(b"---\n");
+        }
         // It may leave before it has read everything; what it says then tells more.
         let _ = stdin.write_all(input.as_bytes());
         drop(stdin);

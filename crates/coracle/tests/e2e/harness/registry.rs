@@ -46,7 +46,9 @@ impl<'a> Registry<'a> {
             .spawn()
             .expect("docker-registry (./test.sh tools brings it)");
         board.netns.run(|| {
-            eventually("the registry answers", || get(ADDRESS, "/v2/").is_ok_and(|r| r.status == 200));
+            eventually("the registry answers", || {
+                get(ADDRESS, "/v2/").is_ok_and(|r| r.status == 200)
+            });
         });
         Self { board, child }
     }
