@@ -466,10 +466,13 @@ fn same(new: &Value, live: &Value) -> bool {
 
 fn owners_are_same(new: &Value, live: &Value) -> bool {
     let (Some(new), Some(live)) = (new.as_array(), live.as_array()) else { return new == live };
-    new.len() == live.len()
-        && new.iter().zip(live).all(|(new, live)| {
+    // Owners are ordered by time, so that another time may mean another place.
+    let is_in_live = |new: &Value| {
+        live.iter().any(|live| {
             members_are_same(new, live, |name, new, live| name == "time" || new == live)
         })
+    };
+    new.len() == live.len() && new.iter().all(is_in_live)
 }
 
 /// Compares two objects member by member; what both lack is the same.
@@ -493,5 +496,26 @@ pub fn write_failure(target: &Target, error: WriteError) -> Status {
         }
         WriteError::Closed => Status::unavailable("the server is shutting down"),
         WriteError::Storage(_) => Status::internal_error(&base::chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_times_of_owners_do_not_count() {
+        let state = |owners: Value, data: &str| json!({"metadata": {"name": "a", "managedFields": owners}, "data": data});
+        let owner = |name: &str, time: &str| json!({"manager": name, "time": time});
+        let live = state(json!([owner("a", "1"), owner("b", "1")]), "x");
+        for (owners, data, expected) in [
+            (json!([owner("b", "1"), owner("a", "2")]), "x", true),
+            (json!([owner("b", "1"), owner("a", "2")]), "y", false),
+            (json!([owner("a", "1"), owner("c", "1")]), "x", false),
+            (json!([owner("a", "1")]), "x", false),
+        ] {
+            assert_eq!(same(&state(owners.clone(), data), &live), expected, "{owners} {data}");
+        }
+        assert!(!same(&json!({"metadata": {}, "data": "x"}), &json!({"metadata": {}})));
     }
 }
