@@ -54,7 +54,7 @@ end() {
 # shims: those of this run, by the run folder in their arguments.
 shims() {
     grep -lzx -- shim /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
-        tr '\0' ' ' <"$file" 2>/dev/null | grep -q -- "$run/" || continue
+        { tr '\0' ' ' <"$file"; } 2>/dev/null | grep -q -- "$run/" || continue
         file=${file#/proc/}
         echo "${file%/cmdline}"
     done || true
@@ -92,9 +92,9 @@ start() {
     since=$(date +%s%N)
     nsenter --net="/run/netns/$namespace" -- "$CORACLE_BIN" server --data-dir "$data/coracle" \
         --run-dir "$run" --write-kubeconfig "$data/kubeconfig" --cgroup-root "/$cgroup" \
-        --node-name pi1 --config "$data/none.yaml" >>"$data/server.log" 2>&1 &
+        --node-name pi1 --config "$data/config.yaml" >>"$data/server.log" 2>&1 &
     server=$!
-    measure startup "$1" "$data/kubeconfig" pi1 "$since" || fail "the server does not start"
+    measure startup "$1" "$data/kubeconfig" "$server" pi1 "$since" || fail "the server does not start"
 }
 
 stop() {
@@ -178,6 +178,7 @@ trap 'exit 130' INT TERM
 data=$(mktemp -d "${BENCH_DIR:-/var/tmp}/coracle-bench.XXXXXX")
 figures=$data/figures
 mkdir -p "$run"
+: >"$data/config.yaml"
 ip netns add "$namespace"
 ip -n "$namespace" link set lo up
 ip -n "$namespace" link add eth0 type veth peer name eth1

@@ -21,7 +21,7 @@ use crate::figures::Figures;
 pub type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const USAGE: &str = "usage: bench FIGURES COMMAND
-  startup NAME KUBECONFIG NODE SINCE_NS   wait until usable, until the node is Ready
+  startup NAME KUBECONFIG PID NODE SINCE_NS   wait until usable, until the node is Ready
   idle KUBECONFIG PID RUN_DIR SECONDS     memory, CPU and writes of an idle cluster
   pods KUBECONFIG PID RUN_DIR COUNT       create to Running
   load KUBECONFIG PID RUN_DIR             creates, gets, lists, watchers, memory of 5,000 pods
@@ -51,8 +51,8 @@ async fn run(arguments: &[String]) -> Outcome {
     let [figures, command @ ..] = arguments.as_slice() else { return Err(USAGE.into()) };
     let mut figures = Figures::open(figures)?;
     match command {
-        ["startup", name, kubeconfig, node, since] => {
-            startup::run(&mut figures, name, kubeconfig, node, since.parse()?).await
+        ["startup", name, kubeconfig, pid, node, since] => {
+            startup::run(&mut figures, name, kubeconfig, pid, (node, since.parse()?)).await
         }
         ["idle", kubeconfig, pid, run_dir, seconds] => {
             processes::idle(&mut figures, kubeconfig, pid, run_dir, seconds.parse()?).await

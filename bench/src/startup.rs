@@ -16,8 +16,8 @@ pub async fn run(
     figures: &mut Figures,
     name: &str,
     kubeconfig: &str,
-    node: &str,
-    since: u64,
+    pid: &str,
+    (node, since): (&str, u64),
 ) -> Outcome {
     let since = UNIX_EPOCH + Duration::from_nanos(since);
     let deadline = Instant::now() + START_LIMIT;
@@ -27,6 +27,9 @@ pub async fn run(
             && connection.is_ok("/readyz").await
         {
             break connection;
+        }
+        if !std::path::Path::new("/proc").join(pid).exists() {
+            return Err("the server has ended".into());
         }
         if Instant::now() > deadline {
             return Err("the API server does not become ready".into());
