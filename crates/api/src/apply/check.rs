@@ -12,9 +12,6 @@ pub(super) fn check(place: Place<'_>, value: &Value) -> Vec<String> {
 }
 
 fn walk(place: Place<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
-    if place.0.is_none() {
-        return;
-    }
     match value {
         Value::Object(members) if place.has_fields() => {
             for (name, member) in members {

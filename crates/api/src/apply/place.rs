@@ -8,7 +8,11 @@ use serde_json::Value;
 /// A place in an object. Without a schema (an untyped custom resource) objects merge member by
 /// member and everything else is one value.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'s>(pub(super) Option<Schema<'s>>);
+pub(super) struct Place<'s> {
+    schema: Option<Schema<'s>>,
+    /// Whether this is a whole object; `metadata` has a schema in all of them.
+    is_root: bool,
+}
 
 /// How the value at a place merges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,9 @@ pub(super) enum Merging {
     /// A list, item by item; [`Place::element`] tells them apart.
     Items,
 }
+
+/// The definition of `metadata`.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// Fields that upstream's types hold by value, so that they are there, empty, even in an object
 /// that does not set them: field and name of its definition. Nobody is recorded as having added
@@ -49,29 +56,43 @@ const ALWAYS_THERE: [(&str, &str); 21] = [
 ];
 
 impl<'s> Place<'s> {
+    /// The place of a whole object.
+    pub(super) fn root(schema: Option<Schema<'s>>) -> Self {
+        Self { schema, is_root: true }
+    }
+
+    /// Whether the schema says how values merge here.
+    pub(super) fn is_typed(self) -> bool {
+        self.schema.is_some()
+    }
+
     /// The place below, of a field or a map's key.
     pub(super) fn member(self, name: &str) -> Self {
-        Self(self.0.and_then(|schema| schema.member(name)))
+        let schema = match self.schema {
+            None if self.is_root && name == "metadata" => Schema::of_definition(OBJECT_META),
+            schema => schema.and_then(|schema| schema.member(name)),
+        };
+        Self { schema, is_root: false }
     }
 
     /// The place of a list's items.
     pub(super) fn item(self) -> Self {
-        Self(self.0.and_then(|schema| schema.items()))
+        Self { schema: self.schema.and_then(|schema| schema.items()), is_root: false }
     }
 
     /// Whether the schema names the field; a map's keys are data.
     pub(super) fn has_field(self, name: &str) -> bool {
-        self.0.is_some_and(|schema| schema.field(name).is_some())
+        self.schema.is_some_and(|schema| schema.field(name).is_some())
     }
 
     /// Whether the schema lists the fields of the object here.
     pub(super) fn has_fields(self) -> bool {
-        self.0.is_some_and(|schema| schema.kind() == Type::Object)
+        self.schema.is_some_and(|schema| schema.kind() == Type::Object)
     }
 
     /// How `value` merges here. A value that does not fit the schema is one value.
     pub(super) fn merging(self, value: &Value) -> Merging {
-        let Some(schema) = self.0 else {
+        let Some(schema) = self.schema else {
             return if value.is_object() { Merging::Members } else { Merging::Whole };
         };
         match schema.kind() {
@@ -98,7 +119,7 @@ impl<'s> Place<'s> {
     }
 
     fn identify(self, item: &Value, strict: bool) -> Result<Element, String> {
-        let Some(schema) = self.0.filter(|schema| schema.list_type() == ListType::Map) else {
+        let Some(schema) = self.schema.filter(|schema| schema.list_type() == ListType::Map) else {
             return Ok(Element::value(item));
         };
         let names = schema.map_keys();
@@ -125,11 +146,14 @@ impl<'s> Place<'s> {
 
     /// Whether upstream's types have the field `name` of this place in every object.
     pub(super) fn is_always_there(self, name: &str) -> bool {
-        let Some(parent) = self.0.and_then(|schema| schema.name()).map(short) else { return false };
+        let Some(parent) = self.schema.and_then(|schema| schema.name()).map(short) else {
+            return false;
+        };
         if name == "containers" {
             return parent == "PodSpec";
         }
-        let Some(field) = self.member(name).0.and_then(|schema| schema.name()).map(short) else {
+        let Some(field) = self.member(name).schema.and_then(|schema| schema.name()).map(short)
+        else {
             return false;
         };
         match name {

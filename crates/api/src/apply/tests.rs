@@ -445,3 +445,37 @@ fn applying_again_is_nothing() {
     }
     assert_eq!(first, second);
 }
+
+#[test]
+fn a_kind_without_a_schema_merges_objects_and_replaces_lists() {
+    let mut resource = find_kind("", "v1", "ConfigMap").unwrap().clone();
+    for text in [&mut resource.group, &mut resource.storage_group] {
+        *text = "example.com".into();
+    }
+    resource.kind = "Boat".into();
+    let boat = |spec: &str| {
+        yaml(&format!(
+            "{{apiVersion: example.com/v1, kind: Boat, metadata: {{name: b, finalizers: [a/b]}}, spec: {spec}}}"
+        ))
+    };
+    let manager = |name| Manager { name, api_version: "example.com/v1", subresource: "", time: "" };
+    let apply = |live: Option<&Value>, name, spec: &str| {
+        super::apply(&resource, live, &boat(spec), &manager(name), false)
+    };
+    let one = apply(None, "one", "{oars: [1, 2], crew: {cook: a}}").unwrap();
+    let two = apply(Some(&one), "two", "{crew: {mate: b}}").unwrap();
+    assert_eq!(two["spec"], yaml("{oars: [1, 2], crew: {cook: a, mate: b}}"));
+    assert_eq!(
+        conflicts(apply(Some(&two), "two", "{oars: [1], crew: cook}").map(|_| ())),
+        [r#""one": .spec.crew"#, r#""one": .spec.oars"#]
+    );
+    let mut three = two.clone();
+    three["spec"]["crew"]["cook"] = "c".into();
+    track(&resource, Some(&two), &mut three, &manager("ed"));
+    let story = Story { object: Some(three), second: 0 };
+    story.owned(
+        r#"one Apply : .spec .metadata.finalizers[="a/b"] .spec.crew .spec.oars
+           two Apply : .spec .metadata.finalizers[="a/b"] .spec.crew .spec.crew.mate
+           ed Update : .spec.crew.cook"#,
+    );
+}

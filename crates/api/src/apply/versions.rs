@@ -44,7 +44,7 @@ impl<'a> Versions<'a> {
         }
         let (group, version) = split_api_version(api_version);
         let served = group == resource.group && resource.versions.iter().any(|v| v == version);
-        if place.0.is_none() && !served {
+        if !place.is_typed() && !served {
             return None;
         }
         let converted = |object: &Value| {
@@ -60,6 +60,6 @@ impl Place<'static> {
     /// The place of a whole object.
     pub(super) fn of(resource: &Resource, api_version: &str) -> Self {
         let (group, version) = split_api_version(api_version);
-        Self(Schema::of(group, version, &resource.kind))
+        Self::root(Schema::of(group, version, &resource.kind))
     }
 }

@@ -97,7 +97,7 @@ impl Call {
         text.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
-    /// Who owns the fields that this request sets.
+    /// Who owns the fields that this request sets: who it says, else the program that sends it.
     pub fn field_manager(&self, options: &WriteOptions) -> String {
         if !options.field_manager.is_empty() {
             return options.field_manager.clone();
@@ -105,12 +105,8 @@ impl Call {
         let agent = self.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
         let name = agent.unwrap_or_default().split('/').next().unwrap_or_default();
         let mut name: String = name.chars().filter(|c| !c.is_control()).collect();
-        let mut end = name.len().min(MANAGER_MAX_BYTES);
-        while !name.is_char_boundary(end) {
-            end -= 1;
-        }
-        name.truncate(end);
-        if name.is_empty() { "unknown".to_owned() } else { name }
+        name.truncate(name.floor_char_boundary(MANAGER_MAX_BYTES));
+        if name.is_empty() { component(&self.user).to_owned() } else { name }
     }
 
     /// Refuses a body that names another object than the path does.
@@ -137,6 +133,15 @@ impl Call {
             )));
         }
         Ok(())
+    }
+}
+
+/// The part of the cluster that a user is, for the cluster's own clients name no program.
+fn component(user: &User) -> &str {
+    match user.name.strip_prefix("system:") {
+        Some(name) if name.starts_with("node:") => "kubelet",
+        Some(name) if name.starts_with("kube-") => name,
+        _ => "unknown",
     }
 }
 

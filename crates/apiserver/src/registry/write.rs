@@ -14,7 +14,7 @@ use super::read::invalid_options;
 use super::services::{self, Ranges, Taken};
 use super::{Outcome, Registry, codec, decode, meta, names, negotiate};
 use crate::admission::{self, Attributes, Operation};
-use crate::authz::escalation;
+use crate::authz::{self, escalation};
 use crate::user::User;
 
 /// How often a name is generated before the server gives up (as upstream).
@@ -203,6 +203,7 @@ impl Registry {
                 if !change.create {
                     return Err(Status::not_found(&*target.resource, &target.name));
                 }
+                self.may_create(target, writer.user)?;
                 let mut object = (change.build)(None)?;
                 check_fresh(target, &object)?;
                 meta::set(&mut object, "resourceVersion", Value::Null);
@@ -217,6 +218,18 @@ impl Registry {
             }
         }
         Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
+    }
+
+    /// An update or an apply that makes the object takes the right to create it.
+    fn may_create(&self, target: &Target, user: &User) -> Outcome<()> {
+        let resource = &target.resource;
+        let attributes = authz::Attributes {
+            namespace: &target.namespace,
+            name: &target.name,
+            ..authz::Attributes::on(user, "create", &resource.group, &resource.plural)
+        };
+        let decision = self.context.authorizer.authorize(&attributes);
+        if decision.allowed { Ok(()) } else { Err(attributes.forbidden(&decision.reason)) }
     }
 
     /// One attempt; `None` where somebody else wrote meanwhile.

@@ -14,6 +14,16 @@ const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 const APPLY: &str = "application/apply-patch+yaml";
 
 async fn patch(server: &Arc<ApiServer>, kind: &str, uri: &str, body: &str) -> (StatusCode, Value) {
+    patch_as(&User::admin(), server, kind, uri, body).await
+}
+
+async fn patch_as(
+    user: &User,
+    server: &Arc<ApiServer>,
+    kind: &str,
+    uri: &str,
+    body: &str,
+) -> (StatusCode, Value) {
     let request = http::Request::builder()
         .method(Method::PATCH)
         .uri(uri)
@@ -21,7 +31,7 @@ async fn patch(server: &Arc<ApiServer>, kind: &str, uri: &str, body: &str) -> (S
         .header(http::header::USER_AGENT, "kubectl-patch/v1 (linux)")
         .body(crate::response::full(body.to_owned()))
         .unwrap();
-    read(Arc::clone(server).answer(request, Some(User::admin())).await).await
+    read(Arc::clone(server).answer(request, Some(user.clone())).await).await
 }
 
 async fn apply(server: &Arc<ApiServer>, uri: &str, body: &str) -> (StatusCode, Value) {
@@ -215,4 +225,42 @@ async fn writes_are_tracked_and_owners_can_be_thrown_away() {
     assert!(object["metadata"].get("managedFields").is_none(), "{object}");
     let (_, object) = apply(&server, &format!("{uri}?fieldManager=me"), &map("{x: '2'}")).await;
     assert_eq!(managers(&object), ["before-first-apply Update", "me Apply"]);
+}
+
+#[tokio::test]
+async fn an_apply_that_creates_takes_the_right_to_create() {
+    let server = started().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "patch"]});
+    create(&server, &format!("{roles}/roles"), json!({"metadata": {"name": "r"}, "rules": [rule]}))
+        .await;
+    let binding = json!({"metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}]});
+    create(&server, &format!("{roles}/rolebindings"), binding).await;
+    let (ann, uri) = (User::new("ann", []), format!("{MAPS}/m?fieldManager=ann"));
+    let (code, status) = patch_as(&ann, &server, APPLY, &uri, &map("{}")).await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        status["message"],
+        "configmaps \"m\" is forbidden: User \"ann\" cannot create resource \"configmaps\" in API group \"\" in the namespace \"default\""
+    );
+    create(&server, MAPS, json!({"metadata": {"name": "m"}})).await;
+    let (code, status) = patch_as(&ann, &server, APPLY, &uri, &map("{x: '1'}")).await;
+    assert_eq!(code, StatusCode::OK, "{status}");
+}
+
+#[tokio::test]
+async fn the_clusters_own_parts_are_managers_by_name() {
+    let server = started().await;
+    for (user, manager) in [
+        ("system:kube-scheduler", "kube-scheduler"),
+        ("system:node:n1", "kubelet"),
+        ("system:admin", "unknown"),
+    ] {
+        let user = User::new(user, ["system:masters"]);
+        let body = json!({"metadata": {"generateName": "m-"}, "data": {"a": "b"}});
+        let (_, made) = send(&server, &user, Method::POST, MAPS, body).await;
+        assert_eq!(managers(&made), [format!("{manager} Update")]);
+    }
 }
