@@ -1,6 +1,7 @@
 //! The binary: command line, configuration, wiring, start and stop in order.
 
 mod address;
+mod allocator;
 mod cli;
 mod commands;
 mod config;
@@ -21,15 +22,13 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::cli::{Cli, Command};
 use crate::failure::{Outcome, While};
 
-/// musl's allocator takes one lock for all threads; see docs/decisions.md for the figures.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::ByProcess = allocator::ByProcess;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // The shim is this binary too: it must start before any thread does.
     if arguments.get(1).is_some_and(|first| first == runtime::shim::ARGUMENT) {
-        allow_huge_pages_again();
         return runtime::shim::main(arguments.into_iter().skip(2));
     }
     match parse(arguments).and_then(run) {
@@ -39,14 +38,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Takes back, for a shim and the containers that come from it, what our allocator has asked of
-/// the kernel for this process: huge pages would give every small process of ours 2 MiB at a
-/// time, but a database in a pod may live by them. The setting is inherited through exec.
-fn allow_huge_pages_again() {
-    // SAFETY: a system call that takes numbers alone and changes a flag of this process.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) };
 }
 
 fn parse(arguments: Vec<OsString>) -> Outcome<Cli> {
