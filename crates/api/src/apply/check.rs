@@ -3,15 +3,23 @@
 
 use super::place::{Merging, Place};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Upstream's messages about a configuration, each with the path it is about.
 pub(super) fn check(place: Place<'_>, value: &Value) -> Vec<String> {
     let mut errors = Vec::new();
     walk(place, value, "", &mut errors);
+    errors.truncate(PROBLEMS_LIMIT_COUNT);
     errors
 }
 
+/// How many problems one configuration is told of.
+const PROBLEMS_LIMIT_COUNT: usize = 100;
+
 fn walk(place: Place<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
+    if errors.len() >= PROBLEMS_LIMIT_COUNT {
+        return;
+    }
     match value {
         Value::Object(members) if place.has_fields() => {
             for (name, member) in members {
@@ -29,7 +37,7 @@ fn walk(place: Place<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
             }
         }
         Value::Array(items) if place.merging(value) == Merging::Items => {
-            let mut seen = Vec::with_capacity(items.len());
+            let mut seen = BTreeSet::new();
             for (at, item) in items.iter().enumerate() {
                 match place.element(item) {
                     Err(why) => errors.push(format!("{path}: element {at}: {why}")),
@@ -38,7 +46,7 @@ fn walk(place: Place<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
                     }
                     Ok(element) => {
                         walk(place.item(), item, &format!("{path}{element}"), errors);
-                        seen.push(element);
+                        seen.insert(element);
                     }
                 }
             }

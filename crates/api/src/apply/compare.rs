@@ -4,6 +4,7 @@ use super::element::Element;
 use super::place::{Merging, Place};
 use super::set::{Node, Set};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 /// Members of `metadata` (and of the object itself) that belong to no manager.
@@ -119,25 +120,22 @@ impl Difference {
     }
 
     fn items(&mut self, place: Place<'_>, old: &Value, new: &Value) {
-        let (old, new) = (indexed(place, old), indexed(place, new));
-        for (element, olds) in &old {
-            let news = new.iter().find(|(other, _)| other == element).map(|(_, items)| &items[..]);
-            match (olds.as_slice(), news.unwrap_or_default()) {
+        let (old, mut new) = (indexed(place, old), indexed(place, new));
+        for (element, olds) in old {
+            let news = new.remove(&element).unwrap_or_default();
+            match (olds.as_slice(), news.as_slice()) {
                 (olds, news) if olds == news => {}
-                ([_] | [], [_] | []) => {
-                    let new = news.and_then(|items| items.first().copied());
-                    self.step(place.item(), olds.first().copied(), new, || element.clone());
-                }
+                ([old], [new]) => self.step(place.item(), Some(old), Some(new), || element),
                 (olds, []) => {
                     for item in olds {
                         self.removed.insert(element.clone(), everything(place.item(), item));
                     }
                 }
                 // The same keys more than once: not to be told apart, so they are one value.
-                (_, _) => self.set.insert(element.clone(), Node::leaf()),
+                (_, _) => self.set.insert(element, Node::leaf()),
             }
         }
-        for (element, items) in new.into_iter().filter(|(e, _)| !old.iter().any(|(o, _)| o == e)) {
+        for (element, items) in new {
             for item in items {
                 self.set.insert(element.clone(), everything(place.item(), item));
             }
@@ -152,15 +150,11 @@ fn names<'v>(old: &'v Value, new: &'v Value) -> impl Iterator<Item = &'v str> {
     mine.chain(members(old).map(String::as_str).filter(|name| new.get(name).is_none()))
 }
 
-/// A list's items by what tells them apart, in order.
-fn indexed<'v>(place: Place<'_>, list: &'v Value) -> Vec<(Element, Vec<&'v Value>)> {
-    let mut index: Vec<(Element, Vec<&Value>)> = Vec::new();
+/// A list's items by what tells them apart.
+fn indexed<'v>(place: Place<'_>, list: &'v Value) -> BTreeMap<Element, Vec<&'v Value>> {
+    let mut index: BTreeMap<Element, Vec<&Value>> = BTreeMap::new();
     for item in list.as_array().into_iter().flatten() {
-        let element = place.stored_element(item);
-        match index.iter_mut().find(|(other, _)| *other == element) {
-            Some((_, items)) => items.push(item),
-            None => index.push((element, vec![item])),
-        }
+        index.entry(place.stored_element(item)).or_default().push(item);
     }
     index
 }

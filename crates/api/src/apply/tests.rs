@@ -431,8 +431,49 @@ fn configurations_that_do_not_fit_are_refused_with_upstreams_words() {
     }
 }
 
-/// Applying once more changes nothing but the time, and gives back all of a random object's
-/// fields when they are listed no more.
+#[test]
+fn owners_are_recorded_in_the_version_of_the_write() {
+    let mut story = Story::default();
+    story.update(
+        "old",
+        "{apiVersion: autoscaling/v2, kind: HorizontalPodAutoscaler, metadata: {name: h}, spec: {maxReplicas: 3, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}]}}",
+    );
+    let live = story.object.clone().unwrap();
+    let mut new = live.clone();
+    new["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] = 80.into();
+    let manager = Manager { name: "v1", api_version: "autoscaling/v1", subresource: "", time: "" };
+    track(resource(&live), Some(&live), &mut new, &manager);
+    story.object = Some(new);
+    story.owned(
+        "v1 Update : .spec.targetCPUUtilizationPercentage
+         old Update 01: .spec.maxReplicas",
+    );
+}
+
+#[test]
+fn items_with_the_same_keys_are_one_value() {
+    let env = |list: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: [{{name: c, env: [{list}]}}]}}}}"
+        )
+    };
+    let mut story = Story::default();
+    story.update("one", &env("{name: A, value: a}, {name: A, value: b}, {name: B}"));
+    story.update("two", &env("{name: A, value: a}, {name: A, value: c}, {name: B}"));
+    let prefix = r#".spec.containers[name="c"]"#;
+    let two = format!("two Update 02: {prefix}.env[name=\"A\"]");
+    let list = &story.object.as_ref().unwrap()["metadata"]["managedFields"];
+    let last = Owners::parse(list).unwrap().0.pop().unwrap();
+    assert_eq!(format!("two Update 02: {}", last.set.paths().join(" ")), two);
+    // One of them goes: the other is as good as new.
+    story.update("three", &env("{name: A, value: a}, {name: B}"));
+    // An apply settles it.
+    story.apply("four!", &env("{name: A, value: z}")).unwrap();
+    let env = &story.object.as_ref().unwrap()["spec"]["containers"][0]["env"];
+    assert_eq!(env, &yaml("[{name: A, value: z}, {name: B}]"));
+}
+
+/// Applying once more changes nothing but the time.
 #[test]
 fn applying_again_is_nothing() {
     let mut story = Story::default();
