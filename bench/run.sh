@@ -118,6 +118,7 @@ hello() {
 	      containers:
 	      - name: hello
 	        image: coracle.local/hello
+	        imagePullPolicy: IfNotPresent
 	        ports: [{containerPort: 8080}]
 	---
 	apiVersion: v1
