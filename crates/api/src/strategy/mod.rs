@@ -8,7 +8,6 @@
 
 mod defaults;
 mod facts;
-mod rules;
 mod validate;
 mod views;
 

@@ -263,10 +263,7 @@ impl Registry {
             _ => None,
         };
         strategy::prepare_update(resource, change.subresource, &mut object, &live);
-        let mut errors = strategy::validate_update(resource, change.subresource, &object, &live);
-        if change.subresource.is_empty() {
-            errors.extend(strategy::validate(resource, &object));
-        }
+        let errors = strategy::validate_update(resource, change.subresource, &object, &live);
         if !errors.is_empty() {
             return Err(invalid(target, &errors));
         }

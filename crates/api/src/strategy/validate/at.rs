@@ -41,6 +41,16 @@ impl<'v> At<'v> {
         At { value: self.value, path: parent.path.child(name) }
     }
 
+    /// The same value under another path.
+    pub fn at(&self, other: &At<'_>) -> At<'v> {
+        At { value: self.value, path: other.path.clone() }
+    }
+
+    /// The path to an entry of a map, with nothing there.
+    pub fn key(&self, key: &str) -> At<'static> {
+        At { value: &NOTHING, path: self.path.key(key) }
+    }
+
     /// Another value under this path.
     pub fn with<'w>(&self, value: &'w Value) -> At<'w> {
         At { value, path: self.path.clone() }

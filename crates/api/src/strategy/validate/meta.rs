@@ -67,7 +67,7 @@ pub(super) fn check(resource: &Resource, meta: &At<'_>, out: &mut Errors) {
 }
 
 /// A generated name may end with a dash in its base, since something follows.
-fn masked(base: &str) -> String {
+pub(super) fn masked(base: &str) -> String {
     match base.strip_suffix('-') {
         Some(rest) => {
             let kept = rest.char_indices().next_back().map_or("", |(end, _)| &rest[..end]);

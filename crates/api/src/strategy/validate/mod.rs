@@ -2,30 +2,109 @@
 //! (k8s.io/kubernetes `pkg/apis/*/validation`, k8s.io/apimachinery `pkg/api/validation`).
 //!
 //! A rule is a function of a place in the object; [`at::At`] knows the path to it, and
-//! [`at::Errors`] takes what is wrong. A row of [`KINDS`] says which rules a kind has of its own.
+//! [`at::Errors`] takes what is wrong. A row of [`KINDS`] says which rules a kind has of its own;
+//! all others get what follows from their schema.
 
+mod amounts;
 mod at;
+mod batch;
+mod config;
+mod container;
+mod cron;
 mod formats;
+mod handler;
 mod meta;
+mod pod;
+mod pod_update;
+mod rbac;
+mod security;
+mod selectors;
+mod service;
+mod source;
+mod storage;
+mod structural;
 #[cfg(test)]
 mod testing;
+mod volume;
+mod workload;
 
 use crate::resource::Resource;
 use crate::status::FieldError;
 use at::{At, Errors};
 use serde_json::Value;
 
+/// Rules for an object.
+type Rule = fn(&At<'_>, &mut Errors);
+/// Rules for a changed object beside its old state.
+type ChangeRule = fn(&At<'_>, &At<'_>, &mut Errors);
+
+/// What a changed object has to obey beside the rules for its metadata.
+enum Changed {
+    /// The rules for a new object.
+    Same,
+    /// The rules for a new object, then these.
+    Then(ChangeRule),
+    /// These only.
+    Instead(ChangeRule),
+}
+
+use Changed::{Instead, Same, Then};
+
+/// Kinds with rules of their own: collection, rules for a new object, rules for a changed one.
+const KINDS: &[(&str, Rule, Changed)] = &[
+    ("apps/controllerrevisions", workload::revision, Then(workload::revision_update)),
+    ("apps/daemonsets", workload::daemon_set, Then(workload::fixed_selector)),
+    ("apps/deployments", workload::deployment, Then(workload::fixed_selector)),
+    ("apps/replicasets", workload::replica_set, Then(workload::fixed_selector)),
+    ("apps/statefulsets", workload::stateful_set, Then(workload::stateful_set_update)),
+    ("autoscaling/horizontalpodautoscalers", workload::autoscaler, Same),
+    ("batch/cronjobs", batch::cron_job, Same),
+    ("batch/jobs", batch::job, Then(batch::job_update)),
+    ("configmaps", config::config_map, Then(config::data_update)),
+    ("endpoints", service::endpoints, Same),
+    ("namespaces", config::namespace, Same),
+    ("nodes", config::node, Instead(config::node_update)),
+    ("persistentvolumeclaims", claim, Then(storage::claim_update)),
+    ("pods", pod::created, Instead(pod::updated)),
+    ("podtemplates", workload::pod_template_object, Same),
+    ("policy/poddisruptionbudgets", workload::disruption_budget, Same),
+    (
+        "rbac.authorization.k8s.io/clusterrolebindings",
+        rbac::cluster_role_binding,
+        Then(rbac::binding_update),
+    ),
+    ("rbac.authorization.k8s.io/clusterroles", rbac::cluster_role, Same),
+    ("rbac.authorization.k8s.io/rolebindings", rbac::role_binding, Then(rbac::binding_update)),
+    ("rbac.authorization.k8s.io/roles", rbac::role, Same),
+    ("replicationcontrollers", workload::replication_controller, Same),
+    ("secrets", config::secret, Then(config::secret_update)),
+    ("services", service::service, Instead(service::service_update)),
+];
+
+fn claim(object: &At<'_>, out: &mut Errors) {
+    storage::claim_spec(&object.get("spec"), out);
+}
+
+fn rules(resource: &Resource) -> Option<&'static (&'static str, Rule, Changed)> {
+    KINDS.iter().find(|(collection, ..)| *collection == resource.collection())
+}
+
 /// What is wrong with a new object.
 pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut out = Errors::default();
     let object = At::root(object);
     meta::check(resource, &object.get("metadata"), &mut out);
-    super::rules::check(resource.collection(), object.value, &mut out.0);
+    match rules(resource) {
+        Some((_, created, _)) => created(&object, &mut out),
+        None => structural::check(resource, &object, &mut out),
+    }
     out.0
 }
 
-/// What is wrong with a change, beside what [`validate`] says of the new state.
-/// `subresource` is empty for the object itself.
+/// What is wrong with a change; `subresource` is empty for the object itself.
+///
+/// While nothing but metadata changes, only metadata is looked at: an object on its way out is not
+/// held up by rules that its old state breaks too.
 pub fn validate_update(
     resource: &Resource,
     subresource: &str,
@@ -34,8 +113,26 @@ pub fn validate_update(
 ) -> Vec<FieldError> {
     let mut out = Errors::default();
     meta::check_update(&At::root(new).get("metadata"), &old["metadata"], &mut out);
-    if subresource.is_empty() {
-        super::rules::check_update(resource.collection(), new, old, &mut out.0);
+    let (object, before) = (At::root(new), At::root(old));
+    if subresource.is_empty() && !only_metadata(new, old) {
+        match rules(resource) {
+            Some((_, _, Instead(changed))) => changed(&object, &before, &mut out),
+            Some((_, created, changed)) => {
+                created(&object, &mut out);
+                if let Then(changed) = changed {
+                    changed(&object, &before, &mut out);
+                }
+            }
+            None => structural::check(resource, &object, &mut out),
+        }
     }
     out.0
+}
+
+/// Whether nothing but `metadata` differs: rules that came later hold up no finalizer.
+fn only_metadata(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return false };
+    let keys = new.keys().chain(old.keys()).filter(|key| *key != "metadata");
+    let mut keys = keys.filter(|key| !matches!(key.as_str(), "apiVersion" | "kind"));
+    keys.all(|key| new.get(key) == old.get(key))
 }

@@ -1,0 +1,129 @@
+//! Rules for amounts of resources: requests, limits, capacities, overhead.
+
+use super::at::{At, Errors};
+use super::formats;
+
+/// Resources a container may ask for that have no domain before their name.
+const CONTAINER: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
+/// Other resources without a domain: what quotas count.
+const QUOTA: [&str; 16] = [
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+/// Things of which there are only whole ones.
+const WHOLE: [&str; 9] = [
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+fn is_huge(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+fn may_overcommit(name: &str) -> bool {
+    is_native(name) && !is_huge(name)
+}
+
+fn is_extended(name: &str) -> bool {
+    !is_native(name)
+        && !name.starts_with("requests.")
+        && formats::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+/// `resources` of a container.
+pub(super) fn requirements(at: &At<'_>, claims: &dyn Fn(&str) -> bool, out: &mut Errors) {
+    let (limits, requests) = (at.get("limits"), at.get("requests"));
+    let mut huge = false;
+    for (name, amount) in limits.entries() {
+        container_resource(name, &amount, out);
+        value(name, &amount, out);
+        huge |= is_huge(name);
+    }
+    for (name, amount) in requests.entries() {
+        container_resource(name, &amount, out);
+        value(name, &amount, out);
+        huge |= is_huge(name);
+        within_limit(name, &amount, &limits, &requests, out);
+    }
+    let plain = |list: &At<'_>| list.get("cpu").is_set() || list.get("memory").is_set();
+    if huge && !plain(&limits) && !plain(&requests) {
+        out.forbidden(at, "HugePages require cpu or memory");
+    }
+    for claim in at.get("claims").items() {
+        let name = claim.get("name");
+        if out.needed(&name) && !claims(name.text()) {
+            out.not_found(&name, name.text());
+        }
+    }
+}
+
+fn within_limit(name: &str, amount: &At<'_>, limits: &At<'_>, requests: &At<'_>, out: &mut Errors) {
+    let limit = limits.entries().find(|(other, _)| *other == name);
+    let Some((_, limit)) = limit else {
+        if !may_overcommit(name) {
+            out.required(limits, "Limit must be set for non overcommitable resources");
+        }
+        return;
+    };
+    let (Some(amount), Some(limit)) = (amount.quantity(), limit.quantity()) else { return };
+    // Upstream's path names the map, not its key.
+    if amount != limit && !may_overcommit(name) {
+        let why = format!("must be equal to {name} limit of {limit}");
+        out.invalid_as(requests, amount.to_string(), why);
+    } else if amount > limit {
+        let why = format!("must be less than or equal to {name} limit of {limit}");
+        out.invalid_as(requests, amount.to_string(), why);
+    }
+}
+
+fn container_resource(name: &str, at: &At<'_>, out: &mut Errors) {
+    for why in formats::qualified_name(name) {
+        out.invalid_as(at, name, why);
+    }
+    let plain = !name.contains('/');
+    let standard = CONTAINER.contains(&name) || is_huge(name);
+    if plain && !standard && !QUOTA.contains(&name) {
+        out.invalid_as(at, name, "must be a standard resource type or fully qualified");
+    }
+    if plain && !standard {
+        out.invalid_as(at, name, "must be a standard resource for containers");
+    } else if !is_native(name) && !is_extended(name) {
+        out.invalid_as(at, name, "doesn't follow extended resource name standard");
+    }
+}
+
+/// One amount of a named resource.
+pub(super) fn value(name: &str, at: &At<'_>, out: &mut Errors) {
+    let Some(amount) = at.quantity() else { return };
+    if amount.is_negative() {
+        out.invalid_as(at, amount.to_string(), "must be greater than or equal to 0");
+    }
+    if (WHOLE.contains(&name) || is_extended(name)) && !amount.is_whole() {
+        out.invalid_as(at, amount.to_string(), "must be an integer");
+    }
+}

@@ -1,0 +1,305 @@
+//! Rules for Jobs and CronJobs (k8s.io/kubernetes `pkg/apis/batch/validation`).
+
+use super::at::{At, Errors};
+use super::{cron, pod, selectors, workload};
+use serde_json::Value;
+
+/// A Job of this CronJob has eleven more characters in its name.
+const CRON_NAME_LIMIT_CHARS: usize = 52;
+/// Most pods of an indexed Job at once.
+const INDEXED_MAX_COUNT: i64 = 100_000;
+
+/// A Job.
+pub(super) fn job(object: &At<'_>, out: &mut Errors) {
+    let spec = object.get("spec");
+    generated_selector(object, out);
+    job_spec(&spec, out);
+    let selector = spec.get("selector");
+    match selector.is_set() {
+        true => selectors::label_selector(&selector, out),
+        false => out.required(&selector, ""),
+    }
+    workload::matches_template(selector.value, &spec, out);
+}
+
+/// The server makes selector and labels, unless the writer says otherwise.
+fn generated_selector(object: &At<'_>, out: &mut Errors) {
+    let spec = object.get("spec");
+    if spec.get("manualSelector").is_true() || !spec.get("selector").is_set() {
+        return;
+    }
+    let labels = spec.get("template.metadata.labels");
+    for (label, field) in [
+        ("batch.kubernetes.io/controller-uid", "metadata.uid"),
+        ("batch.kubernetes.io/job-name", "metadata.name"),
+    ] {
+        let expected = object.get(field).text();
+        let found = labels.value.get(label).and_then(Value::as_str);
+        let why = format!("must be '{expected}'");
+        match found {
+            None => out.required(&labels.key(label), &why),
+            Some(found) if found != expected => {
+                out.invalid_as(&labels.key(label), labels.value.clone(), why);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn job_spec(spec: &At<'_>, out: &mut Errors) {
+    for name in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        out.not_negative(&spec.get(name));
+    }
+    let mode = spec.get("completionMode");
+    if mode.is_set() && !matches!(mode.text(), "NonIndexed" | "Indexed") {
+        out.not_supported(&mode, &["NonIndexed", "Indexed"]);
+    }
+    if mode.text() == "Indexed" {
+        if !spec.get("completions").is_set() {
+            out.required(&spec.get("completions"), "when completion mode is Indexed");
+        }
+        let most = spec.get("parallelism");
+        if most.number() > INDEXED_MAX_COUNT {
+            let why = format!(
+                "must be less than or equal to {INDEXED_MAX_COUNT} when completion mode is Indexed"
+            );
+            out.invalid(&most, why);
+        }
+    }
+    failure_policy(&spec.get("podFailurePolicy"), out);
+    out.one_of_if_set(&spec.get("podReplacementPolicy"), &["Failed", "TerminatingOrFailed"]);
+    pod::template(&spec.get("template"), out);
+    let policy = spec.get("template.spec.restartPolicy");
+    if !matches!(policy.text(), "OnFailure" | "Never") {
+        out.required(&policy, r#"valid values: "OnFailure", "Never""#);
+    } else if spec.get("podFailurePolicy").is_set() && policy.text() != "Never" {
+        let why = r#"only "Never" is supported when podFailurePolicy is specified"#;
+        out.invalid(&policy, why);
+    }
+}
+
+fn failure_policy(at: &At<'_>, out: &mut Errors) {
+    for rule in at.get("rules").items() {
+        out.one_of(&rule.get("action"), &["Count", "FailIndex", "FailJob", "Ignore"]);
+        let codes = rule.get("onExitCodes");
+        let conditions = rule.get("onPodConditions");
+        match (codes.is_set(), conditions.len() > 0) {
+            (true, true) => {
+                out.invalid(
+                    &rule,
+                    "specifying both OnExitCodes and OnPodConditions is not supported",
+                );
+            }
+            (false, false) => {
+                out.invalid(&rule, "specifying one of OnExitCodes and OnPodConditions is required");
+            }
+            _ => {}
+        }
+        if codes.is_set() {
+            out.one_of(&codes.get("operator"), &["In", "NotIn"]);
+            if codes.get("values").len() == 0 {
+                out.invalid(&codes.get("values"), "at least one value is required");
+            }
+        }
+    }
+}
+
+/// A changed Job.
+pub(super) fn job_update(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
+    let (now, before) = (new.get("spec"), old.get("spec"));
+    completions(&now, &before, out);
+    out.immutable(&now.get("selector"), before.get("selector").value);
+    template_update(new, old, out);
+    for name in
+        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+    {
+        out.immutable(&now.get(name), before.get(name).value);
+    }
+}
+
+/// An indexed Job may grow and shrink as long as all its indexes run at once.
+fn completions(now: &At<'_>, before: &At<'_>, out: &mut Errors) {
+    let indexed = now.get("completionMode").text() == "Indexed";
+    let at = now.get("completions");
+    if !indexed || !at.is_set() {
+        return out.immutable(&at, before.get("completions").value);
+    }
+    let same = |name: &str| now.get(name).value == before.get(name).value;
+    if !same("completions") && at.value != now.get("parallelism").value {
+        out.invalid(&at, "can only be modified in tandem with parallelism");
+    }
+}
+
+/// A suspended Job that never ran may still be steered to other nodes.
+fn template_update(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
+    let (now, before) = (new.get("spec.template"), old.get("spec.template"));
+    let mut template = now.value.clone();
+    let waiting = old.get("spec.suspend").is_true() && !old.get("status.startTime").is_set();
+    if waiting {
+        for (part, fields) in [
+            ("metadata", &["labels", "annotations"][..]),
+            ("spec", &["nodeSelector", "tolerations", "affinity", "schedulingGates"]),
+        ] {
+            let Some(part_now) = template.get_mut(part).and_then(Value::as_object_mut) else {
+                continue;
+            };
+            for field in fields {
+                match before.value[part].get(field) {
+                    Some(value) => drop(part_now.insert((*field).to_owned(), value.clone())),
+                    None => drop(part_now.shift_remove(*field)),
+                }
+            }
+        }
+    }
+    if template != *before.value {
+        out.invalid(&now, "field is immutable");
+    }
+}
+
+/// A CronJob.
+pub(super) fn cron_job(object: &At<'_>, out: &mut Errors) {
+    cron_job_spec(&object.get("spec"), out);
+    let name = object.get("metadata.name");
+    if name.text().len() > CRON_NAME_LIMIT_CHARS {
+        let why = format!("must be no more than {CRON_NAME_LIMIT_CHARS} characters");
+        out.invalid(&name, why);
+    }
+}
+
+fn cron_job_spec(spec: &At<'_>, out: &mut Errors) {
+    let schedule = spec.get("schedule");
+    if out.needed(&schedule) {
+        if let Err(why) = cron::check(schedule.text()) {
+            out.invalid(&schedule, why);
+        }
+        if schedule.text().contains("TZ") {
+            let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+            out.invalid(&schedule, why);
+        }
+    }
+    out.not_negative(&spec.get("startingDeadlineSeconds"));
+    time_zone(&spec.get("timeZone"), out);
+    out.one_of(&spec.get("concurrencyPolicy"), &["Allow", "Forbid", "Replace"]);
+    let template = spec.get("jobTemplate.spec");
+    job_spec(&template, out);
+    let selector = template.get("selector");
+    if selector.is_set() {
+        out.invalid(&selector, "`selector` will be auto-generated");
+    }
+    let manual = template.get("manualSelector");
+    if manual.is_true() {
+        out.not_supported(&manual, &["nil", "false"]);
+    }
+    for name in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
+        out.not_negative(&spec.get(name));
+    }
+}
+
+fn time_zone(at: &At<'_>, out: &mut Errors) {
+    if !at.is_set() {
+        return;
+    }
+    let name = at.text();
+    if name.is_empty() {
+        out.invalid(at, "timeZone must be nil or non-empty string");
+    } else if name.eq_ignore_ascii_case("Local") {
+        out.invalid(
+            at,
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+        );
+    } else if jiff::tz::TimeZone::get(name).is_err() {
+        out.invalid(at, format!("unknown time zone {name}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{created, updated};
+
+    const TEMPLATE: &str = "template: {metadata: {labels: {batch.kubernetes.io/controller-uid: u, batch.kubernetes.io/job-name: x}}, spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}";
+    const SELECTOR: &str = "selector: {matchLabels: {batch.kubernetes.io/controller-uid: u}}";
+
+    fn job(spec: &str) -> String {
+        format!("{{metadata: {{uid: u}}, spec: {{{SELECTOR}, {TEMPLATE}, {spec}}}}}")
+    }
+
+    #[test]
+    fn jobs() {
+        created(
+            "batch/jobs",
+            &[
+                (&job("parallelism: 2"), ""),
+                (
+                    &job("parallelism: -1, completionMode: Indexed"),
+                    "spec.parallelism: Invalid value: -1: must be greater than or equal to 0\nspec.completions: Required value: when completion mode is Indexed",
+                ),
+                (
+                    &job("backoffLimit: 1").replace("Never", "Always"),
+                    r#"spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never""#,
+                ),
+                (
+                    &job("backoffLimit: 1").replace("job-name: x", "job-name: z"),
+                    "spec.template.metadata.labels[batch.kubernetes.io/job-name]: Invalid value: {\"batch.kubernetes.io/controller-uid\":\"u\",\"batch.kubernetes.io/job-name\":\"z\"}: must be 'x'",
+                ),
+            ],
+        );
+        updated(
+            "batch/jobs",
+            &[
+                (&job("completions: 2"), &job("completions: 2, parallelism: 3, suspend: true"), ""),
+                (
+                    &job("completions: 2"),
+                    &job("completions: 3"),
+                    "spec.completions: Invalid value: 3: field is immutable",
+                ),
+                (
+                    &job("completions: 2"),
+                    &job("completions: 2").replace("image: i", "image: j"),
+                    "spec.template: Invalid value: {\"metadata\":…",
+                ),
+                (
+                    &job("completions: 2, suspend: true"),
+                    &job("completions: 2, suspend: true")
+                        .replace("restartPolicy", "nodeSelector: {a: b}, restartPolicy"),
+                    "",
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn cron_jobs() {
+        let cron = |schedule: &str, more: &str| {
+            format!(
+                "spec: {{schedule: {schedule}, jobTemplate: {{spec: {{template: {{spec: {{restartPolicy: Never, containers: [{{name: c, image: i}}]}}}}}}}}{more}}}"
+            )
+        };
+        created(
+            "batch/cronjobs",
+            &[
+                (&cron("'*/5 * * * *'", ""), ""),
+                (&cron("''", ""), "spec.schedule: Required value"),
+                (
+                    &cron("'* *'", ", concurrencyPolicy: Maybe"),
+                    "spec.schedule: Invalid value: \"* *\": expected exactly 5 fields, found 2: [* *]\nspec.concurrencyPolicy: Unsupported value: \"Maybe\": supported values: \"Allow\", \"Forbid\", \"Replace\"",
+                ),
+                (
+                    &format!(
+                        "{{metadata: {{name: {}}}, {}}}",
+                        "x".repeat(53),
+                        cron("'@daily'", "")
+                    ),
+                    "metadata.name: Invalid value: \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\": must be no more than 52 characters",
+                ),
+            ],
+        );
+    }
+}
