@@ -31,7 +31,7 @@ const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Fields that upstream's types hold by value, so that they are there, empty, even in an object
 /// that does not set them: field and name of its definition. Nobody is recorded as having added
 /// them, only what is in them.
-const ALWAYS_THERE: [(&str, &str); 21] = [
+const ALWAYS_THERE: [(&str, &str); 22] = [
     ("backend", "IngressBackend"),
     ("daemonEndpoints", "NodeDaemonEndpoints"),
     ("involvedObject", "ObjectReference"),
@@ -44,6 +44,7 @@ const ALWAYS_THERE: [(&str, &str); 21] = [
     ("nodeInfo", "NodeSystemInfo"),
     ("podSelector", "LabelSelector"),
     ("regarding", "ObjectReference"),
+    ("resources", "ResourceRequirements"),
     ("resources", "VolumeResourceRequirements"),
     ("roleRef", "RoleRef"),
     ("scaleTargetRef", "CrossVersionObjectReference"),
@@ -156,10 +157,14 @@ impl<'s> Place<'s> {
         else {
             return false;
         };
+        match (name, parent) {
+            // Pointers in these, where others hold the same type by value.
+            ("resources", "PodSpec") | ("template", "ReplicationControllerSpec") => return false,
+            _ => {}
+        }
         match name {
             "spec" => field.ends_with("Spec"),
             "status" => field.ends_with("Status"),
-            "template" => parent != "ReplicationControllerSpec" && field == "PodTemplateSpec",
             "podSelector" => parent == "NetworkPolicySpec",
             _ => ALWAYS_THERE.binary_search(&(name, field)).is_ok(),
         }
@@ -169,4 +174,43 @@ impl<'s> Place<'s> {
 /// The last part of a definition's name.
 fn short(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_always_there_is_found() {
+        assert!(ALWAYS_THERE.is_sorted(), "it is searched by halves");
+        let at = |group: &str, version: &str, kind: &str, path: &str| {
+            let mut place = Place::root(Schema::of(group, version, kind));
+            let (above, name) = path.rsplit_once('.').unwrap_or(("", path));
+            for step in above.split('.').filter(|step| !step.is_empty()) {
+                place = if step == "[]" { place.item() } else { place.member(step) };
+            }
+            place.is_always_there(name)
+        };
+        for (group, version, kind, path, expected) in [
+            ("", "v1", "Pod", "spec", true),
+            ("", "v1", "Pod", "spec.containers", true),
+            ("", "v1", "Pod", "spec.volumes", false),
+            ("", "v1", "Pod", "spec.resources", false),
+            ("", "v1", "Pod", "spec.containers.[].resources", true),
+            ("", "v1", "Pod", "spec.securityContext", false),
+            ("", "v1", "Node", "status.nodeInfo", true),
+            ("", "v1", "Service", "status.loadBalancer", true),
+            ("", "v1", "ConfigMap", "metadata", true),
+            ("", "v1", "ConfigMap", "data", false),
+            ("", "v1", "ReplicationController", "spec.template", false),
+            ("apps", "v1", "Deployment", "spec.template", true),
+            ("apps", "v1", "Deployment", "spec.strategy", true),
+            ("apps", "v1", "Deployment", "spec.strategy.rollingUpdate", false),
+            ("apps", "v1", "Deployment", "spec.selector", false),
+            ("networking.k8s.io", "v1", "NetworkPolicy", "spec.podSelector", true),
+            ("batch", "v1", "CronJob", "spec.jobTemplate.spec.template", true),
+        ] {
+            assert_eq!(at(group, version, kind, path), expected, "{kind} {path}");
+        }
+    }
 }
