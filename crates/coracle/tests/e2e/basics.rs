@@ -1,6 +1,6 @@
 //! The verbs that people use every day, with both kubectls.
 
-use crate::harness::{Board, both, eventually};
+use crate::harness::{Board, both};
 
 const POD: &str = "apiVersion: v1
 kind: Pod
@@ -238,9 +238,7 @@ fn deleting() {
         kubectl.ok("delete deployment d --cascade=orphan");
         kubectl.until_that("get replicasets -o name", |out| out.starts_with("replicaset"));
         let set = kubectl.ok("get replicasets -o name");
-        eventually("the set is an orphan", || {
-            kubectl.field(set.trim(), ".metadata.ownerReferences").is_empty()
-        });
+        kubectl.until_field(set.trim(), ".metadata.ownerReferences", "");
         kubectl.ok(&format!("delete {} --cascade=foreground", set.trim()));
         assert_eq!(kubectl.ok("get replicasets -o name"), "");
         kubectl.until("get pods -o name", "");

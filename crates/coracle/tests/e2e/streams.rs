@@ -140,7 +140,9 @@ fn port_forward() {
         kubectl.ok("wait --for=condition=Ready pod/web --timeout=60s");
         let mut forward = kubectl.spawn("port-forward pod/web :8080");
         let mut line = String::new();
-        BufReader::new(forward.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        // Held open: kubectl goes on talking, and would die of a closed pipe.
+        let mut stdout = BufReader::new(forward.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
         let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next());
         let address = format!("127.0.0.1:{}", port.unwrap_or_else(|| panic!("{line}")));
         for _ in 0..3 {
