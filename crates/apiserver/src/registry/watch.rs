@@ -71,16 +71,23 @@ impl Registry {
         } else {
             wanted
         };
-        let watch =
-            self.store().watch(lens.selection.range(&lens.target), after).map_err(too_old)?;
+        let range = lens.selection.range(&lens.target);
+        // As upstream: once the request itself is in order, what goes wrong is an event.
+        let (watch, done) = match self.store().watch(range, after) {
+            Ok(watch) => (watch, false),
+            Err(compacted) => {
+                ready.extend(lens.failure(&too_old(compacted)));
+                let now = self.store().revision();
+                (self.store().watch(range, now).map_err(too_old)?, true)
+            }
+        };
         let now = Instant::now();
         let jitter = || DEFAULT_TIMEOUT.mul_f64(1.0 + fastrand::f64());
         let end = now + options.timeout.unwrap_or_else(jitter);
         let bookmark = options
             .bookmarks
             .then(|| (now + BOOKMARK_INTERVAL).min(end - LAST_BOOKMARK.min(end - now)));
-        let feed =
-            Feed { lens, watch, ready, end, bookmark, stopping: self.stopping(), done: false };
+        let feed = Feed { lens, watch, ready, end, bookmark, stopping: self.stopping(), done };
         Ok(Reply::ok(Content::Ready(feed.into_response(call.accept))))
     }
 }
@@ -101,6 +108,12 @@ impl Lens {
     /// Whether the bytes that all watchers share will do.
     fn is_plain(&self) -> bool {
         self.accept.is_plain() && self.target.is_storage_version()
+    }
+
+    /// The line that tells why a watch ends.
+    fn failure(&self, status: &Status) -> Option<Bytes> {
+        let object = serde_json::to_value(status).unwrap_or_default();
+        self.write(json!({"type": "ERROR", "object": object})).ok()
     }
 
     /// One line about an object.
@@ -282,8 +295,7 @@ impl Feed {
             }
         };
         self.done = true;
-        let object = serde_json::to_value(&failure).unwrap_or_default();
-        self.lens.write(json!({"type": "ERROR", "object": object})).ok()
+        self.lens.failure(&failure)
     }
 
     /// Waits for a change, a bookmark's time, or the end.

@@ -135,7 +135,10 @@ async fn expired_tokens_come_with_a_fresh_one() {
         "410 The resourceVersion for the provided list is too old."
     );
     let watch = server.get(&format!("{MAPS}?watch=1&resourceVersion={version}")).await;
-    assert!(watch.short().starts_with("410 too old resource version: "), "{}", watch.text);
+    assert_eq!((watch.code, watch.body["type"].as_str()), (200, Some("ERROR")), "{}", watch.text);
+    let status = &watch.body["object"];
+    assert_eq!((&status["code"], &status["reason"]), (&json!(410), &json!("Expired")));
+    assert!(watch.text.contains("too old resource version: "), "{}", watch.text);
 }
 
 #[tokio::test]

@@ -397,6 +397,8 @@ impl Collector {
     ) -> kube::Result<Outcome> {
         let staying: Vec<_> =
             live.owner_references.iter().flatten().filter(|owner| !going(owner)).collect();
+        // An empty list would stay in the object as one.
+        let staying = if staying.is_empty() { json!(null) } else { json!(staying) };
         self.patch(node, live, json!({ "ownerReferences": staying })).await
     }
 

@@ -342,7 +342,9 @@ fn nothing_acknowledged_is_lost_in_fifty_kills() {
             let late = tokio::time::timeout(Duration::from_secs(30), caught_up).await;
             if late.is_err() {
                 let seen = seen.lock().unwrap();
-                let wrong = |(name, known): &(&String, &(u64, u64))| seen.objects.get(*name) != Some(*known);
+                let wrong = |(name, known): &(&String, &(u64, u64))| {
+                    seen.objects.get(*name) != Some(*known)
+                };
                 let missed: Vec<_> = stored.iter().filter(wrong).collect();
                 let ghosts = seen.objects.keys().filter(|name| !stored.contains_key(*name));
                 let ghosts: Vec<_> = ghosts.collect();
