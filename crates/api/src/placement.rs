@@ -61,9 +61,9 @@ pub fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     let name = node.metadata.name.as_deref();
     let mut requirements = 0;
     let expressions = term.match_expressions.iter().flatten();
-    let labels_match = expressions.inspect(|_| requirements += 1).all(|requirement| {
-        requirement_holds(requirement, label(node, &requirement.key))
-    });
+    let labels_match = expressions
+        .inspect(|_| requirements += 1)
+        .all(|requirement| requirement_holds(requirement, label(node, &requirement.key)));
     let fields_match = term.match_fields.iter().flatten().all(|requirement| {
         requirements += 1;
         requirement.key == "metadata.name" && requirement_holds(requirement, name)
