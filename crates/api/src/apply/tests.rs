@@ -3,6 +3,8 @@
 use super::*;
 use crate::resource::find_kind;
 
+mod mixtures;
+
 fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
