@@ -21,14 +21,14 @@ pub(crate) fn parse(content_type: &str, body: &[u8]) -> Outcome<Value> {
     tracked(content_type, body).map(|(value, _)| value)
 }
 
-/// The same, and the fields that a JSON body has twice.
+/// The same, and the fields that the body has twice.
 fn tracked(content_type: &str, body: &[u8]) -> Outcome<(Value, Vec<String>)> {
     let whole = |value| (value, Vec::new());
     match content_type {
         "" | "application/json" | "*/*" => json(body).map_err(|error| {
             unreadable(&format!("couldn't get version/kind; json parse error: {error}"))
         }),
-        "application/yaml" | "application/apply-patch+yaml" => yaml(body).map(whole),
+        "application/yaml" | "application/apply-patch+yaml" => yaml(body),
         api::protobuf::MEDIA_TYPE => {
             api::protobuf::decode(body).map(whole).map_err(|error| unreadable(&error.to_string()))
         }
@@ -36,18 +36,24 @@ fn tracked(content_type: &str, body: &[u8]) -> Outcome<(Value, Vec<String>)> {
     }
 }
 
-fn json(body: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
+/// Reads JSON, and notes the fields that it has twice.
+pub fn json(body: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let read = schema::decode(&mut reader)?;
     reader.end()?;
     Ok(read)
 }
 
-/// Reads YAML (of which JSON is a part).
-pub fn yaml(body: &[u8]) -> Outcome<Value> {
+/// Reads YAML (of which JSON is a part), and notes the fields that it has twice.
+pub fn yaml(body: &[u8]) -> Outcome<(Value, Vec<String>)> {
     let text = std::str::from_utf8(body).map_err(|_| unreadable("the body is not UTF-8"))?;
-    serde_saphyr::from_str(text)
-        .map_err(|error| unreadable(&format!("error converting YAML to JSON: {error}")))
+    let options = serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+    };
+    serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
+        schema::decode(yaml)
+    })
+    .map_err(|error| unreadable(&format!("error converting YAML to JSON: {error}")))
 }
 
 fn unreadable(why: &str) -> Status {
@@ -161,6 +167,13 @@ mod tests {
             yaml,
             json!({"kind": "Pod", "metadata": {"name": "a", "labels": {"on": "yes"}}, "spec": {"n": 1}})
         );
+        for (kind, body) in [
+            ("application/yaml", "a: {b: 1, c: x, b: 2}"),
+            ("application/json", r#"{"a": {"b": 1, "c": "x", "b": 2}}"#),
+        ] {
+            let (value, twice) = tracked(kind, body.as_bytes()).unwrap();
+            assert_eq!((value, twice), (json!({"a": {"b": 2, "c": "x"}}), vec!["a.b".to_owned()]));
+        }
         assert_eq!(parse("text/plain", b"").unwrap_err().code, 415);
         assert_eq!(parse("application/json", b"{").unwrap_err().code, 400);
     }

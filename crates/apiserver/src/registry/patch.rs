@@ -35,6 +35,11 @@ pub enum Patch {
 impl Patch {
     /// Reads the body as its content type says.
     pub fn parse(call: &Call) -> Outcome<Self> {
+        Self::tracked(call).map(|(patch, _)| patch)
+    }
+
+    /// The same, and the fields that it has twice.
+    fn tracked(call: &Call) -> Outcome<(Self, Vec<String>)> {
         let broken = |error: serde_json::Error| {
             Status::bad_request(format!("error decoding patch: {error}"))
         };
@@ -48,11 +53,17 @@ impl Patch {
                         patch.0.len()
                     )));
                 }
-                Ok(Patch::Json(patch))
+                Ok((Patch::Json(patch), Vec::new()))
             }
-            MERGE => serde_json::from_slice(&call.body).map(Patch::Merge).map_err(broken),
-            STRATEGIC => serde_json::from_slice(&call.body).map(Patch::Strategic).map_err(broken),
-            APPLY => decode::yaml(&call.body).map(Patch::Apply),
+            MERGE => {
+                let (patch, twice) = decode::json(&call.body).map_err(broken)?;
+                Ok((Patch::Merge(patch), twice))
+            }
+            STRATEGIC => {
+                let (patch, twice) = decode::json(&call.body).map_err(broken)?;
+                Ok((Patch::Strategic(patch), twice))
+            }
+            APPLY => decode::yaml(&call.body).map(|(patch, twice)| (Patch::Apply(patch), twice)),
             _ => Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
         }
     }
@@ -91,7 +102,7 @@ impl Registry {
     /// PATCH on an object or one of its views.
     pub(super) async fn patch(&self, call: &Call) -> Outcome<Reply> {
         let options = patch_options(call)?;
-        let patch = Patch::parse(call)?;
+        let (patch, duplicates) = Patch::tracked(call)?;
         let target = &call.target;
         let writer = Writer {
             user: &call.user,
@@ -104,7 +115,7 @@ impl Registry {
         let applied = match &patch {
             Patch::Apply(applied) => {
                 let mut applied = applied.clone();
-                set(&warnings, settle_applied(call, &options, &mut applied)?);
+                set(&warnings, settle_applied(call, &options, duplicates.clone(), &mut applied)?);
                 Some(applied)
             }
             _ => None,
@@ -126,7 +137,7 @@ impl Registry {
                 let mut object = patch.patched(call, live)?;
                 decode::settle_kind(&target.resource, &target.version, &mut object)?;
                 call.check_names(&object)?;
-                set(&warnings, check_fields(target, &options, Vec::new(), &mut object)?);
+                set(&warnings, check_fields(target, &options, duplicates.clone(), &mut object)?);
                 Ok(object)
             }
             (None, None) => Err(Status::not_found(&*target.resource, &target.name)),
@@ -169,6 +180,7 @@ pub fn patch_options(call: &Call) -> Outcome<WriteOptions> {
 fn settle_applied(
     call: &Call,
     options: &WriteOptions,
+    duplicates: Vec<String>,
     applied: &mut Value,
 ) -> Outcome<Vec<String>> {
     let target = &call.target;
@@ -199,7 +211,7 @@ fn settle_applied(
     }
     call.check_names(applied)?;
     api::apply::check(&target.resource, &expected, applied).map_err(apply_failure)?;
-    check_fields(target, options, Vec::new(), applied)
+    check_fields(target, options, duplicates, applied)
 }
 
 /// A refused apply as a `Status`.
