@@ -13,6 +13,7 @@ mod container;
 mod cron;
 mod formats;
 mod handler;
+mod ingress;
 mod meta;
 mod pod;
 mod pod_update;
@@ -63,8 +64,10 @@ const KINDS: &[(&str, Rule, Changed)] = &[
     ("configmaps", config::config_map, Then(config::data_update)),
     ("endpoints", service::endpoints, Same),
     ("namespaces", config::namespace, Same),
+    ("networking.k8s.io/ingresses", ingress::ingress, Same),
     ("nodes", config::node, Instead(config::node_update)),
     ("persistentvolumeclaims", claim, Then(storage::claim_update)),
+    ("persistentvolumes", storage::volume, Then(storage::volume_update)),
     ("pods", pod::created, Instead(pod::updated)),
     ("podtemplates", workload::pod_template_object, Same),
     ("policy/poddisruptionbudgets", workload::disruption_budget, Same),
@@ -79,6 +82,12 @@ const KINDS: &[(&str, Rule, Changed)] = &[
     ("replicationcontrollers", workload::replication_controller, Same),
     ("secrets", config::secret, Then(config::secret_update)),
     ("services", service::service, Instead(service::service_update)),
+];
+
+/// Rules for objects that were changed through a view: collection, subresource, rules.
+const VIEWS: &[(&str, &str, ChangeRule)] = &[
+    ("pods", "ephemeralcontainers", pod_update::ephemeral_containers),
+    ("pods", "resize", pod_update::resize),
 ];
 
 fn claim(object: &At<'_>, out: &mut Errors) {
@@ -103,7 +112,8 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
 
 /// What is wrong with a change; `subresource` is empty for the object itself.
 ///
-/// While nothing but metadata changes, only metadata is looked at: an object on its way out is not
+/// Views that write one part of a kind have rules of their own in [`VIEWS`]; for all others only
+/// metadata counts. While nothing but metadata changes, only metadata is looked at: an object on its way out is not
 /// held up by rules that its old state breaks too.
 pub fn validate_update(
     resource: &Resource,
@@ -114,7 +124,12 @@ pub fn validate_update(
     let mut out = Errors::default();
     meta::check_update(&At::root(new).get("metadata"), &old["metadata"], &mut out);
     let (object, before) = (At::root(new), At::root(old));
-    if subresource.is_empty() && !only_metadata(new, old) {
+    let view = VIEWS
+        .iter()
+        .find(|(collection, name, _)| *collection == resource.collection() && *name == subresource);
+    if let Some((_, _, changed)) = view {
+        changed(&object, &before, &mut out);
+    } else if subresource.is_empty() && !only_metadata(new, old) {
         match rules(resource) {
             Some((_, _, Instead(changed))) => changed(&object, &before, &mut out),
             Some((_, created, changed)) => {
@@ -135,4 +150,35 @@ fn only_metadata(new: &Value, old: &Value) -> bool {
     let keys = new.keys().chain(old.keys()).filter(|key| *key != "metadata");
     let mut keys = keys.filter(|key| !matches!(key.as_str(), "apiVersion" | "kind"));
     keys.all(|key| new.get(key) == old.get(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::RESOURCES;
+    use serde_json::json;
+
+    #[test]
+    fn every_kind_stands_odd_objects() {
+        let odd = [json!({}), json!(null), json!([1]), json!({"metadata": 1, "spec": []})];
+        for resource in RESOURCES.iter() {
+            for object in &odd {
+                assert!(!validate(resource, object).is_empty(), "{}", resource.collection());
+                for view in ["", "status", "resize", "ephemeralcontainers"] {
+                    validate_update(resource, view, object, &odd[0]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_name_collections() {
+        let known = |name: &str| RESOURCES.iter().any(|r| r.collection() == name);
+        for (collection, ..) in KINDS {
+            assert!(known(collection), "{collection}");
+        }
+        for (collection, ..) in VIEWS {
+            assert!(known(collection), "{collection}");
+        }
+    }
 }

@@ -9,7 +9,8 @@ const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Def
 const NAMESERVERS_MAX_COUNT: usize = 3;
 const SEARCHES_MAX_COUNT: usize = 32;
 const SEARCHES_MAX_CHARS: usize = 2048;
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// Marks the image of a pod that a node runs from a file of its own.
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The parts of a pod's `spec` that rules for other parts ask for.
@@ -56,7 +57,8 @@ pub(super) fn updated(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
     pod_update::check(new, old, out);
 }
 
-fn whole(object: &At<'_>, out: &mut Errors) {
+/// What holds for every state of a pod.
+pub(super) fn whole(object: &At<'_>, out: &mut Errors) {
     let specification = object.get("spec");
     annotations(&object.get("metadata.annotations"), &specification, out);
     spec(&specification, true, out);
@@ -493,6 +495,50 @@ mod tests {
                 .ends_with("- spec.containers[0].name: \"a\"\n+ spec.containers[0].name: \"b\""),
             "{}",
             told[0]
+        );
+    }
+
+    #[test]
+    fn changes_through_views() {
+        use super::super::testing::object;
+        let pods = crate::resource::find("", "v1", "pods").unwrap();
+        let told = |view: &str, old: &str, new: &str| {
+            let (old, new) = (object("pods", old), object("pods", new));
+            let errors = super::super::validate_update(pods, view, &new, &old);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        };
+        let with = |more: &str| {
+            format!("spec: {{containers: [{{name: a, image: i}}], ephemeralContainers: [{more}]}}")
+        };
+        for (old, new, expected) in [
+            ("", "{name: e, image: i}", ""),
+            (
+                "{name: e, image: i}",
+                "",
+                "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be removed\n",
+            ),
+            (
+                "{name: e, image: i}",
+                "{name: e, image: j}",
+                "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be changed\n- e.image: \"i\"\n+ e.image: \"j\"",
+            ),
+            (
+                "",
+                "{name: a, image: i, targetContainerName: z, ports: [{containerPort: 1}]}",
+                "spec.ephemeralContainers[0].name: Duplicate value: \"a\"; spec.ephemeralContainers[0].targetContainerName: Not found: \"z\"; spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+            ),
+        ] {
+            assert_eq!(told("ephemeralcontainers", &with(old), &with(new)), expected);
+        }
+        let sized = |resources: &str| {
+            format!(
+                "spec: {{containers: [{{name: a, image: i, resources: {{requests: {{{resources}}}}}}}]}}"
+            )
+        };
+        assert_eq!(told("resize", &sized("cpu: 1"), &sized("cpu: 2, memory: 1Mi")), "");
+        assert_eq!(
+            told("resize", &sized("cpu: 1"), &sized("cpu: 1, ephemeral-storage: 1Gi")),
+            "spec: Forbidden: only cpu and memory resources are mutable"
         );
     }
 }

@@ -1,7 +1,8 @@
 //! Rules for changes of pods: nearly nothing of a pod may change once it is made.
 
 use super::at::{At, Errors};
-use super::{container, formats, selectors};
+use super::{container, formats, pod, selectors};
+use crate::status::{FieldError, go_quote};
 use serde_json::Value;
 
 const FREE_FIELDS: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -28,6 +29,68 @@ pub(super) fn check(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
     selectors::only_added_tolerations(&tolerations, &old.get("tolerations"), out);
     gates(&new, &old, out);
     rest(&new, &old, out);
+}
+
+/// A pod whose ephemeral containers were changed: there may be more of them, nothing else.
+pub(super) fn ephemeral_containers(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
+    pod::whole(new, out);
+    let now = new.get("spec.ephemeralContainers");
+    if !old.get("metadata.annotations").value[pod::MIRROR].is_null() {
+        let why = "static pods do not support ephemeral containers";
+        return out.push(FieldError::forbidden("", why));
+    }
+    for before in old.get("spec.ephemeralContainers").items() {
+        let name = before.get("name").text();
+        let shown = go_quote(name);
+        match now.items().find(|now| now.get("name").text() == name) {
+            None => {
+                let why = format!("existing ephemeral containers {shown} may not be removed\n");
+                out.forbidden(&now, why);
+            }
+            Some(found) if found.value != before.value => {
+                let mut lines = Vec::new();
+                differences(name, found.value, before.value, &mut lines);
+                let lines = lines.join("\n");
+                let why =
+                    format!("existing ephemeral containers {shown} may not be changed\n{lines}");
+                out.forbidden(&now, why);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A pod that was resized: its containers are the same, with other resources.
+pub(super) fn resize(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
+    pod::whole(new, out);
+    let spec = new.get("spec");
+    for list in ["containers", "initContainers"] {
+        let names = |pod: &At<'_>| -> Vec<String> {
+            pod.get("spec").get(list).items().map(|c| c.get("name").text().to_owned()).collect()
+        };
+        if names(new) != names(old) {
+            return out.forbidden(&spec, "only cpu and memory resources are mutable");
+        }
+        for (now, before) in spec.get(list).items().zip(old.get("spec").get(list).items()) {
+            let plain = |container: &At<'_>| {
+                let mut resources = container.get("resources").value.clone();
+                for side in ["requests", "limits"] {
+                    let Some(side) = resources.get_mut(side).and_then(Value::as_object_mut) else {
+                        continue;
+                    };
+                    side.retain(|name, _| !matches!(name.as_str(), "cpu" | "memory"));
+                }
+                if let Some(resources) = resources.as_object_mut() {
+                    resources
+                        .retain(|_, side| side.as_object().is_none_or(|side| !side.is_empty()));
+                }
+                resources
+            };
+            if plain(&now) != plain(&before) {
+                return out.forbidden(&spec, "only cpu and memory resources are mutable");
+            }
+        }
+    }
 }
 
 /// The deadline may be set and come closer; says whether to go on.

@@ -30,14 +30,7 @@ const CHOICES: &[Choice] = &[
         &["Fail", "Ignore"],
     ),
     ("discovery.k8s.io/endpointslices", "addressType", &["FQDN", "IPv4", "IPv6"]),
-    (
-        "networking.k8s.io/ingresses",
-        "spec.rules[].http.paths[].pathType",
-        &["Exact", "ImplementationSpecific", "Prefix"],
-    ),
     ("networking.k8s.io/networkpolicies", "spec.policyTypes[]", &["Egress", "Ingress"]),
-    ("persistentvolumes", "spec.persistentVolumeReclaimPolicy", &["Delete", "Recycle", "Retain"]),
-    ("persistentvolumes", "spec.volumeMode", &["Block", "Filesystem"]),
     ("scheduling.k8s.io/priorityclasses", "preemptionPolicy", &["PreemptLowerPriority", "Never"]),
     ("storage.k8s.io/storageclasses", "reclaimPolicy", &["Delete", "Retain"]),
     ("storage.k8s.io/storageclasses", "volumeBindingMode", &["Immediate", "WaitForFirstConsumer"]),
@@ -120,16 +113,6 @@ mod tests {
                 (
                     "volumeBindingMode: Later",
                     "provisioner: Required value\nvolumeBindingMode: Unsupported value: \"Later\": supported values: \"Immediate\", \"WaitForFirstConsumer\"",
-                ),
-            ],
-        );
-        created(
-            "networking.k8s.io/ingresses",
-            &[
-                ("spec: {defaultBackend: {service: {name: a, port: {number: 80}}}}", ""),
-                (
-                    "spec: {rules: [{http: {paths: [{path: /, backend: {service: {port: {number: 80}}}}]}}]}",
-                    "spec.rules[0].http.paths[0].backend.service.name: Required value\nspec.rules[0].http.paths[0].pathType: Required value",
                 ),
             ],
         );
