@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
+
 use crate::Outcome;
 use crate::api::{Api, Connection};
 use crate::figures::Figures;
@@ -37,7 +39,7 @@ pub async fn run(
         tokio::time::sleep(LOOK_EVERY).await;
     };
     figures.set(&format!("{name}_usable"), passed()?)?;
-    while !is_ready(&mut connection, node).await {
+    while !is_ready(&mut connection, node, since).await {
         if Instant::now() > deadline {
             return Err("the node does not become Ready".into());
         }
@@ -50,7 +52,14 @@ async fn try_connect(kubeconfig: &str) -> Option<Connection> {
     Api::from_kubeconfig(kubeconfig).ok()?.connect().await.ok()
 }
 
-async fn is_ready(connection: &mut Connection, node: &str) -> bool {
+/// Ready, and said so since then: what an earlier start has left in the store does not count.
+async fn is_ready(connection: &mut Connection, node: &str, since: SystemTime) -> bool {
+    let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}");
+    let Ok(lease) = connection.get(&lease).await else { return false };
+    let renewed = lease["spec"]["renewTime"].as_str().and_then(|t| t.parse::<Timestamp>().ok());
+    if renewed.is_none_or(|at| SystemTime::from(at) < since) {
+        return false;
+    }
     let Ok(node) = connection.get(&format!("/api/v1/nodes/{node}")).await else { return false };
     let conditions = node["status"]["conditions"].as_array();
     conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")

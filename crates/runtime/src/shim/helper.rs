@@ -269,6 +269,9 @@ impl Executor for Program {
         // SAFETY: plain system call. The parent is the shim (CLONE_PARENT); a container must not
         // outlive the one process that can record its end.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        // SAFETY: plain system call. Our own processes do without huge pages; a container is to
+        // have what the machine gives.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0) };
         let args = spec
             .process()
             .as_ref()
