@@ -345,7 +345,8 @@ fn service(object: &mut Value) {
     if kind != "ExternalName" {
         set(spec, "internalTrafficPolicy", r#""Cluster""#);
     }
-    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+    let addresses = spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty());
+    if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && addresses) {
         set(spec, "externalTrafficPolicy", r#""Cluster""#);
     }
     if kind == "LoadBalancer" {

@@ -263,6 +263,11 @@ mod tests {
             &[
                 ("spec: {ports: [{port: 80}]}", ""),
                 ("spec: {clusterIP: None}", ""),
+                ("spec: {externalIPs: [192.0.2.1], ports: [{port: 80}]}", ""),
+                (
+                    "spec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}",
+                    "",
+                ),
                 (
                     "metadata: {name: A}\nspec: {}",
                     "metadata.name: Invalid value: \"A\": a lowercase RFC 1123 label…\nspec.ports: Required value",

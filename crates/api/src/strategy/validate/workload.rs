@@ -69,7 +69,7 @@ pub(super) fn daemon_set(object: &At<'_>, out: &mut Errors) {
     match update.get("type").text() {
         "OnDelete" => {}
         "RollingUpdate" if update.get("rollingUpdate").is_set() => {
-            rolling_update(&update.get("rollingUpdate"), out);
+            daemon_rolling_update(&update.get("rollingUpdate"), out);
         }
         "RollingUpdate" => out.required(&update.get("rollingUpdate"), ""),
         _ => out.not_supported(&update, &["RollingUpdate", "OnDelete"]),
@@ -226,11 +226,7 @@ fn rolling_update(at: &At<'_>, out: &mut Errors) {
     let (unavailable, surge) = (at.get("maxUnavailable"), at.get("maxSurge"));
     count_or_percent(&unavailable, out);
     count_or_percent(&surge, out);
-    let zero = |at: &At<'_>| match at.value {
-        Value::String(text) => percent(text) == Some(0),
-        _ => at.number() == 0,
-    };
-    if zero(&unavailable) && zero(&surge) {
+    if is_zero(&unavailable) && is_zero(&surge) {
         out.invalid_as(
             &unavailable,
             if unavailable.is_set() { unavailable.value.clone() } else { json!(0) },
@@ -239,6 +235,29 @@ fn rolling_update(at: &At<'_>, out: &mut Errors) {
     }
     if percent(unavailable.text()).is_some_and(|percent| percent > 100) {
         out.invalid(&unavailable, "must not be greater than 100%");
+    }
+}
+
+/// A DaemonSet's pods are either made before old ones go or after, never both.
+fn daemon_rolling_update(at: &At<'_>, out: &mut Errors) {
+    let (unavailable, surge) = (at.get("maxUnavailable"), at.get("maxSurge"));
+    for at in [&unavailable, &surge] {
+        count_or_percent(at, out);
+        if percent(at.text()).is_some_and(|percent| percent > 100) {
+            out.invalid(at, "must not be greater than 100%");
+        }
+    }
+    match (is_zero(&unavailable), is_zero(&surge)) {
+        (false, false) => out.invalid(&surge, "may not be set when maxUnavailable is non-zero"),
+        (true, true) => out.required(&unavailable, "cannot be 0 when maxSurge is 0"),
+        _ => {}
+    }
+}
+
+fn is_zero(at: &At<'_>) -> bool {
+    match at.value {
+        Value::String(text) => percent(text) == Some(0),
+        _ => at.number() == 0,
     }
 }
 
@@ -393,6 +412,25 @@ mod tests {
                 (
                     "spec: {selector: {matchLabels: {a: b}}, updateStrategy: {type: x}, POD}",
                     r#"spec.updateStrategy: Unsupported value: {"type":"x"}: supported values: "RollingUpdate", "OnDelete""#,
+                ),
+            ],
+        );
+        let rolling = |update: &str| {
+            format!(
+                "spec: {{selector: {{matchLabels: {{a: b}}}}, updateStrategy: {{rollingUpdate: {update}}}, POD}}"
+            )
+        };
+        check(
+            "apps/daemonsets",
+            &[
+                (&rolling("{maxUnavailable: 0, maxSurge: 1}"), ""),
+                (
+                    &rolling("{maxUnavailable: 0}"),
+                    "spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0",
+                ),
+                (
+                    &rolling("{maxSurge: 50%}"),
+                    r#"spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: "50%": may not be set when maxUnavailable is non-zero"#,
                 ),
             ],
         );
