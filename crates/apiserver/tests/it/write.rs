@@ -127,6 +127,49 @@ async fn unknown_fields_warn_or_refuse() {
 }
 
 #[tokio::test]
+async fn patches_and_yaml_tell_of_fields_given_twice() {
+    let server = Server::start().await;
+    let yaml = [("content-type", "application/yaml")];
+    let twice = "metadata: {name: twice}\ndata: {k: '1'}\ndata: {k: '2'}\n";
+    let made = server.ask("POST", MAPS, &yaml, twice).await;
+    assert_eq!(made.headers["warning"], "299 - \"duplicate field \\\"data\\\"\"");
+    assert_eq!(made.ok()["data"]["k"], "2");
+    let strict = format!("{MAPS}/twice?fieldValidation=Strict");
+    for kind in ["merge-patch+json", "strategic-merge-patch+json"] {
+        let kind = format!("application/{kind}");
+        let patch = r#"{"data": {"k": "3", "k": "4"}}"#;
+        let refused = server.ask("PATCH", &strict, &[("content-type", &kind)], patch).await;
+        assert_eq!(
+            refused.short(),
+            "400 ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: duplicate field \"data.k\""
+        );
+    }
+}
+
+#[tokio::test]
+async fn invalid_objects_name_every_field() {
+    let server = Server::start().await;
+    let mut wrong = deployment("web");
+    wrong["spec"]["selector"] = json!({"matchLabels": {"no": "such"}});
+    wrong["spec"]["template"]["spec"]["containers"][0]["image"] = json!("");
+    let labels = wrong["spec"]["template"]["metadata"]["labels"].clone();
+    assert_eq!(
+        server.post(DEPLOYMENTS, wrong).await.short(),
+        format!(
+            "422 Deployment.apps \"web\" is invalid: [spec.template.metadata.labels: Invalid value: {labels}: `selector` does not match template `labels`, spec.template.spec.containers[0].image: Required value]"
+        )
+    );
+    let made = server.post(DEPLOYMENTS, deployment("web")).await.ok();
+    let mut other = made.clone();
+    other["spec"]["selector"] = json!({"matchLabels": {}});
+    let refused = server.put(&format!("{DEPLOYMENTS}/web"), &other).await.short();
+    assert!(
+        refused.contains("spec.selector: Invalid value: {\"matchLabels\":{}}: field is immutable"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
 async fn updates_are_compared_and_counted() {
     let server = Server::start().await;
     let path = format!("{DEPLOYMENTS}/web");
