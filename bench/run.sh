@@ -134,6 +134,7 @@ hello() {
             ! inside curl -fsS --max-time 1 http://10.99.0.2:30080/ >/dev/null 2>&1 || return 0
         sleep 0.1
     done
+    inside kubectl --kubeconfig "$data/kubeconfig" describe deployments,pods,endpointslices >&2 || true
     fail "the hello workload does not answer"
 }
 
