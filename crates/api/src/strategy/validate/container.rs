@@ -32,8 +32,10 @@ pub(super) fn regular(pod: &Pod<'_>, out: &mut Errors) {
         common(pod, &container, out);
         out.unique(&container.get("name"), &mut names);
         handler::check(&container, pod.grace, out);
-        if container.get("restartPolicy").is_set() && container.get("restartPolicyRules").is_set() {
-            out.one_of(&container.get("restartPolicy"), &["Always", "Never", "OnFailure"]);
+        let policy = container.get("restartPolicy");
+        out.one_of_if_set(&policy, &["Always", "Never", "OnFailure"]);
+        if container.get("restartPolicyRules").len() > 0 && !policy.is_set() {
+            out.required(&policy, "must specify restartPolicy when restart rules are used");
         }
     }
     let mut taken = BTreeSet::new();

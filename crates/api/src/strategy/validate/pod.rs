@@ -303,6 +303,10 @@ mod tests {
                 ("spec: {containers: [{name: a, image: i}]}", ""),
                 ("spec: {}", "spec.containers: Required value"),
                 (
+                    "spec: {containers: [{name: a, image: i, restartPolicy: Often}]}",
+                    r#"spec.containers[0].restartPolicy: Unsupported value: "Often": supported values: "Always", "Never", "OnFailure""#,
+                ),
+                (
                     "spec: {containers: [{name: a.b, image: ' i'}, {image: i}, {name: c}, {name: c, image: i, imagePullPolicy: Maybe, terminationMessagePolicy: x}]}",
                     r#"spec.containers[0].name: Invalid value: "a.b": must not contain dots
                        spec.containers[1].name: Required value
