@@ -112,7 +112,7 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
 
 /// What is wrong with a change; `subresource` is empty for the object itself.
 ///
-/// Views that write one part of a kind have rules of their own in [`VIEWS`]; for all others only
+/// Views that write one part of a kind have rules of their own in `VIEWS`; for all others only
 /// metadata counts. While nothing but metadata changes, only metadata is looked at: an object on its way out is not
 /// held up by rules that its old state breaks too.
 pub fn validate_update(
