@@ -1,7 +1,7 @@
 #!/bin/bash
 # What Coracle takes and how fast it is, beside what it promises: one board with the hello
 # workload and DNS in a network namespace of its own. The table goes to standard output and to
-# bench/RESULTS.md, the raw figures to bench/figures.txt.
+# bench/RESULTS.md, the raw figures to bench/RESULTS.txt.
 #
 #   bench/run.sh [STEP...]      only some of: idle pods load etcd
 #
@@ -23,6 +23,7 @@ settle_seconds=20
 stop_seconds=20
 pods=50
 etcd_seconds=10
+full_percent=74
 steps=${*:-idle pods load etcd}
 musl=$(uname -m)-unknown-linux-musl
 
@@ -33,6 +34,7 @@ cgroup=coracle-bench-$id
 tmpfs=$([ "$(stat -f -c %T /run)" = tmpfs ] && echo /run || echo /dev/shm)
 run=$tmpfs/coracle-bench-$id
 data=
+disk=
 server=
 etcd=
 
@@ -66,7 +68,7 @@ clean_up() {
     [ -z "$etcd" ] || end "$etcd"
     for pid in $(shims); do end "$pid"; done
     awk -v run="$run/" -v data="${data:-/nonexistent}/" \
-        'index($5, run) == 1 || index($5, data) == 1 { print $5 }' /proc/self/mountinfo |
+        'index($5 "/", run) == 1 || index($5 "/", data) == 1 { print $5 }' /proc/self/mountinfo |
         sort -r | while read -r mount; do umount -l "$mount" || true; done
     find /sys/fs/cgroup -depth -type d -path "*/$cgroup*" -exec rmdir {} + 2>/dev/null || true
     ip netns del "$namespace" 2>/dev/null || true
@@ -90,7 +92,7 @@ start() {
     say "start ($1)"
     local since
     since=$(date +%s%N)
-    nsenter --net="/run/netns/$namespace" -- "$CORACLE_BIN" server --data-dir "$data/coracle" \
+    nsenter --net="/run/netns/$namespace" -- "$CORACLE_BIN" server --data-dir "$state" \
         --run-dir "$run" --write-kubeconfig "$data/kubeconfig" --cgroup-root "/$cgroup" \
         --node-name pi1 --config "$data/config.yaml" >>"$data/server.log" 2>&1 &
     server=$!
@@ -102,11 +104,23 @@ stop() {
     server=
 }
 
+# own_disk: a file system in a file for what runs pods, since a node whose disk is nearly full
+# takes none. The load on the API needs no node and stays on the disk itself.
+own_disk() {
+    say "little room is left: the pods get a file system of their own"
+    truncate -s 8G "$data/disk.img"
+    mkfs.ext4 -q -F "$data/disk.img"
+    mkdir "$data/disk"
+    mount -o loop "$data/disk.img" "$data/disk"
+    state=$data/disk/coracle
+    disk=" (pods and idle figures: in a file, through a loop device)"
+}
+
 hello() {
     say "the hello workload"
-    "$CORACLE_BIN" image import --hello --data-dir "$data/coracle" --run-dir "$run" >&2
-    mkdir -p "$data/coracle/server/manifests"
-    cat >"$data/coracle/server/manifests/hello.yaml" <<-YAML
+    "$CORACLE_BIN" image import --hello --data-dir "$state" --run-dir "$run" >&2
+    mkdir -p "$state/server/manifests"
+    cat >"$state/server/manifests/hello.yaml" <<-YAML
 	apiVersion: apps/v1
 	kind: Deployment
 	metadata: {name: hello, namespace: default}
@@ -161,7 +175,7 @@ report() {
     echo "- $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores," \
         "$(awk '/MemTotal/ { printf "%d MiB", $2 / 1024 }' /proc/meminfo), Linux $(uname -r)," \
         "load average at the start $load"
-    echo "- data on $(df --output=fstype "$data" | tail -n 1); the load generator, over TLS, shares the cores"
+    echo "- data on $(df --output=fstype "$data" | tail -n 1)$disk; the load generator, over TLS, shares the cores"
     echo
     target/release/bench "$figures" report bench/promises.txt
 }
@@ -179,6 +193,8 @@ trap clean_up EXIT
 trap 'exit 130' INT TERM
 data=$(mktemp -d "${BENCH_DIR:-/var/tmp}/coracle-bench.XXXXXX")
 figures=$data/figures
+state=$data/coracle
+[ "$(df --output=pcent "$data" | tr -dc 0-9)" -le "$full_percent" ] || own_disk
 mkdir -p "$run"
 : >"$data/config.yaml"
 ip netns add "$namespace"
@@ -207,8 +223,9 @@ for step in $steps; do
         ;;
     load)
         say "load"
-        # From a fresh server, so that what pods have left behind is not counted.
+        # A fresh server, so that what pods have left behind is not counted.
         stop
+        state=$data/load
         start load
         measure load "$data/kubeconfig" "$server" "$run"
         ;;
