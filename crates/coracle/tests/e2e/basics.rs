@@ -250,3 +250,52 @@ fn deleting() {
         kubectl.fails(&format!("get namespace {temp}"));
     });
 }
+
+#[test]
+fn nodes_out_of_use() {
+    let board = Board::start();
+    both(&board, |kubectl| {
+        kubectl.apply(&crate::rollouts::sleeper("d", 1));
+        kubectl.ok("rollout status deployment/d --timeout=60s");
+        kubectl.ok("cordon board");
+        assert!(kubectl.ok("get node board").contains("Ready,SchedulingDisabled"));
+        kubectl.ok("drain board --ignore-daemonsets --force --timeout=60s");
+        // The replacement finds no place until the node is back.
+        let pending = "get pods --field-selector status.phase=Pending -o name";
+        kubectl.until_that(pending, |out| out.starts_with("pod/d-"));
+        kubectl.until_that("describe pods -l app=d", |out| {
+            out.contains("FailedScheduling") && out.contains("were unschedulable")
+        });
+        kubectl.ok("uncordon board");
+        kubectl.ok("rollout status deployment/d --timeout=60s");
+        kubectl.ok("taint node board test.local/wet=yes:NoSchedule");
+        kubectl.ok("run dry --image=test.local/busybox:1 --restart=Never -- true");
+        kubectl.until_that("describe pod dry", |out| out.contains("untolerated taint"));
+        kubectl.ok("taint node board test.local/wet-");
+        kubectl.until_field("pod/dry", ".status.phase", "Succeeded");
+        kubectl.ok("delete deployment/d pod/dry");
+        kubectl.until("get pods -o name", "");
+    });
+}
+
+#[test]
+fn exposing_and_replacing() {
+    let board = Board::start();
+    both(&board, |kubectl| {
+        kubectl.ok("create deployment d --image=test.local/busybox:1 --replicas=0");
+        kubectl.ok("expose deployment d --port=80 --target-port=8080 --type=NodePort");
+        let port: u16 = kubectl.field("service/d", ".spec.ports[0].nodePort").parse().unwrap();
+        assert!((30000..=32767).contains(&port), "{port}");
+        assert_eq!(kubectl.field("service/d", ".spec.selector"), "{\"app\":\"d\"}");
+        let map = "{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {k: one}}";
+        kubectl.run_with("create -f -", map).ok();
+        let again = kubectl.run_with("create -f -", map).fails();
+        assert!(
+            again.contains("(AlreadyExists)") && again.contains("configmaps \"m\" already exists"),
+            "{again}"
+        );
+        kubectl.run_with("replace -f -", &map.replace("k: one", "other: two")).ok();
+        assert_eq!(kubectl.field("configmap/m", ".data"), "{\"other\":\"two\"}");
+        kubectl.ok("delete deployment/d service/d configmap/m");
+    });
+}

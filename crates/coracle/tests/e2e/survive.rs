@@ -13,7 +13,7 @@ use kube::api::{
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
-use crate::harness::{BOARD_ADDRESS, Board, Kubectl, eventually, get};
+use crate::harness::{BOARD_ADDRESS, Board, Kubectl, eventually, get, pids_with};
 use crate::hello::{manifest, page};
 
 /// Container ids, restart counts and addresses of all pods, as the API shows them.
@@ -130,7 +130,7 @@ fn a_pod_that_ends_while_the_server_is_away_is_seen_to() {
     board.kill();
     let shims = board.shims();
     assert_eq!(shims.len(), 1);
-    std::thread::sleep(Duration::from_secs(3));
+    eventually("the container has ended", || pids_with(b"echo bye; exit 5").is_empty());
     board.serve();
     kubectl.until_field("pod/brief", ".status.containerStatuses[0].state.terminated.exitCode", "5");
     assert_eq!(kubectl.field("pod/brief", ".status.phase"), "Failed");

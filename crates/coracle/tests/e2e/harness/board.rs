@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::cleanup::{pids_naming, sweep};
+use super::cleanup::{pids_with, sweep};
 use super::image::busybox;
 use super::kubectl::Kubectl;
 use super::netns::Netns;
@@ -57,6 +57,7 @@ impl Board {
         let base = std::env::var_os("CORACLE_TEST_DIR").map_or("/var/tmp".into(), PathBuf::from);
         let folder = base.join(&name);
         fs::create_dir_all(&folder).expect("a folder for the board");
+        fs::write(folder.join("no-config.yaml"), "").expect("an empty configuration");
         Self { netns, client, folder, cgroup: format!("/{name}"), server: Mutex::new(None) }
     }
 
@@ -84,6 +85,8 @@ impl Board {
             .arg(self.data())
             .arg("--run-dir")
             .arg(self.folder.join("run"))
+            // The machine's own configuration is not the board's.
+            .env("CORACLE_CONFIG", self.folder.join("no-config.yaml"))
             .stdin(Stdio::null());
         line
     }
@@ -172,7 +175,8 @@ impl Board {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             line.split(|b| *b == 0).nth(1) == Some(b"shim")
         };
-        pids_naming(&self.folder).into_iter().filter(is_shim).collect()
+        let folder = self.folder.as_os_str().as_encoded_bytes();
+        pids_with(folder).into_iter().filter(is_shim).collect()
     }
 
     fn log_path(&self) -> PathBuf {

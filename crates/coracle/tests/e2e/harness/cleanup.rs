@@ -19,7 +19,7 @@ pub fn sweep(folder: &Path, prefix: &str) {
         if remove_cgroups(prefix) || Instant::now() > deadline {
             break;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::yield_now();
     }
     unmount(folder);
     let _ = fs::remove_dir_all(folder);
@@ -27,15 +27,14 @@ pub fn sweep(folder: &Path, prefix: &str) {
 
 /// Shims are found by the paths they were given.
 fn kill_named(folder: &Path) {
-    for pid in pids_naming(folder) {
+    for pid in pids_with(folder.as_os_str().as_encoded_bytes()) {
         // SAFETY: plain system call on a process that names this board's own folder.
         unsafe { libc::kill(pid, libc::SIGKILL) };
     }
 }
 
-/// Processes with `folder` in their arguments.
-pub fn pids_naming(folder: &Path) -> Vec<i32> {
-    let needle = folder.as_os_str().as_encoded_bytes();
+/// Processes with `needle` in their arguments.
+pub fn pids_with(needle: &[u8]) -> Vec<i32> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())

@@ -17,6 +17,7 @@ mod registry;
 mod wait;
 
 pub use board::{BOARD_ADDRESS, Board, coracle, tools};
+pub use cleanup::pids_with;
 pub use http::get;
 pub use image::{Image, busybox};
 pub use kubectl::{Kubectl, both};
