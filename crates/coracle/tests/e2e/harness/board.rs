@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nix::mount::{MsFlags, mount};
+
 use super::cleanup::{pids_with, sweep};
 use super::image::busybox;
 use super::kubectl::Kubectl;
@@ -57,6 +59,9 @@ impl Board {
         let base = std::env::var_os("CORACLE_TEST_DIR").map_or("/var/tmp".into(), PathBuf::from);
         let folder = base.join(&name);
         fs::create_dir_all(&folder).expect("a folder for the board");
+        // A disk of its own: a machine that is nearly full would put the node under pressure.
+        let disk = Some("size=4g,mode=0755");
+        mount(Some("board"), &folder, Some("tmpfs"), MsFlags::empty(), disk).expect("a disk");
         fs::write(folder.join("no-config.yaml"), "").expect("an empty configuration");
         Self { netns, client, folder, cgroup: format!("/{name}"), server: Mutex::new(None) }
     }
@@ -200,6 +205,12 @@ impl Drop for Board {
         if std::thread::panicking() {
             let kubectl = Kubectl::default(self);
             eprintln!("--- {:?}", kubectl.run("get pods -A -o wide --request-timeout=5s"));
+            let fields =
+                "custom-columns=N:.metadata.name,T:.spec.taints,C:.status.conditions[*].status";
+            eprintln!(
+                "--- {:?}",
+                kubectl.run(&format!("get nodes -o {fields} --request-timeout=5s"))
+            );
             let fields = "custom-columns=R:.reason,O:.involvedObject.name,M:.message";
             let events = format!("get events -A -o {fields} --request-timeout=5s");
             eprintln!("--- {:?}", kubectl.run(&events));
