@@ -103,6 +103,15 @@ pub struct Node {
     /// How many pods may run here
     #[arg(long, env = "CORACLE_MAX_PODS", default_value_t = 110)]
     pub max_pods: u32,
+    /// What must be left free before the node counts as under pressure, as kubelet's flag of
+    /// this name: signal<amount, with memory.available, nodefs.available and nodefs.inodesFree
+    #[arg(
+        long,
+        env = "CORACLE_EVICTION_HARD",
+        default_value = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%",
+        value_parser = eviction
+    )]
+    pub eviction_hard: agent::Eviction,
     /// Bridge that the pods are joined by
     #[arg(long, env = "CORACLE_BRIDGE", default_value = "coracle0")]
     pub bridge: String,
@@ -131,6 +140,40 @@ fn network(text: &str) -> Result<Cidr, String> {
         (true, 8..=28, false) => Err(format!("that is inside the network {cidr}; name this")),
         _ => Err("an IPv4 network with a prefix of 8 to 28 bits is needed".into()),
     }
+}
+
+/// Reads thresholds in kubelet's form. A signal that is not named does not count.
+fn eviction(text: &str) -> Result<agent::Eviction, String> {
+    let mut eviction = agent::Eviction {
+        memory_available_bytes: 0,
+        disk_available_percent: 0,
+        inodes_free_percent: 0,
+    };
+    let percent = |amount: &str| {
+        let number = amount.strip_suffix('%').and_then(|number| number.parse::<u64>().ok());
+        number.filter(|n| *n <= 100).ok_or_else(|| format!("{amount:?} is no percentage"))
+    };
+    for threshold in text.split(',').filter(|threshold| !threshold.is_empty()) {
+        let (signal, amount) = threshold
+            .split_once('<')
+            .ok_or_else(|| format!("{threshold:?} is no threshold; write signal<amount"))?;
+        match signal {
+            "nodefs.available" => eviction.disk_available_percent = percent(amount)?,
+            "nodefs.inodesFree" => eviction.inodes_free_percent = percent(amount)?,
+            "memory.available" => {
+                let bytes: base::Quantity = amount
+                    .parse()
+                    .map_err(|error: base::QuantityError| format!("{amount:?}: {error}"))?;
+                eviction.memory_available_bytes = bytes.units().max(0).unsigned_abs();
+            }
+            other => {
+                return Err(format!(
+                    "{other:?} is none of memory.available, nodefs.available, nodefs.inodesFree"
+                ));
+            }
+        }
+    }
+    Ok(eviction)
 }
 
 /// A range of ports as `30000-32767`, both ends included.
@@ -330,6 +373,18 @@ mod tests {
     #[test]
     fn an_empty_file_changes_nothing() {
         assert_eq!(merged("# nothing yet\n", &[]).expect("merged"), "coracle server");
+    }
+
+    #[test]
+    fn thresholds_are_read_as_kubelet_reads_them() {
+        let read = eviction("memory.available<1Gi,nodefs.available<3%").expect("thresholds");
+        assert_eq!((read.memory_available_bytes, read.disk_available_percent), (1 << 30, 3));
+        assert_eq!(read.inodes_free_percent, 0);
+        for wrong in
+            ["memory.available", "memory.available<x", "imagefs.available<5%", "nodefs.available<5"]
+        {
+            assert!(eviction(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -26,7 +26,6 @@ use crate::failure::{Outcome, While};
 static ALLOCATOR: allocator::ByProcess = allocator::ByProcess;
 
 fn main() -> ExitCode {
-    no_huge_pages();
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // The shim is this binary too: it must start before any thread does.
     if arguments.get(1).is_some_and(|first| first == runtime::shim::ARGUMENT) {
@@ -39,13 +38,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Keeps our own processes from being given memory in pieces of 2 MiB, which made an idle server
-/// 17 MiB larger. The shim gives containers the machine's setting back.
-fn no_huge_pages() {
-    // SAFETY: a system call that takes numbers alone and changes a flag of this process.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
 fn parse(arguments: Vec<OsString>) -> Outcome<Cli> {

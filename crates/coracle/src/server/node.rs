@@ -86,6 +86,7 @@ fn agent_config(settings: &Settings, certificates: &Certificates) -> Outcome<age
         resolv_conf: node.resolv_conf.clone(),
         version: super::version(),
         max_pods: node.max_pods,
+        eviction: node.eviction_hard,
         all_pods_cached: true,
         ..agent::Config::new(&settings.node_name, vec![settings.node_ip], tls)
     })

@@ -101,6 +101,8 @@ impl Board {
         let mut line = self.coracle("server");
         line.arg("--write-kubeconfig").arg(self.kubeconfig());
         line.args(["--node-name", "board", "--cgroup-root", &self.cgroup]);
+        // A test machine's disk may be fuller than a board should be.
+        line.args(["--eviction-hard", "nodefs.inodesFree<1%"]);
         line
     }
 
