@@ -16,7 +16,10 @@ fail() {
 }
 
 data_dir="${CORACLE_DATA_DIR:-/var/lib/coracle}"
+run_dir="${CORACLE_RUN_DIR:-/run/coracle}"
 binary=/usr/local/bin/coracle
+pid_file="$run_dir/server.pid"
+log="journalctl -u coracle"
 node_port=30080
 patience_seconds=60
 
@@ -55,13 +58,14 @@ else
     echo "==> starting in the background (no systemd here)"
     install -D -m 755 "$built" "$binary.new"
     mv "$binary.new" "$binary"
-    # One that runs already keeps its port; the pods of an older one are taken over.
-    if [ -f /run/coracle.pid ] && kill -0 "$(cat /run/coracle.pid)" 2>/dev/null; then
-        kill "$(cat /run/coracle.pid)"
-        while kill -0 "$(cat /run/coracle.pid)" 2>/dev/null; do sleep 0.2; done
+    # One that runs already keeps its port; its pods are taken over.
+    if [ -f "$pid_file" ] && kill "$(cat "$pid_file")" 2>/dev/null; then
+        while kill -0 "$(cat "$pid_file")" 2>/dev/null; do sleep 0.2; done
     fi
-    setsid "$binary" server >>/var/log/coracle.log 2>&1 </dev/null &
-    echo $! >/run/coracle.pid
+    mkdir -p "$run_dir" "$data_dir"
+    log="$data_dir/server.log"
+    setsid "$binary" server >>"$log" 2>&1 </dev/null &
+    echo $! >"$pid_file"
 fi
 
 echo "==> importing the hello image and running it"
@@ -73,7 +77,7 @@ until answer=$(curl -s -m 2 "http://127.0.0.1:$node_port/" || curl -s -m 2 "http
     waited=$((waited + 1))
     [ $waited -lt $patience_seconds ] ||
         fail "the hello workload does not answer on port $node_port" \
-            "see: journalctl -u coracle (or /var/log/coracle.log), and: kubectl describe pods"
+            "see: $log, and: kubectl describe pods"
     sleep 1
 done
 echo "$answer"
@@ -82,5 +86,5 @@ cat <<TXT
 The cluster runs. Next:
   coracle kubeconfig > ~/.kube/config     # then: kubectl get pods -A
   curl http://$(hostname -I | cut -d' ' -f1):$node_port/
-  coracle uninstall                       # and nothing is left
+  coracle uninstall                       # ends it all, and nothing is left
 TXT

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use apiserver::{ApiServer, KubeletClient, Limits, ServiceAccountConfig, User, Version};
-use store::{OpenError, Recovery, Sqlite, Store};
+use store::{DriverError, OpenError, Recovery, Sqlite, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,23 @@ pub async fn open_store(settings: &Settings) -> Outcome<Store> {
         _ => tracing::info!("{recovery}"),
     }
     Ok(store)
+}
+
+/// Refuses where a server is still running in a data folder: its files must not be removed under
+/// it. A store that is damaged is no reason to refuse.
+pub async fn must_be_stopped(data_dir: &std::path::Path) -> Outcome {
+    let folder = data_dir.join("server/db");
+    if !folder.exists() {
+        return Ok(());
+    }
+    let codec = Arc::new(apiserver::JsonCodec);
+    match Store::open(Sqlite::driver(&folder), codec, store::Options::default()).await {
+        Err(error @ OpenError::Driver(DriverError::InUse { .. })) => {
+            Err(error).doing(|| "removing Coracle".into()).hint(|| "stop that process first".into())
+        }
+        Ok((store, _)) => store.close().await.doing(|| "closing the store".into()),
+        Err(_) => Ok(()),
+    }
 }
 
 fn refused(folder: &std::path::Path, error: OpenError) -> Failure {

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use api::must_be_stopped;
 pub use node::{remove_node_state, runtime_config};
 pub use settings::{Settings, version};
 
