@@ -10,4 +10,5 @@ mod rollouts;
 mod streams;
 mod survive;
 mod tiers;
+mod uninstall;
 mod volumes;

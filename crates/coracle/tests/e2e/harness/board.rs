@@ -78,6 +78,11 @@ impl Board {
         self.folder.join("data")
     }
 
+    /// The control group that the pods' groups are made in.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
     pub fn kubeconfig(&self) -> PathBuf {
         self.folder.join("kubeconfig")
     }
