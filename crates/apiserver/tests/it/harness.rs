@@ -100,16 +100,6 @@ impl Server {
         Answer { code: parts.status.as_u16(), headers: parts.headers, text, body }
     }
 
-    /// Reads an answer without looking at it; gives its size.
-    pub async fn read(&self, path: &str) -> usize {
-        let mut body = self.open("GET", path, &[], "").await.into_body();
-        let mut bytes = 0;
-        while let Some(frame) = body.frame().await {
-            bytes += frame.expect("a frame").data_ref().map_or(0, Bytes::len);
-        }
-        bytes
-    }
-
     async fn open(
         &self,
         method: &str,
@@ -158,16 +148,6 @@ impl Watch {
                 .expect("an event in time")?;
             let data = frame.expect("a frame").into_data().expect("data");
             self.rest.extend_from_slice(&data);
-        }
-    }
-
-    /// Reads on until so many lines have come, without looking at them.
-    pub async fn count_lines(&mut self, lines: usize) {
-        let mut seen = self.rest.iter().filter(|byte| **byte == b'\n').count();
-        while seen < lines {
-            let frame = self.body.frame().await.expect("more").expect("a frame");
-            let data = frame.into_data().expect("data");
-            seen += data.iter().filter(|byte| **byte == b'\n').count();
         }
     }
 

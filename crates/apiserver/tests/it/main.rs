@@ -4,7 +4,6 @@ mod config;
 mod delete;
 mod harness;
 mod list;
-mod load;
 mod views;
 mod watch;
 mod write;
