@@ -32,9 +32,10 @@ esac
 target="$arch-unknown-linux-musl"
 
 missing=
-for pair in gcc:gcc musl-gcc:musl-tools curl:curl; do
+for pair in gcc:gcc musl-gcc:musl-tools curl:curl protoc:protobuf-compiler; do
     command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
 done
+[ -e /usr/include/google/protobuf/descriptor.proto ] || missing="$missing libprotobuf-dev"
 if [ -n "$missing" ]; then
     echo "==> installing$missing"
     apt-get update -qq

@@ -15,15 +15,28 @@ mkdir -p "$debs" "$tools/bin"
 install_missing() {
     missing=
     for pair in ip:iproute2 musl-gcc:musl-tools cc:gcc busybox:busybox-static curl:curl \
-        script:bsdutils skopeo:skopeo make:make; do
+        script:bsdutils skopeo:skopeo make:make protoc:protobuf-compiler tc:iproute2; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
     done
+    # What protoc's own types stand in.
+    [ -e /usr/include/google/protobuf/descriptor.proto ] || missing="$missing libprotobuf-dev"
     if [ -n "$missing" ]; then
         echo "    installing$missing"
         # shellcheck disable=SC2086  # a list of names
-        apt-get install -y -q --no-install-recommends $missing </dev/null >"$tools/apt.log" 2>&1 ||
+        install() { apt-get install -y -q --no-install-recommends $missing </dev/null >"$tools/apt.log" 2>&1; }
+        install || { refresh && install; } ||
             { tail -20 "$tools/apt.log"; exit 1; }
     fi
+}
+
+download() {
+    (cd "$debs" && apt-get download -q "$1" >"$tools/apt.log" 2>&1)
+}
+
+# The machine's package lists may be older than what the mirror still has.
+refresh() {
+    echo "    fetching package lists"
+    apt-get update -q </dev/null >"$tools/apt.log" 2>&1
 }
 
 # fetch FOLDER PACKAGE...: the packages' files below target/tools/FOLDER. What is there already
@@ -37,9 +50,8 @@ fetch() {
     mkdir -p "$folder"
     for package in "$@"; do
         # The newest by name: an older file of the same package may lie beside it.
-        ls "$debs/${package}"_*.deb >/dev/null 2>&1 ||
-            (cd "$debs" && apt-get download -q "$package" >"$tools/apt.log" 2>&1) ||
-            { cat "$tools/apt.log"; exit 1; }
+        ls "$debs/${package}"_*.deb >/dev/null 2>&1 || download "$package" ||
+            { refresh && download "$package"; } || { cat "$tools/apt.log"; exit 1; }
         dpkg -x "$(ls -t "$debs/${package}"_*.deb | head -1)" "$folder"
     done
     echo "$*" >"$folder/.complete"
@@ -75,12 +87,17 @@ if [ "$(id -u)" != 0 ]; then
 fi
 # A fresh machine has no package lists yet.
 if ! apt-cache show iproute2 >/dev/null 2>&1; then
-    echo "    fetching package lists"
-    apt-get update -q </dev/null >"$tools/apt.log" 2>&1 || { cat "$tools/apt.log"; exit 1; }
+    refresh || { cat "$tools/apt.log"; exit 1; }
 fi
 install_missing
 fetch kubectl-1.20 kubernetes-client
 fetch registry docker-registry
+fetch etcd etcd-server etcd-client
+fetch postgres postgresql-15 postgresql-client-15 libpq5 libllvm14 libldap-2.5-0 libsasl2-2
+fetch mariadb mariadb-server-core mariadb-client-core liburing2 libpmem1 libndctl6 libdaxctl1 \
+    libaio1 libsnappy1v5
+fetch keepalived keepalived libnl-3-200 libnl-genl-3-200 libnl-route-3-200 libsnmp40 libipset13 \
+    libpci3 libwrap0
 fetch image-nginx nginx libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
 fetch image-python python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libssl3 \
     zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
