@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::authn::{self, Claim};
 use crate::authz::Attributes;
 use crate::compress;
+use crate::outside::{self, Outside};
 use crate::request::{Request, RequestInfo, Response, query_value};
 use crate::response;
 use crate::server::ApiServer;
@@ -27,6 +28,9 @@ impl ApiServer {
     /// Answers a request; `fixed` is the identity of an in-process caller.
     pub(crate) async fn answer(self: Arc<Self>, request: Request, fixed: Option<User>) -> Response {
         let remote = fixed.is_none();
+        if let Some(outside) = self.outside_of(request.uri().path()) {
+            return outside::answer(outside, request).await;
+        }
         let info = match RequestInfo::parse(request.method(), request.uri()) {
             Ok(info) => info,
             Err(message) => return response::status(&Status::bad_request(message)),
@@ -45,6 +49,10 @@ impl ApiServer {
             headers.insert(AUDIT_ID.clone(), audit);
         }
         if gzip { compress::gzip(response).await } else { response }
+    }
+
+    fn outside_of(&self, path: &str) -> Option<Arc<dyn Outside>> {
+        self.outside.get().filter(|outside| outside.takes(path)).cloned()
     }
 
     /// Turns a panic of a handler into an answer: one bad request must not end the server.

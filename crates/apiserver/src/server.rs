@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
@@ -15,6 +15,7 @@ use crate::chain::InFlight;
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::outside::Outside;
 use crate::registry::Registry;
 use crate::request::{Body, BoxError, Response};
 use crate::token::Tokens;
@@ -44,6 +45,8 @@ pub struct ApiServer {
     pub(crate) inflight: InFlight,
     /// Whether the objects that every cluster has are there.
     pub(crate) bootstrapped: Arc<AtomicBool>,
+    /// Answers what is no part of the Kubernetes API.
+    pub(crate) outside: OnceLock<Arc<dyn Outside>>,
 }
 
 /// Why an API server cannot be made of a configuration.
@@ -79,7 +82,8 @@ impl ApiServer {
             let done = done.load(Ordering::Acquire);
             if done { Ok(()) } else { Err("not finished".to_owned()) }
         });
-        Ok(Arc::new(ApiServer { context, registry, health, inflight, bootstrapped }))
+        let outside = OnceLock::new();
+        Ok(Arc::new(ApiServer { context, registry, health, inflight, bootstrapped, outside }))
     }
 
     /// Adds a check to `/readyz` and `/healthz`. An error says what is not ready; it is
@@ -90,6 +94,12 @@ impl ApiServer {
         check: impl Fn() -> Result<(), String> + Send + Sync + 'static,
     ) {
         self.health.add(name, false, check);
+    }
+
+    /// Hands the requests that it takes to somebody else, who also decides who may make them.
+    /// Only the first call counts.
+    pub fn set_outside(&self, outside: Arc<dyn Outside>) {
+        let _ = self.outside.set(outside);
     }
 
     /// The server as a tower service for callers in this process, as this user:
