@@ -77,9 +77,29 @@ pub struct Server {
     /// How long a node may be silent before it counts as not ready, in seconds
     #[arg(long, env = "CORACLE_NODE_MONITOR_GRACE_PERIOD", default_value_t = 40)]
     pub node_monitor_grace_period: u32,
+    /// Secret that agents join with [default: made at the first start]
+    #[arg(long, env = "CORACLE_AGENT_TOKEN", hide_env_values = true)]
+    pub agent_token: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub membership: Membership,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub node: Node,
+}
+
+/// The cluster to join, and how this board proves that it may.
+#[derive(Debug, Clone, Args)]
+pub struct Membership {
+    /// Server of the cluster to join, such as https://board:6443
+    #[arg(long, env = "CORACLE_SERVER")]
+    pub server: Option<String>,
+    /// Token of the cluster (a server keeps it in server/token and server/agent-token)
+    #[arg(long, env = "CORACLE_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// File that holds the token
+    #[arg(long, env = "CORACLE_TOKEN_FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// What this board's agent can be told.
@@ -281,8 +301,9 @@ fn flags_of(
             names.sort_by_key(|name| distance(name, &key));
             return Err(Failure::new(format!("{} has an unknown key {key:?}", path.display()))
                 .hint(format!(
-                    "did you mean {:?}? `coracle server --help` lists all keys",
-                    names[0]
+                    "did you mean {:?}? `coracle {} --help` lists all keys",
+                    names[0],
+                    subcommand.get_name()
                 )));
         };
         let flag = format!("--{key}");

@@ -2,7 +2,7 @@
 //! process. Parts start in the order in which they lean on each other and stop in reverse.
 
 mod api;
-mod node;
+pub mod node;
 mod preflight;
 mod settings;
 pub mod tls;
@@ -122,7 +122,16 @@ async fn start(
     if !settings.options.disable_agent {
         let client =
             client::in_process(server.in_process(apiserver::User::node(&settings.node_name)));
-        node::start(&settings, &certificates, informers.acting_as(client), parts, &stop).await?;
+        let board = node::Board {
+            common: settings.common.clone(),
+            options: settings.options.node.clone(),
+            name: settings.node_name.clone(),
+            ip: settings.node_ip,
+            facts: settings.facts(),
+            tls: certificates.kubelet()?,
+            all_pods_cached: true,
+        };
+        node::start(board, informers.acting_as(client), parts, &stop).await?;
     }
     parts.spawn(certificates.keep_fresh(settings, stop));
     notify::notify("READY=1");

@@ -1,7 +1,7 @@
 //! This board's agent: runtime, network and DNS opened, and joined to the API.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,8 +17,6 @@ use runtime::{Native, NativeConfig, Runtime, SandboxFilter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::Settings;
-use super::tls::Certificates;
 use crate::cli;
 use crate::config::{Common, Node};
 use crate::failure::{Failure, Hint, Outcome, While};
@@ -39,29 +37,59 @@ fn log_dir(common: &Common) -> PathBuf {
     }
 }
 
+/// What the whole cluster has in common, as every node must know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Addresses of pods.
+    pub cluster_cidr: net::Cidr,
+    /// Addresses of services.
+    pub service_cidr: net::Cidr,
+    /// Address of the cluster's DNS, among those of services.
+    pub cluster_dns: IpAddr,
+    /// Domain of the cluster.
+    pub cluster_domain: String,
+}
+
+/// A node to be: what this board was told, and what its cluster has said.
+pub struct Board {
+    /// Folders and log.
+    pub common: Common,
+    /// What this board was told about its node.
+    pub options: Node,
+    /// The name of the Node.
+    pub name: String,
+    /// The address of the Node.
+    pub ip: IpAddr,
+    /// What the cluster has in common.
+    pub facts: Facts,
+    /// TLS of the kubelet's API: must demand a certificate of the client authority.
+    pub tls: rustls::ServerConfig,
+    /// Whether the shared cache holds all pods anyway, since a server is in this process.
+    pub all_pods_cached: bool,
+}
+
 /// Opens what pods need and starts the agent.
 pub async fn start(
-    settings: &Settings,
-    certificates: &Certificates,
+    board: Board,
     informers: Informers,
     parts: &mut JoinSet<Outcome>,
     stop: &CancellationToken,
 ) -> Outcome {
-    let node = &settings.options.node;
-    let mut config = runtime_config(&settings.common, &node.cgroup_root);
+    let node = &board.options;
+    let mut config = runtime_config(&board.common, &node.cgroup_root);
     config.registries = Some(node.private_registry.clone());
     let runtime =
         Native::open(config).await.doing(|| "opening the container runtime".into()).hint(|| {
             format!(
                 "see that {} is writable and is no overlay itself",
-                settings.common.data_dir.display()
+                board.common.data_dir.display()
             )
         })?;
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-    let config = agent_config(settings, certificates)?;
+    let config = agent_config(&board)?;
     agent::register(&config, informers.client(), runtime.clone()).await;
-    let cidrs = agent::pod_cidrs(informers.client(), &settings.node_name).await;
-    let network = open_network(settings, &cidrs).await?;
+    let cidrs = agent::pod_cidrs(informers.client(), &board.name).await;
+    let network = open_network(&board, &cidrs).await?;
     let stop = stop.clone();
     parts.spawn(async move {
         agent::run(config, informers, runtime, network, stop)
@@ -71,54 +99,53 @@ pub async fn start(
     Ok(())
 }
 
-fn agent_config(settings: &Settings, certificates: &Certificates) -> Outcome<agent::Config> {
-    let node = &settings.options.node;
-    let tls = Arc::new(certificates.kubelet()?);
+fn agent_config(board: &Board) -> Outcome<agent::Config> {
+    let node = &board.options;
     Ok(agent::Config {
         labels: labels(node)?,
         taints: node.node_taint.iter().map(|text| taint(text)).collect::<Outcome<_>>()?,
-        data_dir: settings.common.data_dir.join("agent"),
-        run_dir: settings.common.run_dir.clone(),
-        log_dir: log_dir(&settings.common),
+        data_dir: board.common.data_dir.join("agent"),
+        run_dir: board.common.run_dir.clone(),
+        log_dir: log_dir(&board.common),
         listen: SocketAddr::from(([0, 0, 0, 0], node.kubelet_port)),
-        cluster_dns: Some(settings.cluster_dns),
-        cluster_domain: settings.options.cluster_domain.clone(),
+        cluster_dns: Some(board.facts.cluster_dns),
+        cluster_domain: board.facts.cluster_domain.clone(),
         resolv_conf: node.resolv_conf.clone(),
         version: super::version(),
         max_pods: node.max_pods,
         eviction: node.eviction_hard,
-        all_pods_cached: true,
-        ..agent::Config::new(&settings.node_name, vec![settings.node_ip], tls)
+        all_pods_cached: board.all_pods_cached,
+        ..agent::Config::new(&board.name, vec![board.ip], Arc::new(board.tls.clone()))
     })
 }
 
-async fn open_network(settings: &Settings, cidrs: &[String]) -> Outcome<NodeNetwork> {
-    let (options, node) = (&settings.options, &settings.options.node);
+async fn open_network(board: &Board, cidrs: &[String]) -> Outcome<NodeNetwork> {
+    let (facts, node) = (&board.facts, &board.options);
     let pod_cidrs = cidrs
         .iter()
         .map(|cidr| cidr.parse().doing(|| format!("reading this node's pod addresses {cidr}")))
         .collect::<Outcome<_>>()?;
     let pods = PodNetwork::open(PodNetworkConfig {
         pod_cidrs,
-        service_cidrs: vec![options.service_cidr],
-        ..pod_network_config(&settings.common, options.cluster_cidr, &node.bridge, &node.nft_table)
+        service_cidrs: vec![facts.service_cidr],
+        ..pod_network_config(&board.common, facts.cluster_cidr, &node.bridge, &node.nft_table)
     })
     .await
     .doing(|| format!("making the pod network on {}", node.bridge))?;
     let proxy = ServiceProxy::open(ProxyConfig {
         table: node.nft_table.clone(),
-        cluster_cidrs: vec![options.cluster_cidr],
+        cluster_cidrs: vec![facts.cluster_cidr],
         ..ProxyConfig::default()
     })
     .await
     .doing(|| format!("making the rules of services in the table {}", node.nft_table))?;
-    ServiceAddress::open(&node.dns_device, &[settings.cluster_dns])
+    ServiceAddress::open(&node.dns_device, &[facts.cluster_dns])
         .await
         .doing(|| "giving this board the address of the cluster's DNS".into())?;
     let dns = Dns::serve(DnsConfig {
-        listen: vec![SocketAddr::new(settings.cluster_dns, 53)],
-        cluster_domain: options.cluster_domain.clone(),
-        service_ips: vec![settings.cluster_dns],
+        listen: vec![SocketAddr::new(facts.cluster_dns, 53)],
+        cluster_domain: facts.cluster_domain.clone(),
+        service_ips: vec![facts.cluster_dns],
         upstreams: Upstreams::ResolvConf(node.resolv_conf.clone()),
         ..DnsConfig::default()
     })
@@ -128,7 +155,7 @@ async fn open_network(settings: &Settings, cidrs: &[String]) -> Outcome<NodeNetw
     let services = agent::NetworkParts {
         proxy: Some(proxy),
         dns: Some(dns),
-        own_addresses: vec![settings.cluster_dns],
+        own_addresses: vec![facts.cluster_dns],
     };
     Ok(NodeNetwork { pods: Arc::new(pods), services })
 }

@@ -1,8 +1,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::node::Facts;
 use crate::address;
-use crate::config::{Common, Server};
+use crate::config::{Common, Node, Server};
 use crate::failure::{Failure, Outcome};
 
 /// The Kubernetes release whose API we serve.
@@ -36,22 +37,7 @@ impl Settings {
             return Err(Failure::new("running pods needs root")
                 .hint("use sudo, or --disable-agent for a server without pods"));
         }
-        let node_name = match &options.node.node_name {
-            Some(name) => name.to_lowercase(),
-            None => address::host_name()?,
-        };
-        if !is_node_name(&node_name) {
-            return Err(Failure::new(format!("{node_name:?} cannot be a node's name"))
-                .hint("letters, digits, dots and dashes can; choose one with --node-name"));
-        }
-        let node_ip = match options.node.node_ip {
-            Some(ip) if address::is_local(ip) => ip,
-            Some(ip) => {
-                return Err(Failure::new(format!("no interface has the address {ip}"))
-                    .hint("`ip address` shows this board's addresses; name one with --node-ip"));
-            }
-            None => address::node_address()?,
-        };
+        let (node_name, node_ip) = identity(&options.node)?;
         let advertise = options.advertise_address.unwrap_or(node_ip);
         let cluster_dns = options.cluster_dns.or_else(|| options.service_cidr.nth(10));
         let cluster_dns =
@@ -70,6 +56,16 @@ impl Settings {
         }
         let advertise = SocketAddr::new(advertise, options.https_listen_port);
         Ok(Settings { common, options, node_name, node_ip, advertise, cluster_dns })
+    }
+
+    /// What every node must know of the cluster.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            cluster_cidr: self.options.cluster_cidr,
+            service_cidr: self.options.service_cidr,
+            cluster_dns: self.cluster_dns,
+            cluster_domain: self.options.cluster_domain.clone(),
+        }
     }
 
     /// Where manifests are dropped.
@@ -113,6 +109,27 @@ impl Settings {
         names.dedup();
         names
     }
+}
+
+/// The name and the address of this board's Node.
+pub fn identity(node: &Node) -> Outcome<(String, IpAddr)> {
+    let name = match &node.node_name {
+        Some(name) => name.to_lowercase(),
+        None => address::host_name()?,
+    };
+    if !is_node_name(&name) {
+        return Err(Failure::new(format!("{name:?} cannot be a node's name"))
+            .hint("letters, digits, dots and dashes can; choose one with --node-name"));
+    }
+    let ip = match node.node_ip {
+        Some(ip) if address::is_local(ip) => ip,
+        Some(ip) => {
+            return Err(Failure::new(format!("no interface has the address {ip}"))
+                .hint("`ip address` shows this board's addresses; name one with --node-ip"));
+        }
+        None => address::node_address()?,
+    };
+    Ok((name, ip))
 }
 
 /// A DNS subdomain (RFC 1123), which is what a Node's name must be.
