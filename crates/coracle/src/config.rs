@@ -11,6 +11,7 @@ use net::Cidr;
 use serde_json::Value;
 
 use crate::failure::{Failure, Hint, Outcome, While};
+use crate::server::DatastoreOptions;
 
 /// Where the configuration file is looked for when none is named.
 const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
@@ -83,6 +84,9 @@ pub struct Server {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub membership: Membership,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub datastore: DatastoreOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub node: Node,

@@ -2,6 +2,7 @@
 //! process. Parts start in the order in which they lean on each other and stop in reverse.
 
 mod api;
+mod datastore;
 pub mod node;
 mod preflight;
 mod settings;
@@ -14,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use api::must_be_stopped;
+pub use datastore::{Datastore, DatastoreOptions};
 pub use node::{remove_node_state, runtime_config};
 pub use settings::{Settings, version};
 

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use super::Datastore;
 use super::node::Facts;
 use crate::address;
 use crate::config::{Common, Node, Server};
@@ -20,6 +21,8 @@ pub struct Settings {
     pub common: Common,
     /// What the server was told.
     pub options: Server,
+    /// Where the cluster's objects are stored.
+    pub datastore: Datastore,
     /// The name of this board's Node.
     pub node_name: String,
     /// The address of this board.
@@ -55,7 +58,8 @@ impl Settings {
             .hint("choose networks apart with --cluster-cidr and --service-cidr"));
         }
         let advertise = SocketAddr::new(advertise, options.https_listen_port);
-        Ok(Settings { common, options, node_name, node_ip, advertise, cluster_dns })
+        let datastore = Datastore::new(&common.data_dir, &options)?;
+        Ok(Settings { common, options, datastore, node_name, node_ip, advertise, cluster_dns })
     }
 
     /// What every node must know of the cluster.
