@@ -6,6 +6,7 @@
 //! ours share one per kind, and its scheduler keeps a task per object.
 
 mod informer;
+pub mod leader;
 mod queue;
 mod recorder;
 mod transport;
