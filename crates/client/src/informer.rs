@@ -10,6 +10,7 @@ use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as signal;
+use tokio_util::sync::CancellationToken;
 
 /// What can be held in a shared cache: any typed kind of `k8s-openapi`.
 pub trait Object:
@@ -194,24 +195,30 @@ impl<K: Object> Informer<K> {
 type Watched = (TypeId, String);
 
 /// The shared caches of this process: at most one watch for a kind and selector, started when it
-/// is first asked for. Clones share them; when the last clone and all handles are gone the
-/// watches end with the runtime.
+/// is first asked for. Clones share them.
 #[derive(Clone)]
 pub struct Informers {
     client: Client,
+    stop: CancellationToken,
     running: Arc<Mutex<HashMap<Watched, Box<dyn Any + Send>>>>,
 }
 
 impl Informers {
-    /// No watch yet; each starts when it is asked for.
+    /// No watch yet; each starts when it is asked for and ends with the runtime.
     pub fn new(client: Client) -> Self {
-        Informers { client, running: Arc::default() }
+        Informers::until(client, CancellationToken::new())
+    }
+
+    /// The same for work that may end before the process does: the watches, and with them what
+    /// the caches hold and who is told of it, go when `stop` is cancelled.
+    pub fn until(client: Client, stop: CancellationToken) -> Self {
+        Informers { client, stop, running: Arc::default() }
     }
 
     /// The same shared caches for a caller that acts as somebody else: its own requests, and
     /// watches that nobody has started yet, go through `client`.
     pub fn acting_as(&self, client: Client) -> Self {
-        Informers { client, running: self.running.clone() }
+        Informers { client, stop: self.stop.clone(), running: self.running.clone() }
     }
 
     /// The client of this caller.
@@ -234,7 +241,10 @@ impl Informers {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let informer = running
             .entry((TypeId::of::<K>(), selector))
-            .or_insert_with(|| Box::new(start(Api::<K>::all(self.client.clone()), config)))
+            .or_insert_with(|| {
+                let api = Api::<K>::all(self.client.clone());
+                Box::new(start(api, config, self.stop.clone()))
+            })
             .downcast_ref::<Informer<K>>();
         match informer {
             Some(informer) => informer.clone(),
@@ -243,10 +253,15 @@ impl Informers {
     }
 }
 
-fn start<K: Object>(api: Api<K>, config: watcher::Config) -> Informer<K> {
+fn start<K: Object>(api: Api<K>, config: watcher::Config, stop: CancellationToken) -> Informer<K> {
     let (done, synced) = signal::channel(false);
     let cache = Arc::new(Cache::new());
-    tokio::spawn(run(cache.clone(), api, config, done));
+    let watched = cache.clone();
+    tokio::spawn(async move {
+        stop.run_until_cancelled(run(watched.clone(), api, config, done)).await;
+        // What is told of changes may hold the cache in turn.
+        watched.handlers().clear();
+    });
     Informer { cache, synced }
 }
 

@@ -6,6 +6,7 @@ mod datastore;
 pub mod node;
 mod preflight;
 mod settings;
+mod singletons;
 pub mod tls;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use api::must_be_stopped;
 pub use datastore::{Datastore, DatastoreOptions};
 pub use node::{remove_node_state, runtime_config};
 pub use settings::{Settings, version};
+use singletons::Singletons;
 
 use crate::commands::kubeconfig;
 use crate::config::{Common, Server};
@@ -100,23 +102,12 @@ async fn start(
     write_kubeconfig(&settings, &certificates)?;
 
     let informers = client::Informers::new(api::control_plane_client(&server));
-    let (client, shared) = (informers.client().clone(), informers.clone());
-    let config = controllers::Config {
-        root_ca_pem: certificates.pki().server_ca.cert.clone(),
-        cluster_cidr: settings.options.cluster_cidr.to_string(),
-        node_grace_seconds: settings.options.node_monitor_grace_period,
-        ..controllers::Config::default()
-    };
-    let until = stop.clone();
-    parts.spawn(async move {
-        controllers::run(client, shared, config, until).await;
-        Ok(())
-    });
-    let (client, shared, until) = (informers.client().clone(), informers.clone(), stop.clone());
-    parts.spawn(async move {
-        scheduler::run(client, shared, scheduler::Config::default(), until).await;
-        Ok(())
-    });
+    let duties = duties(&settings, &certificates);
+    let alone = settings.datastore == Datastore::Sqlite;
+    match alone {
+        true => duties.run_alone(&informers, parts, &stop),
+        false => duties.run_elected(&server, &settings.node_name, parts, &stop),
+    }
     let folder = settings.manifests_dir();
     let dns = DNS_MANIFEST.replace("CLUSTER_DNS", &settings.cluster_dns.to_string());
     manifests::write_bundled(&folder, "coracle-dns.yaml", &dns)?;
@@ -131,13 +122,33 @@ async fn start(
             ip: settings.node_ip,
             facts: settings.facts(),
             tls: certificates.kubelet()?,
-            all_pods_cached: true,
+            all_pods_cached: alone,
         };
         node::start(board, informers.acting_as(client), parts, &stop).await?;
     }
     parts.spawn(certificates.keep_fresh(settings, stop));
     notify::notify("READY=1");
     Ok(store)
+}
+
+/// What one server does for all.
+fn duties(settings: &Settings, certificates: &tls::Certificates) -> Singletons {
+    let mut duties = Singletons::default();
+    let config = controllers::Config {
+        root_ca_pem: certificates.pki().server_ca.cert.clone(),
+        cluster_cidr: settings.options.cluster_cidr.to_string(),
+        node_grace_seconds: settings.options.node_monitor_grace_period,
+        ..controllers::Config::default()
+    };
+    duties.add(move |informers, stop| {
+        let config = config.clone();
+        async move { controllers::run(informers.client().clone(), informers, config, stop).await }
+    });
+    duties.add(|informers, stop| async move {
+        let config = scheduler::Config::default();
+        scheduler::run(informers.client().clone(), informers, config, stop).await;
+    });
+    duties
 }
 
 fn write_kubeconfig(settings: &Settings, certificates: &tls::Certificates) -> Outcome {
