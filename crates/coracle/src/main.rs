@@ -12,6 +12,7 @@ mod manifests;
 mod notify;
 mod pki;
 mod server;
+mod snapshot;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
