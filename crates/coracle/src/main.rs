@@ -13,6 +13,7 @@ mod notify;
 mod pki;
 mod server;
 mod snapshot;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -53,7 +54,7 @@ fn run(cli: Cli) -> Outcome {
     let Cli { common, command } = cli;
     match command {
         Command::Version => {
-            println!("coracle {} ({})", env!("CARGO_PKG_VERSION"), server::version());
+            println!("coracle {} ({})", upgrade::current(), server::version());
             Ok(())
         }
         Command::Kubeconfig(options) => commands::kubeconfig::run(&common, &options),

@@ -12,7 +12,7 @@ const KUBERNETES: &str = "v1.36.0";
 
 /// What `/version`, nodes and `coracle version` say.
 pub fn version() -> String {
-    format!("{KUBERNETES}+coracle{}", env!("CARGO_PKG_VERSION"))
+    format!("{KUBERNETES}+coracle{}", crate::upgrade::current())
 }
 
 /// The options with everything that was left open decided.
