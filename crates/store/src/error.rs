@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Entry, Revision};
 
@@ -36,7 +37,29 @@ pub enum ListError {
     },
 }
 
-/// Why a write was not done. After any of these the object is as it was.
+/// Why a read cannot be made linearizable.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BarrierError {
+    /// The datastore did not answer.
+    #[error("ask the datastore for its newest revision")]
+    Datastore(#[source] Arc<DriverError>),
+    /// The answer, or the changes up to it, did not come in time.
+    #[error(
+        "what the datastore holds did not arrive within {} s; the newest revision here is {newest}",
+        .patience.as_secs()
+    )]
+    Late {
+        /// How long was waited.
+        patience: Duration,
+        /// The newest revision that has arrived.
+        newest: Revision,
+    },
+    /// The store was closed.
+    #[error("read from a closed store")]
+    Closed,
+}
+
+/// Why a write was not acknowledged. But for `Unresolved`, the object is as it was.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError {
     /// The object is not at the expected revision, or exists, or is gone (`None`).
@@ -59,6 +82,10 @@ pub enum WriteError {
     /// The driver could not make it durable. Reads go on.
     #[error("make a write durable")]
     Storage(#[source] Arc<DriverError>),
+    /// The datastore went away over the write, and whether it is done could not be found
+    /// out in time. Who wants to know must read the object.
+    #[error("write with an outcome that is not known")]
+    Unresolved(#[source] Arc<DriverError>),
     /// The store was closed before the write was taken up.
     #[error("write to a closed store")]
     Closed,
@@ -131,6 +158,33 @@ pub enum DriverError {
         /// What the check found.
         reason: String,
     },
+    /// A datastore elsewhere did not answer, or refused.
+    #[error("{doing} {datastore}")]
+    Remote {
+        /// What was being done.
+        doing: &'static str,
+        /// What and where it is, without secrets.
+        datastore: String,
+        /// What a person can do about it, where that is known.
+        hint: Option<&'static str>,
+        /// Its reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A datastore that must be empty is not.
+    #[error("{datastore} is not empty: it holds {holds}")]
+    NotEmpty {
+        /// What and where it is.
+        datastore: String,
+        /// What it holds, in words.
+        holds: String,
+    },
+    /// Somebody began to fill the datastore and did not come to an end.
+    #[error("{datastore} was filled in part only")]
+    HalfFilled {
+        /// What and where it is.
+        datastore: String,
+    },
     /// The database was written by a newer version.
     #[error("{path} has layout {found}, this version knows up to {known}")]
     TooNew {
@@ -159,6 +213,11 @@ impl DriverError {
                 Some("the disk may be failing; replace it while it can be read")
             }
             Self::TooNew { .. } => Some("install the newer version again"),
+            Self::NotEmpty { .. } => {
+                Some("name an empty datastore; nothing was changed in this one")
+            }
+            Self::HalfFilled { .. } => Some("run the move or the restore again: it starts over"),
+            Self::Remote { hint, .. } => *hint,
             Self::Sqlite { .. } | Self::Io { .. } => None,
         }
     }

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use crate::driver::{Change, Ground};
 use crate::window::{Window, cost};
 use crate::{
-    Codec, Compacted, Count, Entry, Event, EventKind, Key, Labels, List, ListError, Options, Page,
-    Range, Revision, Slot,
+    Codec, Compacted, Count, Dump, Entry, Event, EventKind, Key, Labels, List, ListError, Options,
+    Page, Range, Revision, Slot,
 };
 
 /// The memory of a store.
@@ -23,9 +23,12 @@ pub(crate) struct Index {
     state: RwLock<State>,
     codec: Arc<dyn Codec>,
     limits: Options,
+    /// Follows the revision, for those who wait for one.
+    progress: watch::Sender<Revision>,
 }
 
 struct State {
+    /// Everything up to here is known.
     revision: Revision,
     /// The revision at which this process began: no window reaches further back.
     start: Revision,
@@ -67,7 +70,7 @@ impl Index {
             collections: HashMap::new(),
             window_bytes: 0,
         };
-        Self { state: RwLock::new(state), codec, limits }
+        Self { state: RwLock::new(state), codec, limits, progress: watch::Sender::new(0) }
     }
 
     /// A panic while the lock was held can only come from a codec between two whole
@@ -91,22 +94,84 @@ impl Index {
 
     /// Ends loading: this is where history begins.
     pub(crate) fn begin(&self, revision: Revision) {
-        let mut state = self.write();
-        state.revision = revision;
-        state.start = revision;
-        state.collections.values_mut().for_each(|c| c.window = Window::new(revision));
+        self.write().begin(revision);
+        self.progress.send_replace(revision);
     }
 
     /// Takes in committed changes, in order, and tells the watchers. Gives their events.
     pub(crate) fn apply(&self, changes: Vec<Change>) -> Vec<Arc<Event>> {
+        let prepared = self.prepare(changes);
+        let mut state = self.write();
+        let events = self.take(&mut state, prepared);
+        let revision = state.revision;
+        drop(state);
+        self.progress.send_replace(revision);
+        events
+    }
+
+    /// Takes in changes of a feed, which may know some of them already, and that there were
+    /// no others up to `revision`.
+    pub(crate) fn publish(&self, changes: Vec<Change>, revision: Revision) {
+        let prepared = self.prepare(changes);
+        let mut state = self.write();
+        let known = state.revision;
+        self.take(&mut state, prepared.into_iter().filter(|p| p.change.revision > known));
+        state.revision = state.revision.max(revision);
+        let revision = state.revision;
+        drop(state);
+        self.progress.send_replace(revision);
+    }
+
+    /// Takes in the changes that follow without a gap; gives the newest revision.
+    pub(crate) fn follow(&self, changes: Vec<Change>) -> Revision {
+        let prepared = self.prepare(changes);
+        let mut state = self.write();
+        let mut next = state.revision + 1;
+        let follows = |p: &Prepared| {
+            let follows = p.change.revision == next;
+            next += u64::from(follows);
+            follows
+        };
+        let known = state.revision;
+        let new = prepared.into_iter().skip_while(|p| p.change.revision <= known);
+        self.take(&mut state, new.take_while(follows));
+        let revision = state.revision;
+        drop(state);
+        self.progress.send_replace(revision);
+        revision
+    }
+
+    /// Replaces everything; all watches end, since what happened in between is not known.
+    pub(crate) fn reset(&self, changes: Vec<Change>, revision: Revision) {
+        let prepared = self.prepare(changes);
+        let mut state = self.write();
+        state.collections.values_mut().for_each(Collection::clear);
+        for Prepared { change, stamped } in prepared {
+            let Some((value, labels)) = stamped else { continue };
+            state.collection(&change.key.collection).set(change, value, labels);
+        }
+        state.begin(revision);
+        state.collections.values().for_each(|c| c.changed.send_replace(()));
+        drop(state);
+        self.progress.send_replace(revision);
+    }
+
+    /// Stamps and reads the values, which needs no lock.
+    fn prepare(&self, changes: Vec<Change>) -> Vec<Prepared> {
         let prepare = |change: Change| {
             let stamp =
                 |v: &bytes::Bytes| (self.codec.stamp(v, change.revision), self.codec.labels(v));
             Prepared { stamped: change.value.as_ref().map(stamp), change }
         };
-        let prepared: Vec<Prepared> = changes.into_iter().map(prepare).collect();
-        let mut events = Vec::with_capacity(prepared.len());
-        let mut state = self.write();
+        changes.into_iter().map(prepare).collect()
+    }
+
+    fn take(
+        &self,
+        state: &mut State,
+        prepared: impl IntoIterator<Item = Prepared>,
+    ) -> Vec<Arc<Event>> {
+        let mut events = Vec::new();
         for p in prepared {
             let revision = p.change.revision;
             let key = p.change.key.clone();
@@ -127,8 +192,40 @@ impl Index {
                 last = Some(name);
             }
         }
-        drop(state);
         events
+    }
+
+    /// The entry that a change has made: the index's own where it is still there.
+    pub(crate) fn entry_of(&self, change: Change) -> Arc<Entry> {
+        let Change { key, created, revision, value } = change;
+        if let Some(entry) = self.get(&key).filter(|e| e.revision == revision) {
+            return entry;
+        }
+        let value = value.unwrap_or_default();
+        let labels = self.codec.labels(&value);
+        let value = self.codec.stamp(&value, revision);
+        Arc::new(Entry { key, created, revision, value, labels })
+    }
+
+    /// Waits until everything up to a revision is known.
+    pub(crate) async fn reached(&self, revision: Revision) {
+        // The sender lives as long as the index.
+        let _ = self.progress.subscribe().wait_for(|&newest| newest >= revision).await;
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.read().closed
+    }
+
+    /// Everything as of now, in the order of the last changes.
+    pub(crate) fn dump(&self) -> Dump {
+        let state = self.read();
+        let entries = state.collections.values().flat_map(|c| c.entries.values());
+        let mut entries: Vec<Arc<Entry>> = entries.cloned().collect();
+        let revision = state.revision;
+        drop(state);
+        entries.sort_by_key(|e| e.revision);
+        Dump { revision, entries }
     }
 
     pub(crate) fn revision(&self) -> Revision {
@@ -231,6 +328,14 @@ impl Ground for Index {
 }
 
 impl State {
+    /// History begins here.
+    fn begin(&mut self, revision: Revision) {
+        self.revision = revision;
+        self.start = revision;
+        self.window_bytes = 0;
+        self.collections.values_mut().for_each(|c| c.window = Window::new(revision));
+    }
+
     fn collection(&mut self, name: &Arc<str>) -> &mut Collection {
         let start = self.start;
         self.collections.entry(name.clone()).or_insert_with(|| Collection {
@@ -262,6 +367,11 @@ impl State {
 }
 
 impl Collection {
+    fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
     fn set(&mut self, change: Change, value: bytes::Bytes, labels: Labels) -> Arc<Entry> {
         let Change { mut key, created, revision, .. } = change;
         key.collection = self.name.clone();

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::driver::{Change, Driver, Ground, Loaded, Outcome, Proposal, Verdict};
-use crate::{DriverError, Expect, Key, Options, Recovery, Revision, Stats, Waker};
+use crate::dump::{Holdings, nobody};
+use crate::{DriverError, Dump, Expect, Feed, Key, Options, Recovery, Revision, Stats, Waker};
 
 /// Revisions reserved at a time. With a volatile write each second a block lasts four hours,
 /// under full load some seconds; after a crash the counter jumps by at most this much.
@@ -47,6 +48,9 @@ pub struct Found {
 
 /// Somewhere to keep rows. Its methods may block.
 pub trait Medium: Send + 'static {
+    /// What it is, for messages.
+    fn name(&self) -> String;
+
     /// Brings up all rows, each with a value. A medium that works on a thread of its own
     /// keeps `wake` to have [`tend`](Self::tend) called.
     fn load(
@@ -130,8 +134,9 @@ impl<M: Medium> Local<M> {
             let revision = self.last;
             let created = mark.map_or(revision, |m| m.created);
             marks.insert(key.clone(), value.as_ref().map(|_| Mark { created, revision }));
-            verdicts.push(Verdict::Applied(revision));
             let volatile = self.options.is_volatile(&key.collection);
+            let change = Change { key: key.clone(), created, revision, value: value.clone() };
+            verdicts.push(Verdict::Applied(change));
             rows.push(Row { key, created, revision, value, volatile });
         }
         (rows, verdicts)
@@ -206,18 +211,40 @@ fn judge(mark: Option<Mark>, expect: Expect, put: bool) -> Result<(), Verdict> {
 }
 
 impl<M: Medium> Driver for Local<M> {
+    fn name(&self) -> String {
+        self.medium.name()
+    }
+
     fn load(
         &mut self,
         options: &Options,
-        wake: Waker,
+        feed: Feed,
         sink: &mut dyn FnMut(Change),
     ) -> Result<Loaded, DriverError> {
         self.options = options.clone();
-        let Found { reserved, recovery } = self.medium.load(options, wake, sink)?;
+        let Found { reserved, recovery } = self.medium.load(options, feed.waker(), sink)?;
         // History starts above zero: zero means "from anywhere" to a Kubernetes client.
         self.reserved = reserved.max(1);
         self.last = self.reserved;
-        Ok(Loaded { revision: self.last, recovery })
+        Ok(Loaded { revision: self.last, recovery, shared: None })
+    }
+
+    fn fill(&mut self, options: &Options, dump: &Dump) -> Result<(), DriverError> {
+        let mut holdings = Holdings::default();
+        let count = &mut |change: Change| holdings.add(&change.key.collection);
+        let found = self.medium.load(options, nobody(), count)?;
+        holdings.must_be_empty(self.name())?;
+        let row = |entry: &Arc<crate::Entry>| Row {
+            key: entry.key.clone(),
+            created: entry.created,
+            revision: entry.revision,
+            value: Some(entry.value.clone()),
+            volatile: options.is_volatile(&entry.key.collection),
+        };
+        let rows: Vec<Row> = dump.entries.iter().map(row).collect();
+        let reserved = dump.revision.max(found.reserved);
+        self.medium.commit(&rows, Some(reserved))?;
+        self.medium.close(reserved)
     }
 
     fn commit(&mut self, batch: Vec<Proposal>, ground: &dyn Ground) -> Outcome {
@@ -233,7 +260,7 @@ impl<M: Medium> Driver for Local<M> {
                 let error = Arc::new(error);
                 let kept: HashSet<Revision> = done.iter().map(|row| row.revision).collect();
                 for verdict in &mut verdicts {
-                    if matches!(verdict, Verdict::Applied(r) if !kept.contains(r)) {
+                    if matches!(verdict, Verdict::Applied(c) if !kept.contains(&c.revision)) {
                         *verdict = Verdict::Failed(error.clone());
                     }
                 }
@@ -257,14 +284,13 @@ impl<M: Medium> Driver for Local<M> {
         [self.due, self.medium.wake_at()].into_iter().flatten().min()
     }
 
-    fn tend(&mut self, now: Instant, ground: &dyn Ground) -> Vec<Change> {
+    fn tend(&mut self, now: Instant, ground: &dyn Ground) {
         if self.due.is_some_and(|due| due <= now)
             && let Err(error) = self.checkpoint(ground)
         {
             tracing::warn!(error = base::chain(&error), "checkpoint volatile objects");
         }
         self.medium.tend(now);
-        Vec::new()
     }
 
     fn flush(&mut self, ground: &dyn Ground) -> Result<(), DriverError> {

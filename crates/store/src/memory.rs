@@ -32,6 +32,10 @@ impl Memory {
 }
 
 impl Medium for Memory {
+    fn name(&self) -> String {
+        "memory".into()
+    }
+
     fn load(
         &mut self,
         _options: &Options,

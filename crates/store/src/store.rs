@@ -6,12 +6,14 @@ use std::sync::mpsc;
 use bytes::Bytes;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::barrier::Barrier;
 use crate::driver::{Driver, Proposal};
+use crate::feed::Pulse;
 use crate::index::Index;
-use crate::writer::{self, Job, Shared};
+use crate::writer::{self, Job, Opened, Shared};
 use crate::{
-    Codec, Compacted, Entry, Expect, Key, List, ListError, OpenError, Options, Page, Range,
-    Recovery, Revision, Stats, VALUE_MAX_BYTES, Watch, WriteError,
+    BarrierError, Codec, Compacted, Dump, Entry, Expect, Feed, Health, Key, List, ListError,
+    OpenError, Options, Page, Range, Recovery, Revision, Stats, VALUE_MAX_BYTES, Watch, WriteError,
 };
 
 /// Most writes that may wait for the writer thread; more wait before they are taken in.
@@ -32,11 +34,15 @@ pub struct Count {
     pub window_bytes: usize,
 }
 
-/// Wakes the store so that it asks its driver for changes others have made.
+/// Wakes the writer thread so that it looks after its driver.
 #[derive(Clone)]
 pub struct Waker(mpsc::Sender<Job>);
 
 impl Waker {
+    pub(crate) fn new(jobs: mpsc::Sender<Job>) -> Self {
+        Self(jobs)
+    }
+
     /// Has the writer thread call [`Driver::tend`]. Cheap, from any thread.
     pub fn wake(&self) {
         // A closed store has nobody left to wake.
@@ -52,6 +58,9 @@ pub struct Store {
     jobs: Arc<Jobs>,
     queue: Arc<Semaphore>,
     shared: Arc<Shared>,
+    pulse: Arc<Pulse>,
+    /// Where the datastore has other writers.
+    barrier: Option<Arc<Barrier>>,
 }
 
 /// The way to the writer thread. A driver's [`Waker`] keeps the channel open, so the last
@@ -76,16 +85,46 @@ impl Store {
         let shared = Arc::new(Shared::default());
         let (jobs, inbox) = mpsc::channel();
         let (loaded, opened) = oneshot::channel();
-        let writer = writer::Writer::new(driver, index.clone(), shared.clone(), inbox);
-        let waker = Waker(jobs.clone());
+        let pulse = Arc::new(Pulse::default());
+        let seen = (shared.clone(), pulse.clone());
+        let writer = writer::Writer::new(driver, index.clone(), seen, inbox);
+        let feed = Feed::new(index.clone(), Waker(jobs.clone()), pulse.clone());
         std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer.run(&options, waker, loaded))
+            .spawn(move || writer.run(&options, feed, loaded))
             .map_err(OpenError::Thread)?;
         let jobs = Arc::new(Jobs(jobs));
-        let recovery = opened.await.map_err(|_| OpenError::Gone)??;
+        let Opened { recovery, remote } = opened.await.map_err(|_| OpenError::Gone)??;
         let queue = Arc::new(Semaphore::new(QUEUE_MAX_WRITES));
-        Ok((Store { index, jobs, queue, shared }, recovery))
+        let barrier = remote.map(|remote| Arc::new(Barrier::new(remote)));
+        Ok((Store { index, jobs, queue, shared, pulse, barrier }, recovery))
+    }
+
+    /// Whether other processes write to the same datastore, so that a leader must be elected.
+    pub fn is_shared(&self) -> bool {
+        self.barrier.is_some()
+    }
+
+    /// Waits until this store shows whatever anybody was acknowledged before the call, and
+    /// gives the revision that stands for it: a read from now on is linearizable. At once
+    /// where there are no other writers; else one question to the datastore, shared by all
+    /// who wait.
+    pub async fn barrier(&self) -> Result<Revision, BarrierError> {
+        match &self.barrier {
+            None => Ok(self.revision()),
+            Some(_) if self.index.is_closed() => Err(BarrierError::Closed),
+            Some(barrier) => barrier.pass(&self.index).await,
+        }
+    }
+
+    /// How the datastore fares, for readiness checks.
+    pub fn health(&self) -> Health {
+        self.pulse.health()
+    }
+
+    /// All objects of all collections as of the newest revision. Clones pointers, not values.
+    pub fn dump(&self) -> Dump {
+        self.index.dump()
     }
 
     /// The newest committed revision.

@@ -8,10 +8,14 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::Key;
+use crate::driver::Shared as Remote;
 use crate::driver::{Change, Driver, Proposal, Verdict};
+use crate::feed::Pulse;
 use crate::index::Index;
 use crate::{
-    DriverError, Entry, Event, OpenError, Options, Recovery, Revision, Stats, Waker, WriteError,
+    DriverError, Entry, Event, Feed, OpenError, Options, Recovery, Revision, Stats,
+    VALUE_MAX_BYTES, WriteError,
 };
 
 /// Most writes in one batch.
@@ -44,10 +48,17 @@ impl Shared {
     }
 }
 
+/// How a store was opened.
+pub(crate) struct Opened {
+    pub(crate) recovery: Recovery,
+    pub(crate) remote: Option<Arc<dyn Remote>>,
+}
+
 /// The thread's state.
 pub(crate) struct Writer<D> {
     driver: D,
     index: Arc<Index>,
+    pulse: Arc<Pulse>,
     shared: Arc<Shared>,
     inbox: Receiver<Job>,
 }
@@ -76,20 +87,20 @@ impl<D: Driver> Writer<D> {
     pub(crate) fn new(
         driver: D,
         index: Arc<Index>,
-        shared: Arc<Shared>,
+        (shared, pulse): (Arc<Shared>, Arc<Pulse>),
         inbox: Receiver<Job>,
     ) -> Self {
-        Self { driver, index, shared, inbox }
+        Self { driver, index, pulse, shared, inbox }
     }
 
     /// Loads, then serves until the store is closed.
     pub(crate) fn run(
         mut self,
         options: &Options,
-        waker: Waker,
-        opened: oneshot::Sender<Result<Recovery, OpenError>>,
+        feed: Feed,
+        opened: oneshot::Sender<Result<Opened, OpenError>>,
     ) {
-        let result = self.load(options, waker);
+        let result = self.load(options, feed);
         let ready = result.is_ok();
         if opened.send(result).is_err() || !ready {
             return;
@@ -106,12 +117,14 @@ impl<D: Driver> Writer<D> {
         }
     }
 
-    fn load(&mut self, options: &Options, waker: Waker) -> Result<Recovery, OpenError> {
+    fn load(&mut self, options: &Options, feed: Feed) -> Result<Opened, OpenError> {
         let index = self.index.clone();
-        let loaded = self.driver.load(options, waker, &mut |change: Change| index.load(change))?;
+        let loaded = self.driver.load(options, feed, &mut |change: Change| index.load(change))?;
         self.index.begin(loaded.revision);
+        self.driver.begin();
+        self.pulse.alive();
         self.shared.set(self.driver.stats());
-        Ok(loaded.recovery)
+        Ok(Opened { recovery: loaded.recovery, remote: loaded.shared })
     }
 
     /// Works until told to close, or until nobody is left who could tell.
@@ -158,8 +171,7 @@ impl<D: Driver> Writer<D> {
     }
 
     fn tend(&mut self) {
-        let changes = self.driver.tend(Instant::now(), &*self.index);
-        self.index.apply(changes);
+        self.driver.tend(Instant::now(), &*self.index);
     }
 
     fn commit(&mut self, batch: Batch) {
@@ -175,12 +187,35 @@ impl<D: Driver> Writer<D> {
             batch.replies.into_iter().zip(outcome.verdicts).zip(keys)
         {
             // The caller may have gone away; the write stands all the same.
-            let _ = reply.send(match verdict {
-                Verdict::Applied(revision) => find(&events, revision).ok_or(WriteError::NotFound),
-                Verdict::Conflict => Err(WriteError::Conflict { current: self.index.get(&key) }),
-                Verdict::NotFound => Err(WriteError::NotFound),
-                Verdict::Failed(error) => Err(WriteError::Storage(error)),
-            });
+            let _ = reply.send(self.answer(key, verdict, &events));
+        }
+    }
+
+    /// What the caller gets to hear.
+    fn answer(
+        &self,
+        key: Key,
+        verdict: Verdict,
+        events: &[Arc<Event>],
+    ) -> Result<Arc<Entry>, WriteError> {
+        match verdict {
+            Verdict::Applied(change) => {
+                self.pulse.alive();
+                Ok(find(events, change.revision).unwrap_or_else(|| self.index.entry_of(change)))
+            }
+            Verdict::Conflict => Err(WriteError::Conflict { current: self.index.get(&key) }),
+            Verdict::NotFound => Err(WriteError::NotFound),
+            Verdict::TooLarge => {
+                Err(WriteError::TooLarge { size: VALUE_MAX_BYTES, limit: VALUE_MAX_BYTES })
+            }
+            Verdict::Failed(error) => {
+                self.pulse.failing(&error);
+                Err(WriteError::Storage(error))
+            }
+            Verdict::Unresolved(error) => {
+                self.pulse.failing(&error);
+                Err(WriteError::Unresolved(error))
+            }
         }
     }
 }

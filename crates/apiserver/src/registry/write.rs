@@ -506,6 +506,7 @@ pub fn write_failure(target: &Target, error: WriteError) -> Status {
         }
         WriteError::Closed => Status::unavailable("the server is shutting down"),
         WriteError::Storage(_) => Status::internal_error(&base::chain(&error)),
+        WriteError::Unresolved(_) => Status::timeout(&base::chain(&error)),
     }
 }
 

@@ -135,6 +135,10 @@ fn refuse(path: &std::path::Path, trouble: Trouble) -> DriverError {
 }
 
 impl Medium for Sqlite {
+    fn name(&self) -> String {
+        format!("the SQLite database in {}", self.path.display())
+    }
+
     fn load(
         &mut self,
         options: &Options,

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use store::{
-    Change, Driver, DriverError, Expect, Ground, Key, Loaded, Options, Outcome, Proposal, Range,
-    Recovery, Revision, Stats, Store, Verdict, Waker,
+    Change, Driver, DriverError, Dump, Expect, Feed, Ground, Key, Loaded, Options, Outcome,
+    Proposal, Range, Recovery, Revision, Shared, Stats, Store, Verdict,
 };
 
 use crate::support::{Json, key, value};
@@ -16,7 +16,7 @@ use crate::support::{Json, key, value};
 struct Server {
     objects: BTreeMap<Key, (Revision, Revision)>,
     log: Vec<Change>,
-    wakers: Vec<Waker>,
+    feeds: Vec<Feed>,
 }
 
 impl Server {
@@ -35,53 +35,67 @@ impl Server {
             Some(_) => self.objects.insert(key.clone(), (created, revision)),
             None => self.objects.remove(&key),
         };
-        self.log.push(Change { key, created, revision, value });
-        Verdict::Applied(revision)
+        let change = Change { key, created, revision, value };
+        self.log.push(change.clone());
+        self.feeds.iter().for_each(|feed| feed.publish(vec![change.clone()], revision));
+        Verdict::Applied(change)
     }
 }
 
 struct Remote {
     server: Arc<Mutex<Server>>,
-    seen: usize,
+    feed: Option<Feed>,
 }
 
-impl Remote {
-    fn news(&mut self, server: &Server) -> Vec<Change> {
-        let news = server.log[self.seen..].to_vec();
-        self.seen = server.log.len();
-        news
+struct Newest(Arc<Mutex<Server>>);
+
+impl Shared for Newest {
+    fn newest(&self) -> futures::future::BoxFuture<'_, Result<Revision, DriverError>> {
+        let newest = self.0.lock().unwrap().log.last().map_or(1, |c| c.revision);
+        Box::pin(async move { Ok(newest) })
     }
 }
 
 impl Driver for Remote {
+    fn name(&self) -> String {
+        "a server of the test".into()
+    }
+
     fn load(
         &mut self,
         _options: &Options,
-        wake: Waker,
+        feed: Feed,
         _sink: &mut dyn FnMut(Change),
     ) -> Result<Loaded, DriverError> {
-        self.server.lock().unwrap().wakers.push(wake);
-        Ok(Loaded { revision: 1, recovery: Recovery::Fresh })
+        self.feed = Some(feed);
+        let shared: Arc<dyn Shared> = Arc::new(Newest(self.server.clone()));
+        Ok(Loaded { revision: 1, recovery: Recovery::Fresh, shared: Some(shared) })
+    }
+
+    fn begin(&mut self) {
+        let server = self.server.clone();
+        let mut server = server.lock().unwrap();
+        let feed = self.feed.take().unwrap();
+        feed.publish(server.log.clone(), server.log.last().map_or(1, |c| c.revision));
+        server.feeds.push(feed);
+    }
+
+    fn fill(&mut self, _options: &Options, _dump: &Dump) -> Result<(), DriverError> {
+        Ok(())
     }
 
     fn commit(&mut self, batch: Vec<Proposal>, _ground: &dyn Ground) -> Outcome {
         let server = self.server.clone();
         let mut server = server.lock().unwrap();
         let verdicts = batch.into_iter().map(|p| server.transact(p)).collect();
-        let changes = self.news(&server);
-        server.wakers.iter().for_each(Waker::wake);
-        Outcome { verdicts, changes }
+        Outcome { verdicts, changes: Vec::new() }
     }
 
     fn wake_at(&self) -> Option<Instant> {
         None
     }
 
-    fn tend(&mut self, _now: Instant, _ground: &dyn Ground) -> Vec<Change> {
-        let server = self.server.clone();
-        let server = server.lock().unwrap();
-        self.news(&server)
-    }
+    fn tend(&mut self, _now: Instant, _ground: &dyn Ground) {}
 
     fn flush(&mut self, _ground: &dyn Ground) -> Result<(), DriverError> {
         Ok(())
@@ -121,7 +135,7 @@ async fn two_stores_over_one_server_agree() {
     let server = Arc::new(Mutex::new(Server::default()));
     let mut stores = Vec::new();
     for _ in 0..2 {
-        let remote = Remote { server: server.clone(), seen: 0 };
+        let remote = Remote { server: server.clone(), feed: None };
         let opened = Store::open(remote, Arc::new(Json), Options::default()).await;
         stores.push(opened.unwrap().0);
     }
