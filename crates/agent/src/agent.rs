@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::context::{Attach, Context, Parts};
 use crate::manager::Manager;
-use crate::network::{Network, NetworkParts};
+use crate::network::{Network, NetworkParts, Peers};
 use crate::node::machine::Machine;
 use crate::node::{self, Registrar};
 use crate::{evict, gc, server, volumes};
@@ -137,11 +137,13 @@ pub async fn run(
             () = stop.cancelled() => {}
         }
     };
+    let peers = Peers::new(ctx.network.clone(), &config.node_name, informers.of());
     let network = Network::new(network.services, &config.node_name, &informers, pods.clone());
     tokio::join!(
         node,
         manager.run(pods, stop.clone()),
         network.run(stop.clone()),
+        peers.run(stop.clone()),
         server::serve(listener, manager.clone(), stop.clone()),
         keep_house(&manager, stop.clone()),
     );

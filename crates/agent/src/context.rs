@@ -27,6 +27,14 @@ pub trait Attach: Send + Sync {
     async fn detach(&self, sandbox: &str) -> Result<(), String>;
     /// Detaches every sandbox that is not in `live`.
     async fn retain(&self, live: &HashSet<String>) -> Result<(), String>;
+    /// Makes the ways to other boards' pods exactly these.
+    async fn set_peers(&self, _peers: &[net::Peer]) -> Result<(), String> {
+        Ok(())
+    }
+    /// News that these ways may have been lost; none where nothing can be lost.
+    async fn disturbances(&self) -> Option<net::Disturbances> {
+        None
+    }
 }
 
 #[async_trait]
@@ -49,6 +57,20 @@ impl Attach for net::PodNetwork {
     async fn retain(&self, live: &HashSet<String>) -> Result<(), String> {
         let retained = net::PodNetwork::retain(self, live).await;
         retained.map(drop).map_err(|error| base::chain(&error).to_string())
+    }
+
+    async fn set_peers(&self, peers: &[net::Peer]) -> Result<(), String> {
+        let set = net::PodNetwork::set_peers(self, peers).await;
+        set.map_err(|error| base::chain(&error).to_string())
+    }
+
+    async fn disturbances(&self) -> Option<net::Disturbances> {
+        let opened = net::PodNetwork::disturbances(self).await;
+        opened
+            .inspect_err(
+                |error| tracing::warn!(error = %base::chain(error), "routes are not watched"),
+            )
+            .ok()
     }
 }
 

@@ -21,7 +21,10 @@ pub mod service;
 pub use cidr::{Cidr, CidrParseError};
 pub use dns::{Dns, DnsConfig, DnsError, Upstreams, Zone};
 pub use linux::address::{AddressError, ServiceAddress};
-pub use pod::{Attachment, Peer, PodNetwork, PodNetworkConfig, PodNetworkError};
+pub use linux::disturbances::Disturbances;
+pub use pod::{
+    Attachment, Backend, Peer, PodNetwork, PodNetworkConfig, PodNetworkError, VxlanConfig,
+};
 pub use service::{
     Endpoint, EndpointState, HostPort, Protocol, ProxyConfig, ProxyError, Service, ServiceModel,
     ServicePort, ServiceProxy, TrafficPolicy,

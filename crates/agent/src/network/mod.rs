@@ -2,9 +2,11 @@
 
 mod dns;
 mod driver;
+mod peers;
 mod services;
 
 pub use driver::{Network, NetworkParts};
+pub(crate) use peers::Peers;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

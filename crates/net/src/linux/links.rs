@@ -9,8 +9,10 @@ use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::types::route::{RouteProtocol, RouteScope};
 use nlink::netlink::{Connection, Route as RouteProto, sysctl};
 
-use super::os_error;
+use super::tunnel::{self, TunnelPlan};
+use super::{ground, os_error};
 use crate::Cidr;
+use crate::pod::Ground;
 
 /// Marks routes as ours (`rtm_protocol`); no daemon of `iproute2`'s `rt_protos` has this number.
 const ROUTE_PROTOCOL: u8 = 82;
@@ -47,6 +49,8 @@ pub(crate) struct PodPlan {
 pub(crate) struct RoutePlan {
     pub destination: Cidr,
     pub via: IpAddr,
+    /// The device that the gateway is a neighbour on, where that is not the kernel's to find out.
+    pub device: Option<String>,
 }
 
 /// The kernel's links, addresses and routes.
@@ -62,8 +66,12 @@ pub(crate) trait Links: Send + Sync {
     async fn remove(&self, name: &str) -> io::Result<()>;
     /// The names of the ports of a bridge.
     async fn ports(&self, bridge: &str) -> io::Result<Vec<String>>;
-    /// The routes of ours.
-    async fn routes(&self) -> io::Result<Vec<RoutePlan>>;
+    /// The routes of ours. One through `tunnel` says so.
+    async fn routes(&self, tunnel: &str) -> io::Result<Vec<RoutePlan>>;
+    /// The routes that are not ours.
+    async fn ground(&self) -> io::Result<Vec<Ground>>;
+    /// Makes the tunnel, or corrects what is there.
+    async fn tunnel(&self, plan: &TunnelPlan) -> io::Result<()>;
     /// Adds or replaces a route.
     async fn add_route(&self, route: &RoutePlan) -> io::Result<()>;
     /// Removes a route.
@@ -88,12 +96,12 @@ async fn find(netlink: &Netlink, name: &str) -> io::Result<Option<u32>> {
     Ok(link.map(|link| link.ifindex()))
 }
 
-async fn require(netlink: &Netlink, name: &str) -> io::Result<u32> {
+pub(super) async fn require(netlink: &Netlink, name: &str) -> io::Result<u32> {
     find(netlink, name).await?.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 /// Gives the interface exactly these addresses (link-local ones are the kernel's own affair).
-async fn assign(netlink: &Netlink, index: u32, wanted: &[Assigned]) -> io::Result<()> {
+pub(super) async fn assign(netlink: &Netlink, index: u32, wanted: &[Assigned]) -> io::Result<()> {
     for (address, prefix) in wanted {
         let added = netlink.replace_address_by_index(index, *address, *prefix).await;
         added.map_err(os_error)?;
@@ -208,49 +216,43 @@ impl Links for Kernel {
         Ok(ports.filter_map(|link| Some(link.name()?.to_owned())).collect())
     }
 
-    async fn routes(&self) -> io::Result<Vec<RoutePlan>> {
-        let routes = here()?.get_routes().await.map_err(os_error)?;
+    async fn routes(&self, tunnel: &str) -> io::Result<Vec<RoutePlan>> {
+        let netlink = here()?;
+        let tunnel = find(&netlink, tunnel).await?.map(|index| (index, tunnel));
+        let routes = netlink.get_routes().await.map_err(os_error)?;
         let ours = routes.iter().filter(|route| route.protocol() == route_protocol());
         Ok(ours
             .filter_map(|route| {
                 let destination = Cidr::new(*route.destination()?, route.dst_len())?;
-                Some(RoutePlan { destination, via: *route.gateway()? })
+                let device = tunnel.filter(|(index, _)| route.oif() == Some(*index));
+                let device = device.map(|(_, name)| name.to_owned());
+                Some(RoutePlan { destination, via: *route.gateway()?, device })
             })
             .collect())
     }
 
+    async fn ground(&self) -> io::Result<Vec<Ground>> {
+        ground::read(&here()?, route_protocol()).await
+    }
+
+    async fn tunnel(&self, plan: &TunnelPlan) -> io::Result<()> {
+        tunnel::set_up(&here()?, plan).await
+    }
+
     async fn add_route(&self, route: &RoutePlan) -> io::Result<()> {
         let netlink = here()?;
-        let prefix = route.destination.prefix();
-        let added = match (route.destination.network(), route.via) {
-            (IpAddr::V4(to), IpAddr::V4(via)) => {
-                let route = Ipv4Route::from_addr(to, prefix).gateway(via);
-                netlink.replace_route(route.protocol(route_protocol())).await
-            }
-            (IpAddr::V6(to), IpAddr::V6(via)) => {
-                let route = Ipv6Route::from_addr(to, prefix).gateway(via);
-                netlink.replace_route(route.protocol(route_protocol())).await
-            }
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        let added = match lower(&netlink, route).await? {
+            Lowered::V4(route) => netlink.replace_route(route).await,
+            Lowered::V6(route) => netlink.replace_route(route).await,
         };
         added.map_err(os_error)
     }
 
     async fn remove_route(&self, route: &RoutePlan) -> io::Result<()> {
         let netlink = here()?;
-        let prefix = route.destination.prefix();
-        // The gateway says more than which route: without one the kernel looks for a route of
-        // another scope, and finds none.
-        let removed = match (route.destination.network(), route.via) {
-            (IpAddr::V4(to), IpAddr::V4(via)) => {
-                let route = Ipv4Route::from_addr(to, prefix).gateway(via);
-                netlink.del_route_if_exists(route.protocol(route_protocol())).await
-            }
-            (IpAddr::V6(to), IpAddr::V6(via)) => {
-                let route = Ipv6Route::from_addr(to, prefix).gateway(via);
-                netlink.del_route_if_exists(route.protocol(route_protocol())).await
-            }
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        let removed = match lower(&netlink, route).await? {
+            Lowered::V4(route) => netlink.del_route_if_exists(route).await,
+            Lowered::V6(route) => netlink.del_route_if_exists(route).await,
         };
         removed.map(|_| ()).map_err(os_error)
     }
@@ -261,6 +263,39 @@ impl Links for Kernel {
         }
         sysctl::set(key, value).map_err(os_error)
     }
+}
+
+/// A route in the words of its family.
+enum Lowered {
+    V4(Ipv4Route),
+    V6(Ipv6Route),
+}
+
+/// The gateway stands in every route, also in one that is to be removed: without one the kernel
+/// looks for a route of another scope, and finds none.
+async fn lower(netlink: &Netlink, route: &RoutePlan) -> io::Result<Lowered> {
+    let prefix = route.destination.prefix();
+    let device = match &route.device {
+        Some(name) => Some(require(netlink, name).await?),
+        None => None,
+    };
+    Ok(match (route.destination.network(), route.via) {
+        (IpAddr::V4(to), IpAddr::V4(via)) => {
+            let route = Ipv4Route::from_addr(to, prefix).gateway(via).protocol(route_protocol());
+            Lowered::V4(match device {
+                Some(index) => route.dev_index(index).onlink(),
+                None => route,
+            })
+        }
+        (IpAddr::V6(to), IpAddr::V6(via)) => {
+            let route = Ipv6Route::from_addr(to, prefix).gateway(via).protocol(route_protocol());
+            Lowered::V6(match device {
+                Some(index) => route.dev_index(index).onlink(),
+                None => route,
+            })
+        }
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    })
 }
 
 fn route_protocol() -> RouteProtocol {
@@ -336,6 +371,8 @@ pub(crate) struct Recorder {
     pub calls: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
     /// Calls that begin with this fail.
     pub failing: std::sync::Arc<std::sync::Mutex<Option<&'static str>>>,
+    /// The routes that there are.
+    pub routes: std::sync::Arc<std::sync::Mutex<Vec<RoutePlan>>>,
 }
 
 #[cfg(test)]
@@ -376,15 +413,28 @@ impl Links for Recorder {
         Ok(vec!["cor-stray".to_owned(), "tap0".to_owned()])
     }
 
-    async fn routes(&self) -> io::Result<Vec<RoutePlan>> {
-        Ok(Vec::new())
+    async fn routes(&self, _: &str) -> io::Result<Vec<RoutePlan>> {
+        Ok(self.routes.lock().unwrap().clone())
+    }
+
+    async fn ground(&self) -> io::Result<Vec<Ground>> {
+        let destination = "192.0.2.0/24".parse().unwrap();
+        Ok(vec![Ground { destination, segment: true, metric: 0 }])
+    }
+
+    async fn tunnel(&self, plan: &TunnelPlan) -> io::Result<()> {
+        let remotes: Vec<String> = plan.neighbours.iter().map(|n| n.remote.to_string()).collect();
+        self.note(format!("tunnel {} to {}", plan.name, remotes.join(" ")))
     }
 
     async fn add_route(&self, route: &RoutePlan) -> io::Result<()> {
-        self.note(format!("route {} via {}", route.destination, route.via))
+        self.note(format!("route {} via {}", route.destination, route.via))?;
+        self.routes.lock().unwrap().push(route.clone());
+        Ok(())
     }
 
     async fn remove_route(&self, route: &RoutePlan) -> io::Result<()> {
+        self.routes.lock().unwrap().retain(|present| present != route);
         self.note(format!("unroute {}", route.destination))
     }
 

@@ -1,9 +1,12 @@
 //! Carrying plans out, through netlink.
 
 pub(crate) mod address;
+pub(crate) mod disturbances;
 pub(crate) mod firewall;
+mod ground;
 pub(crate) mod links;
 mod lower;
+pub(crate) mod tunnel;
 
 /// What nlink reports, as the one error type that our own errors carry as their source.
 pub(crate) fn os_error(error: nlink::Error) -> std::io::Error {

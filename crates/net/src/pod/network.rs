@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::addresses::{Addresses, Exhausted};
+use super::peers::{self, Backend, VxlanConfig};
 use super::plan;
 use super::state::StateFile;
 use crate::Cidr;
 use crate::firewall::{Family, replace};
+use crate::linux::disturbances::Disturbances;
 use crate::linux::firewall::{self, Firewall};
 use crate::linux::links::{self, Links, RoutePlan};
 
@@ -41,6 +44,12 @@ pub struct PodNetworkConfig {
     pub veth_prefix: String,
     /// Whether a pod can reach itself through a service. Default true.
     pub hairpin: bool,
+    /// This board's own addresses, as the other boards know them.
+    pub node_ips: Vec<IpAddr>,
+    /// How other boards are reached. Default [`Backend::Auto`].
+    pub backend: Backend,
+    /// The tunnel to boards that no plain route reaches.
+    pub vxlan: VxlanConfig,
 }
 
 impl Default for PodNetworkConfig {
@@ -56,6 +65,9 @@ impl Default for PodNetworkConfig {
             table: "coracle-pods".to_owned(),
             veth_prefix: "cor".to_owned(),
             hairpin: true,
+            node_ips: Vec::new(),
+            backend: Backend::default(),
+            vxlan: VxlanConfig::default(),
         }
     }
 }
@@ -84,8 +96,8 @@ pub struct Peer {
     pub node: String,
     /// Its blocks of pod addresses.
     pub pod_cidrs: Vec<Cidr>,
-    /// Its own address on the network we share.
-    pub node_ip: IpAddr,
+    /// Its own addresses; the first one that can be used is.
+    pub node_ips: Vec<IpAddr>,
 }
 
 /// Why the pod network could not do what it was asked.
@@ -105,6 +117,9 @@ pub enum PodNetworkError {
         #[source]
         source: std::io::Error,
     },
+    /// Some boards' pods cannot be reached; everything else was done.
+    #[error("pods out of reach: {}", .0.join("; "))]
+    Unreachable(Vec<String>),
     /// No address is left.
     #[error("all addresses of {0} are in use")]
     Exhausted(Cidr),
@@ -125,6 +140,8 @@ pub enum PodNetworkError {
 pub struct PodNetwork {
     config: PodNetworkConfig,
     mtu: u32,
+    /// Whether packets to other boards need room for the tunnel.
+    tunnelled: AtomicBool,
     links: Box<dyn Links>,
     firewall: Box<dyn Firewall>,
     file: StateFile,
@@ -177,6 +194,7 @@ impl PodNetwork {
         let addresses = file.load().map_err(|e| state_error("reading", file.path(), e))?;
         Ok(Self {
             mtu: config.mtu.unwrap_or(DEFAULT_MTU_BYTES),
+            tunnelled: AtomicBool::new(config.backend == Backend::Vxlan),
             config,
             links,
             firewall,
@@ -231,7 +249,7 @@ impl PodNetwork {
         let attachment = self.attachment(sandbox).ok_or_else(|| {
             PodNetworkError::Config(format!("no block of addresses for {sandbox}"))
         })?;
-        let pod = plan::pod(&self.config, self.mtu, sandbox, &attachment.addresses);
+        let pod = plan::pod(&self.config, self.pod_mtu(), sandbox, &attachment.addresses);
         let attached = self.links.pod(&pod, netns).await;
         attached.map_err(|e| {
             kernel_error("attaching to the pod network", &netns.display().to_string(), e)
@@ -242,7 +260,7 @@ impl PodNetwork {
     /// What `sandbox` was given, if it is attached.
     pub fn attachment(&self, sandbox: &str) -> Option<Attachment> {
         let addresses = self.lock().get(sandbox)?.to_vec();
-        let pod = plan::pod(&self.config, self.mtu, sandbox, &addresses);
+        let pod = plan::pod(&self.config, self.pod_mtu(), sandbox, &addresses);
         Some(Attachment {
             addresses,
             mac: pod.mac,
@@ -292,29 +310,63 @@ impl PodNetwork {
         Ok(gone)
     }
 
-    /// Makes the routes to other boards exactly these. A board that cannot be reached directly
-    /// (it is not on this switch) does not keep the others from being routed; it is the error
-    /// afterwards.
+    /// Makes the ways to other boards exactly these, and changes nothing where they are. A board
+    /// that cannot be reached does not keep the others from being; it is the error afterwards.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), PodNetworkError> {
         let _turn = self.turn.lock().await;
-        let wanted = plan::routes(&self.config, peers);
-        let present = self.routes().await?;
+        let ground = self.links.ground().await;
+        let ground = ground.map_err(|e| kernel_error("listing routes of", "this machine", e))?;
+        let reach = peers::reach(&self.config, self.mtu, peers, &ground);
+        let tunnelled = reach.tunnel.is_some();
+        self.tunnelled.store(tunnelled || self.config.backend == Backend::Vxlan, Ordering::Relaxed);
         let mut failure = None;
-        for (route, node) in wanted.iter().filter(|(route, _)| !present.contains(route)) {
+        if let Some(tunnel) = &reach.tunnel
+            && let Err(error) = self.links.tunnel(tunnel).await
+        {
+            failure = Some(kernel_error("setting up tunnel", &tunnel.name, error));
+        }
+        let present = self.routes().await?;
+        for (route, node) in reach.routes.values().filter(|(route, _)| !present.contains(route)) {
             if let Err(error) = self.links.add_route(route).await {
                 let object = format!("{} of {node} by {}", route.destination, route.via);
                 failure.get_or_insert(kernel_error("routing", &object, error));
             }
         }
-        let destinations: HashSet<Cidr> = wanted.keys().map(|route| route.destination).collect();
-        for route in present.iter().filter(|route| !destinations.contains(&route.destination)) {
+        for route in present.iter().filter(|route| !reach.routes.contains_key(&route.destination)) {
             self.remove_route(route).await?;
         }
-        failure.map_or(Ok(()), Err)
+        if !tunnelled {
+            self.remove_tunnel().await?;
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None if reach.unreachable.is_empty() => Ok(()),
+            None => Err(PodNetworkError::Unreachable(reach.unreachable)),
+        }
+    }
+
+    /// News of changes that may have taken routes away, after which [`PodNetwork::set_peers`]
+    /// should be called again.
+    pub async fn disturbances(&self) -> Result<Disturbances, PodNetworkError> {
+        let opened = Disturbances::open(&self.config.veth_prefix).await;
+        opened.map_err(|e| kernel_error("listening to changes of", "network interfaces", e))
+    }
+
+    /// Pods that start while a tunnel is in use leave room for its headers. Those that run already
+    /// learn it per path: the board tells them, as any router does (ICMP, "fragmentation needed").
+    fn pod_mtu(&self) -> u32 {
+        let overhead = peers::overhead(&self.config);
+        let room = if self.tunnelled.load(Ordering::Relaxed) { overhead } else { 0 };
+        self.mtu.saturating_sub(room)
+    }
+
+    async fn remove_tunnel(&self) -> Result<(), PodNetworkError> {
+        let device = &self.config.vxlan.device;
+        self.links.remove(device).await.map_err(|e| kernel_error("removing tunnel", device, e))
     }
 
     async fn routes(&self) -> Result<Vec<RoutePlan>, PodNetworkError> {
-        let routes = self.links.routes().await;
+        let routes = self.links.routes(&self.config.vxlan.device).await;
         routes.map_err(|e| kernel_error("listing routes of", &self.config.bridge, e))
     }
 
@@ -338,6 +390,7 @@ impl PodNetwork {
         for route in self.routes().await? {
             self.remove_route(&route).await?;
         }
+        self.remove_tunnel().await?;
         let bridge = &self.config.bridge;
         let removed = self.links.remove(bridge).await;
         removed.map_err(|e| kernel_error("removing bridge", bridge, e))?;

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Peer, PodNetworkConfig};
+use super::{PodNetworkConfig, VxlanConfig};
 use crate::Cidr;
 use crate::firewall::{Chain, Family, Field, Hook, HookKind, HookPoint, Ruleset, Statement, rule};
-use crate::linux::links::{BridgePlan, PodPlan, RoutePlan};
+use crate::linux::links::{BridgePlan, PodPlan};
 
 /// The longest name of an interface (`IFNAMSIZ` less the closing zero).
 pub(super) const INTERFACE_NAME_BYTES_MAX: usize = 15;
+/// A VXLAN's number has 24 bits.
+const VNI_MAX: u32 = (1 << 24) - 1;
 /// Room that a sandbox's hash takes in the name of its interface.
 const HASH_DIGITS: usize = 11;
 /// The pod's end of the pair, the name every CNI plugin gives it.
@@ -21,7 +23,7 @@ pub(super) fn gateway(block: &Cidr) -> Option<IpAddr> {
 }
 
 /// The prefix that covers one address.
-fn whole(address: &IpAddr) -> u8 {
+pub(super) fn whole(address: &IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
@@ -60,6 +62,13 @@ pub(super) fn complaint(config: &PodNetworkConfig) -> Option<String> {
             "the bridge's name {:?} must have 1 to {INTERFACE_NAME_BYTES_MAX} bytes",
             config.bridge
         ));
+    }
+    let VxlanConfig { device, vni, .. } = &config.vxlan;
+    if device.is_empty() || device.len() > INTERFACE_NAME_BYTES_MAX || *device == config.bridge {
+        return Some(format!("the tunnel's name {device:?} is too long, or taken by the bridge"));
+    }
+    if *vni == 0 || *vni > VNI_MAX {
+        return Some(format!("the VXLAN number {vni} is not in 1 to {VNI_MAX}"));
     }
     if config.veth_prefix.len() + HASH_DIGITS > INTERFACE_NAME_BYTES_MAX {
         return Some(format!(
@@ -132,25 +141,6 @@ pub(super) fn pod(
         gateways: blocks.iter().filter_map(gateway).collect(),
         hairpin: config.hairpin,
     }
-}
-
-/// The routes to other boards. A peer's block that overlaps ours is none: it is ourselves, or a
-/// mistake that must not cut our own pods off.
-pub(super) fn routes(config: &PodNetworkConfig, peers: &[Peer]) -> BTreeMap<RoutePlan, String> {
-    let ours = |block: &Cidr| {
-        config
-            .pod_cidrs
-            .iter()
-            .any(|own| own.contains(block.network()) || block.contains(own.network()))
-    };
-    peers
-        .iter()
-        .flat_map(|peer| peer.pod_cidrs.iter().map(move |block| (peer, *block)))
-        .filter(|(peer, block)| block.is_ipv4() == peer.node_ip.is_ipv4() && !ours(block))
-        .map(|(peer, destination)| {
-            (RoutePlan { destination, via: peer.node_ip }, peer.node.clone())
-        })
-        .collect()
 }
 
 /// The table that masquerades pods on their way out of the cluster.
@@ -233,23 +223,5 @@ chain postrouting { Nat hook Postrouting priority 100
 }
 "
         );
-    }
-
-    #[test]
-    fn nobody_takes_our_own_block() {
-        let peer = |block: &str| Peer {
-            node: "b".to_owned(),
-            pod_cidrs: vec![block.parse().unwrap()],
-            node_ip: "192.0.2.2".parse().unwrap(),
-        };
-        for (block, routed) in [
-            ("10.42.4.0/24", true),
-            ("10.42.3.0/24", false),
-            ("10.42.0.0/16", false),
-            ("10.42.3.128/25", false),
-            ("fd00:99::/64", false),
-        ] {
-            assert_eq!(!routes(&config(), &[peer(block)]).is_empty(), routed, "{block}");
-        }
     }
 }

@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_millis(600);
 pub struct Netns(String);
 
 impl Netns {
-    fn new(role: &str) -> Self {
+    pub fn new(role: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("cor-net-{}-{count}-{role}", std::process::id());
@@ -70,6 +70,18 @@ impl Netns {
         });
     }
 
+    /// A TCP server that gives every client the same bytes.
+    pub fn serve_bytes(&self, bytes: &[u8], address: &str) {
+        let listener = self.run(|| TcpListener::bind(address).unwrap());
+        let bytes = bytes.to_vec();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { return };
+                let _ = stream.write_all(&bytes);
+            }
+        });
+    }
+
     /// A UDP server that answers every datagram with its name.
     pub fn serve_udp(&self, name: &'static str, address: &str) {
         let socket = self.run(|| UdpSocket::bind(address).unwrap());
@@ -92,13 +104,27 @@ impl Netns {
     }
 
     fn fetch_within(&self, address: &str, patience: Duration) -> Result<String, io::ErrorKind> {
+        let bytes = self.fetch_bytes_within(address, patience)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// All that a TCP server sends.
+    pub fn fetch_bytes(&self, address: &str) -> Result<Vec<u8>, io::ErrorKind> {
+        self.fetch_bytes_within(address, PATIENCE)
+    }
+
+    fn fetch_bytes_within(
+        &self,
+        address: &str,
+        patience: Duration,
+    ) -> Result<Vec<u8>, io::ErrorKind> {
         let address: SocketAddr = address.parse().unwrap();
         let fetch = || {
             let mut stream = TcpStream::connect_timeout(&address, patience)?;
             stream.set_read_timeout(Some(patience))?;
-            let mut text = String::new();
-            stream.read_to_string(&mut text)?;
-            Ok(text)
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes)?;
+            Ok(bytes)
         };
         self.run(|| fetch().map_err(|error: io::Error| error.kind()))
     }

@@ -1,5 +1,6 @@
 //! The real thing: real sockets, and network namespaces that each test makes for itself.
 
+mod boards;
 mod dns;
 mod lab;
 mod pods;

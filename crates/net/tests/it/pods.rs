@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use net::{Peer, PodNetwork, PodNetworkConfig};
+use net::{Backend, Peer, PodNetwork, PodNetworkConfig};
 use nlink::netlink::nftables::{BaseChain, Chain, Family, FilterHook, Policy, Priority};
 use nlink::netlink::{Connection, Nftables, Route};
 
@@ -87,11 +87,12 @@ fn what_nobody_wants_goes() {
 #[test]
 fn routes_lead_to_other_boards() {
     let lab = Lab::new();
-    let config = PodNetworkConfig { masquerade: false, ..lab.pod_config() };
+    let config =
+        PodNetworkConfig { masquerade: false, backend: Backend::HostGw, ..lab.pod_config() };
     let peer = |node: &str, block: &str, ip: &str| Peer {
         node: node.to_owned(),
         pod_cidrs: vec![block.parse().unwrap()],
-        node_ip: ip.parse().unwrap(),
+        node_ips: vec![ip.parse().unwrap()],
     };
     lab.node.block_on(async || {
         let network = PodNetwork::open(config).await.unwrap();
