@@ -136,6 +136,22 @@ pub struct Node {
         value_parser = eviction
     )]
     pub eviction_hard: agent::Eviction,
+    /// How pods of other nodes are reached: `auto` takes plain routes to nodes on this segment and
+    /// VXLAN to those beyond a router, `host-gw` plain routes only, `vxlan` VXLAN to all
+    #[arg(
+        long,
+        env = "CORACLE_NETWORK_BACKEND",
+        default_value_t,
+        value_name = "auto|host-gw|vxlan"
+    )]
+    pub network_backend: net::Backend,
+    /// Number of the VXLAN network; the same on all nodes
+    #[arg(long, env = "CORACLE_VXLAN_VNI", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    pub vxlan_vni: u32,
+    /// UDP port of VXLAN; the same on all nodes
+    #[arg(long, env = "CORACLE_VXLAN_PORT", default_value_t = 8472)]
+    pub vxlan_port: u16,
     /// Bridge that the pods are joined by
     #[arg(long, env = "CORACLE_BRIDGE", default_value = "coracle0")]
     pub bridge: String,

@@ -10,7 +10,7 @@ use client::Informers;
 use k8s_openapi::api::core::v1::Taint;
 use net::{
     Dns, DnsConfig, PodNetwork, PodNetworkConfig, ProxyConfig, ServiceAddress, ServiceProxy,
-    Upstreams,
+    Upstreams, VxlanConfig,
 };
 use nix::mount::{MntFlags, umount2};
 use runtime::{Native, NativeConfig, Runtime, SandboxFilter};
@@ -128,6 +128,9 @@ async fn open_network(board: &Board, cidrs: &[String]) -> Outcome<NodeNetwork> {
     let pods = PodNetwork::open(PodNetworkConfig {
         pod_cidrs,
         service_cidrs: vec![facts.service_cidr],
+        node_ips: vec![board.ip],
+        backend: node.network_backend,
+        vxlan: VxlanConfig { vni: node.vxlan_vni, port: node.vxlan_port, ..VxlanConfig::default() },
         ..pod_network_config(&board.common, facts.cluster_cidr, &node.bridge, &node.nft_table)
     })
     .await
