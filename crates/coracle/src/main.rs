@@ -8,11 +8,13 @@ mod config;
 mod failure;
 mod files;
 mod hello;
+mod join;
 mod manifests;
 mod notify;
 mod pki;
 mod server;
 mod snapshot;
+mod tls;
 mod upgrade;
 
 use std::ffi::OsString;

@@ -1,26 +1,30 @@
-//! The cluster's keys: two authorities (one that servers prove themselves with, one that clients
-//! do), the service-account key, and the short-lived certificates made from them.
+//! The cluster's certificates: three authorities (one that servers prove themselves with, one
+//! that clients do, one for etcd's peers and clients) and the short-lived leaves made from them.
 //!
-//! The layout is k3s': `server/tls/{server-ca,client-ca}.{crt,key}`, `service.key`. An authority
-//! is never replaced here; a leaf is made anew when less than a third of its life is left, when
-//! its names have changed, or when its authority has.
+//! The layout is k3s': `server/tls/{server-ca,client-ca}.{crt,key}`, `service.key`. A leaf is
+//! made anew when less than a third of its life is left, when its names have changed, when its
+//! authority has, or when all were asked for anew. What is trusted is always a bundle: while an
+//! authority is replaced, the old one counts beside the new one.
+
+mod authority;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
-};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
-use crate::failure::{Failure, Hint, Outcome, While};
+pub use authority::{AuthorityKeys, Older};
+
+use crate::failure::{Outcome, While};
 use crate::files;
+use crate::join::Secrets;
 
 const DAY: Duration = Duration::from_secs(86_400);
 /// As long as k3s' authorities live.
@@ -31,7 +35,7 @@ pub const LEAF_LIFE: Duration = DAY.saturating_mul(30);
 const ADMIN_LIFE: Duration = DAY.saturating_mul(365);
 /// A board without a battery-backed clock starts in the past; a certificate made a moment before
 /// the clock is set must be valid to peers whose clock is right, and the other way round.
-const CLOCK_SKEW: Duration = DAY;
+pub const CLOCK_SKEW: Duration = DAY;
 
 /// A certificate (with its chain) and its key, as PEM.
 #[derive(Clone)]
@@ -42,57 +46,77 @@ pub struct Leaf {
     pub key: String,
 }
 
+/// Which authority signs a leaf, and with that what the leaf is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signer {
+    /// For what servers (API server, kubelets) show.
+    Server,
+    /// For what clients show.
+    Client,
+    /// For etcd, whose members are servers and clients of each other.
+    Etcd,
+}
+
 /// What a leaf certificate says.
 pub struct Identity<'a> {
     /// The file it is kept in, without ending.
     pub file: &'a str,
+    /// Who signs it.
+    pub signer: Signer,
     /// The user name, or the server's name.
     pub common_name: &'a str,
     /// The groups of a client.
     pub organization: Option<&'a str>,
-    /// The names and addresses that a server answers to; none makes a client certificate.
+    /// The names and addresses that a server answers to.
     pub names: Vec<String>,
     /// How long it is valid.
     pub life: Duration,
 }
 
-/// The cluster's authorities and service-account key, read from a folder or made in it.
+/// The authorities, and the folder of the leaves made from them.
 pub struct Pki {
     folder: PathBuf,
-    /// Signs what servers (API server, kubelets) show.
-    pub server_ca: Authority,
-    /// Signs what clients show.
-    pub client_ca: Authority,
-    /// The key that signs service-account tokens, PKCS#8 PEM, P-256.
-    pub service_account_key: String,
-}
-
-/// A certificate authority.
-pub struct Authority {
-    /// Its certificate, PEM.
-    pub cert: String,
-    issuer: Issuer<'static, KeyPair>,
+    /// The keys of the cluster.
+    pub secrets: Arc<Secrets>,
 }
 
 impl Pki {
-    /// Reads what is in `folder` and makes what is missing. Half a pair is an error: a new
-    /// authority in the place of a lost one would lock every node out.
-    pub fn open(folder: &Path) -> Outcome<Pki> {
+    /// Puts the authorities into `folder`, for people and for etcd; the leaves will be there too.
+    pub fn new(folder: &Path, secrets: Arc<Secrets>) -> Outcome<Pki> {
         files::make_folder(folder, true).doing(|| format!("making {}", folder.display()))?;
-        let service_account_key =
-            read_or_make(&folder.join("service.key"), || Ok(new_key()?.serialize_pem()))?;
-        Ok(Pki {
-            folder: folder.to_owned(),
-            server_ca: Authority::open(folder, "server-ca", "coracle-server-ca")?,
-            client_ca: Authority::open(folder, "client-ca", "coracle-client-ca")?,
-            service_account_key,
-        })
+        let write = |file: &str, content: &str| {
+            let path = folder.join(file);
+            files::write_if_changed(&path, content.as_bytes(), 0o600)
+                .doing(|| format!("writing {}", path.display()))
+        };
+        for (name, authority) in secrets.authorities() {
+            write(&format!("{name}.key"), &authority.key)?;
+            write(&format!("{name}.crt"), &authority.bundle())?;
+        }
+        write("service.key", &secrets.service_account_key)?;
+        Ok(Pki { folder: folder.to_owned(), secrets })
+    }
+
+    /// The folder of the leaves.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What proves a server.
+    pub fn server_bundle(&self) -> String {
+        self.secrets.server_ca.bundle()
+    }
+
+    /// What proves a client.
+    pub fn client_bundle(&self) -> String {
+        self.secrets.client_ca.bundle()
     }
 
     /// The admin's client certificate, of the group that may do everything.
     pub fn admin(&self) -> Outcome<Leaf> {
         self.leaf(Identity {
             file: "client-admin",
+            signer: Signer::Client,
             common_name: "system:admin",
             organization: Some("system:masters"),
             names: Vec::new(),
@@ -103,11 +127,15 @@ impl Pki {
     /// The certificate that `identity` describes: the one on disk while it is good, else a new
     /// one.
     pub fn leaf(&self, identity: Identity<'_>) -> Outcome<Leaf> {
-        let authority = if identity.names.is_empty() { &self.client_ca } else { &self.server_ca };
+        let authority = match identity.signer {
+            Signer::Server => &self.secrets.server_ca,
+            Signer::Client => &self.secrets.client_ca,
+            Signer::Etcd => &self.secrets.etcd_ca,
+        };
         let cert_path = self.folder.join(format!("{}.crt", identity.file));
         let key_path = self.folder.join(format!("{}.key", identity.file));
         if let (Ok(cert), Ok(key)) = (fs::read_to_string(&cert_path), fs::read_to_string(&key_path))
-            && still_good(&cert, &key, authority, &identity)
+            && still_good(&cert, &key, authority, &identity, self.secrets.renew_after)
         {
             return Ok(Leaf { cert, key });
         }
@@ -121,70 +149,6 @@ impl Pki {
     }
 }
 
-impl Authority {
-    fn open(folder: &Path, file: &str, name: &str) -> Outcome<Authority> {
-        let cert_path = folder.join(format!("{file}.crt"));
-        let key_path = folder.join(format!("{file}.key"));
-        if cert_path.exists() && !key_path.exists() {
-            return Err(Failure::new(format!(
-                "{} is there, but its key {} is not",
-                cert_path.display(),
-                key_path.display()
-            ))
-            .hint("restore the key from a backup; a new authority would lock every node out"));
-        }
-        let key_pem = read_or_make(&key_path, || Ok(new_key()?.serialize_pem()))?;
-        let key =
-            KeyPair::from_pem(&key_pem).doing(|| format!("reading {}", key_path.display()))?;
-        let cert = read_or_make(&cert_path, || {
-            let params = authority_params(name);
-            params.self_signed(&key).map(|cert| cert.pem()).doing(|| format!("signing {name}"))
-        })?;
-        let issuer = Issuer::from_ca_cert_pem(&cert, key)
-            .doing(|| format!("reading {}", cert_path.display()))
-            .hint(|| format!("restore {} from a backup", cert_path.display()))?;
-        Ok(Authority { cert, issuer })
-    }
-
-    fn sign(&self, identity: &Identity<'_>) -> Outcome<Leaf> {
-        let doing = || format!("making the certificate {}", identity.file);
-        let mut params = CertificateParams::new(identity.names.clone()).doing(doing)?;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, identity.common_name);
-        if let Some(organization) = identity.organization {
-            params.distinguished_name.push(DnType::OrganizationName, organization);
-        }
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = match identity.names.is_empty() {
-            true => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            false => vec![ExtendedKeyUsagePurpose::ServerAuth],
-        };
-        params.use_authority_key_identifier_extension = true;
-        set_life(&mut params, identity.life);
-        let key = new_key()?;
-        let cert = params.signed_by(&key, &self.issuer).doing(doing)?;
-        Ok(Leaf { cert: cert.pem(), key: key.serialize_pem() })
-    }
-}
-
-fn authority_params(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    // The moment makes authorities of two clusters differ in name, as k3s' do.
-    params
-        .distinguished_name
-        .push(DnType::CommonName, format!("{name}@{}", Timestamp::now().as_second()));
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::KeyEncipherment,
-        KeyUsagePurpose::KeyCertSign,
-    ];
-    set_life(&mut params, AUTHORITY_LIFE);
-    params
-}
-
 fn set_life(params: &mut CertificateParams, life: Duration) {
     let now = Duration::from_secs(Timestamp::now().as_second().max(0).unsigned_abs());
     let epoch = date_time_ymd(1970, 1, 1);
@@ -192,26 +156,20 @@ fn set_life(params: &mut CertificateParams, life: Duration) {
     params.not_after = epoch + now + life;
 }
 
-fn new_key() -> Outcome<KeyPair> {
+/// A new P-256 key.
+pub fn new_key() -> Outcome<KeyPair> {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).doing(|| "making a P-256 key".to_owned())
 }
 
-fn read_or_make(path: &Path, make: impl FnOnce() -> Outcome<String>) -> Outcome<String> {
-    match fs::read_to_string(path) {
-        Ok(content) => Ok(content),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let content = make()?;
-            files::write_atomically(path, content.as_bytes(), 0o600)
-                .doing(|| format!("writing {}", path.display()))?;
-            Ok(content)
-        }
-        Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
-    }
-}
-
-/// True where the pair on disk says what `identity` asks for, is signed by the present authority
-/// and has at least a third of its life left.
-fn still_good(cert: &str, key: &str, authority: &Authority, identity: &Identity<'_>) -> bool {
+/// True where the pair on disk says what `identity` asks for, is signed by the present authority,
+/// was not made before `renew_after`, and has at least a third of its life left.
+fn still_good(
+    cert: &str,
+    key: &str,
+    authority: &AuthorityKeys,
+    identity: &Identity<'_>,
+    renew_after: i64,
+) -> bool {
     let (Ok((_, pem)), Ok((_, ca_pem)), Ok(key)) = (
         parse_x509_pem(cert.as_bytes()),
         parse_x509_pem(authority.cert.as_bytes()),
@@ -219,19 +177,23 @@ fn still_good(cert: &str, key: &str, authority: &Authority, identity: &Identity<
     ) else {
         return false;
     };
-    let (Ok(cert), Ok(ca)) = (pem.parse_x509(), ca_pem.parse_x509()) else { return false };
-    let names: BTreeSet<String> = cert
+    let (Ok(parsed), Ok(ca)) = (pem.parse_x509(), ca_pem.parse_x509()) else { return false };
+    let names: BTreeSet<String> = parsed
         .subject_alternative_name()
         .ok()
         .flatten()
         .map(|extension| extension.value.general_names.iter().filter_map(name_of).collect())
         .unwrap_or_default();
-    let left = cert.validity().not_after.timestamp() - Timestamp::now().as_second();
-    cert.issuer() == ca.subject()
-        && cert.public_key().subject_public_key.data == key.public_key_raw()
+    let now = Timestamp::now().as_second();
+    let (from, until) =
+        (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    parsed.issuer() == ca.subject()
+        && cert.ends_with(&authority.chain())
+        && parsed.public_key().subject_public_key.data == key.public_key_raw()
         && names == identity.names.iter().cloned().collect()
-        && left > (identity.life.as_secs() / 3) as i64
-        && cert.validity().not_before.timestamp() <= Timestamp::now().as_second()
+        && until - now > (identity.life.as_secs() / 3) as i64
+        && from <= now
+        && from + CLOCK_SKEW.as_secs() as i64 >= renew_after
 }
 
 fn name_of(name: &GeneralName<'_>) -> Option<String> {
@@ -247,51 +209,4 @@ fn name_of(name: &GeneralName<'_>) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(names: &[&str], life: Duration) -> Identity<'static> {
-        Identity {
-            file: "serving",
-            common_name: "coracle",
-            organization: None,
-            names: names.iter().map(|name| (*name).to_owned()).collect(),
-            life,
-        }
-    }
-
-    #[test]
-    fn a_leaf_is_kept_until_its_names_or_its_authority_change() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let pki = Pki::open(folder.path()).expect("new keys");
-        let first = pki.leaf(server(&["a", "10.0.0.1"], LEAF_LIFE)).expect("leaf");
-        let again = pki.leaf(server(&["10.0.0.1", "a"], LEAF_LIFE)).expect("leaf");
-        assert_eq!(first.cert, again.cert, "unchanged names keep the certificate");
-        let renamed = pki.leaf(server(&["a", "10.0.0.2"], LEAF_LIFE)).expect("leaf");
-        assert_ne!(first.cert, renamed.cert);
-
-        let reopened = Pki::open(folder.path()).expect("the same keys");
-        assert_eq!(reopened.server_ca.cert, pki.server_ca.cert);
-        assert_eq!(reopened.service_account_key, pki.service_account_key);
-        let kept = reopened.leaf(server(&["a", "10.0.0.2"], LEAF_LIFE)).expect("leaf");
-        assert_eq!(kept.cert, renamed.cert);
-    }
-
-    #[test]
-    fn a_leaf_with_less_than_a_third_of_its_life_left_is_made_anew() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let pki = Pki::open(folder.path()).expect("new keys");
-        let short = pki.leaf(server(&["a"], LEAF_LIFE / 4)).expect("leaf");
-        let renewed = pki.leaf(server(&["a"], LEAF_LIFE)).expect("leaf");
-        assert_ne!(short.cert, renewed.cert);
-    }
-
-    #[test]
-    fn a_lost_authority_key_stops_the_start_with_a_hint() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        Pki::open(folder.path()).expect("new keys");
-        fs::remove_file(folder.path().join("client-ca.key")).expect("removed");
-        let failure = Pki::open(folder.path()).err().expect("refused");
-        assert!(failure.to_string().contains("client-ca.key"), "{failure}");
-    }
-}
+mod tests;

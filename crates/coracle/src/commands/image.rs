@@ -9,7 +9,8 @@ use runtime::{ImageInfo, NativeConfig, RegistryAuth};
 use crate::cli::Image;
 use crate::config::Common;
 use crate::failure::{Hint, Outcome, While};
-use crate::server::{runtime_config, tls};
+use crate::server::runtime_config;
+use crate::tls;
 
 /// Carries out a command on images.
 pub async fn run(common: Common, command: Image) -> Outcome {

@@ -109,12 +109,12 @@ pub fn start(
         service_account: ServiceAccountConfig {
             issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
             audiences: Vec::new(),
-            signing_key_pem: certificates.pki().service_account_key.clone(),
-            public_keys_pem: Vec::new(),
+            signing_key_pem: certificates.pki().secrets.service_account_key.clone(),
+            public_keys_pem: certificates.pki().secrets.retired_service_account_keys.clone(),
             max_expiration_seconds: MAX_TOKEN_SECONDS,
         },
         kubelet: Some(KubeletClient { tls: Arc::new(certificates.to_kubelets()?) }),
-        client_ca_pem: certificates.pki().client_ca.cert.clone(),
+        client_ca_pem: certificates.pki().client_bundle(),
         anonymous: true,
         limits: Limits::default(),
     };

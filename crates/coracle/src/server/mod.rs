@@ -9,9 +9,11 @@ mod settings;
 mod singletons;
 pub mod tls;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +26,9 @@ use singletons::Singletons;
 use crate::commands::kubeconfig;
 use crate::config::{Common, Server};
 use crate::failure::{Failure, Hint, Outcome, While};
+use crate::join::Secrets;
 use crate::pki::Pki;
-use crate::{files, manifests, notify};
+use crate::{files, join, manifests, notify};
 
 /// How long parts may take to stop before the store is closed under them.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
@@ -35,7 +38,7 @@ const DNS_MANIFEST: &str = include_str!("dns.yaml");
 
 /// Runs a server until SIGTERM or SIGINT, or until a part of it fails.
 pub async fn run(common: Common, options: Server) -> Outcome {
-    tls::install_provider();
+    crate::tls::install_provider();
     let settings = Settings::new(common, options)?;
     let mut terminate = signal(SignalKind::terminate()).doing(|| "waiting for SIGTERM".into())?;
     let mut interrupt = signal(SignalKind::interrupt()).doing(|| "waiting for SIGINT".into())?;
@@ -91,18 +94,21 @@ async fn start(
     files::make_folder(data_dir, false)
         .doing(|| format!("making the data folder {}", data_dir.display()))
         .hint(|| "use sudo, or name a folder that can be written with --data-dir".into())?;
-    let tls_dir = data_dir.join("server/tls");
-    let pki = Pki::open(&tls_dir)?;
+    let bring = settings.bring()?;
     // A port in use or a folder in use stops the start before anything has been changed.
     let listener = api::listen(&settings).await?;
     let store = api::open_store(&settings).await?;
-    let certificates = tls::Certificates::new(&settings, pki)?;
+    let secrets = Arc::new(bring.settle(&store).await?);
+    let pki = Pki::new(&data_dir.join("server/tls"), secrets.clone())?;
+    join::write_tokens(&bring.folder, &secrets)?;
+    let (announce, secrets) = watch::channel(secrets);
+    let certificates = Arc::new(tls::Certificates::new(&settings, pki)?);
     let server = api::start(&settings, &certificates, store.clone(), listener, parts, &stop)?;
     server.bootstrap().await.doing(|| "making the objects that a cluster starts with".into())?;
     write_kubeconfig(&settings, &certificates)?;
 
     let informers = client::Informers::new(api::control_plane_client(&server));
-    let duties = duties(&settings, &certificates);
+    let duties = duties(&settings, secrets.clone());
     let alone = settings.datastore == Datastore::Sqlite;
     match alone {
         true => duties.run_alone(&informers, parts, &stop),
@@ -126,23 +132,23 @@ async fn start(
         };
         node::start(board, informers.acting_as(client), parts, &stop).await?;
     }
-    parts.spawn(certificates.keep_fresh(settings, stop));
+    parts.spawn(join::follow(store.clone(), bring.folder, announce, stop.clone()));
+    parts.spawn(async move { certificates.keep_fresh(&settings, secrets, stop).await });
     notify::notify("READY=1");
     Ok(store)
 }
 
 /// What one server does for all.
-fn duties(settings: &Settings, certificates: &tls::Certificates) -> Singletons {
+fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Singletons {
     let mut duties = Singletons::default();
     let config = controllers::Config {
-        root_ca_pem: certificates.pki().server_ca.cert.clone(),
         cluster_cidr: settings.options.cluster_cidr.to_string(),
         node_grace_seconds: settings.options.node_monitor_grace_period,
         ..controllers::Config::default()
     };
     duties.add(move |informers, stop| {
-        let config = config.clone();
-        async move { controllers::run(informers.client().clone(), informers, config, stop).await }
+        let (config, secrets) = (config.clone(), secrets.clone());
+        async move { control(informers, config, secrets, stop).await }
     });
     duties.add(|informers, stop| async move {
         let config = scheduler::Config::default();
@@ -151,10 +157,38 @@ fn duties(settings: &Settings, certificates: &tls::Certificates) -> Singletons {
     duties
 }
 
+/// Runs the controllers, anew whenever the authorities that they publish have changed.
+async fn control(
+    informers: client::Informers,
+    config: controllers::Config,
+    mut secrets: watch::Receiver<Arc<Secrets>>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let root_ca_pem = secrets.borrow_and_update().server_ca.bundle();
+        let config = controllers::Config { root_ca_pem, ..config.clone() };
+        let until = stop.child_token();
+        let client = informers.client().clone();
+        let run = controllers::run(client, informers.clone(), config, until.clone());
+        let changed = async {
+            match secrets.changed().await {
+                Ok(()) => until.cancel(),
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::join!(run, async {
+            tokio::select! {
+                () = changed => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
 fn write_kubeconfig(settings: &Settings, certificates: &tls::Certificates) -> Outcome {
     let admin = certificates.pki().admin()?;
-    let ca = &certificates.pki().server_ca.cert;
-    let text = kubeconfig::render(&settings.local_server(), ca, &admin)?;
+    let ca = certificates.pki().server_bundle();
+    let text = kubeconfig::render(&settings.local_server(), &ca, &admin)?;
     let own = kubeconfig::path(&settings.common.data_dir);
     for path in [&own, &settings.options.write_kubeconfig] {
         let folder = path.parent().unwrap_or(std::path::Path::new("/"));

@@ -6,6 +6,7 @@ use super::node::Facts;
 use crate::address;
 use crate::config::{Common, Node, Server};
 use crate::failure::{Failure, Outcome};
+use crate::join::{Bring, Equal, Token};
 
 /// The Kubernetes release whose API we serve.
 const KUBERNETES: &str = "v1.36.0";
@@ -70,6 +71,17 @@ impl Settings {
             cluster_dns: self.cluster_dns,
             cluster_domain: self.options.cluster_domain.clone(),
         }
+    }
+
+    /// What this server brings to the datastore.
+    pub fn bring(&self) -> Outcome<Bring> {
+        Ok(Bring {
+            folder: self.common.data_dir.join("server"),
+            settings: Equal::of(&self.facts()),
+            token: Token::of(&self.options.membership)?,
+            agent_token: self.options.agent_token.clone(),
+            handed: None,
+        })
     }
 
     /// Where manifests are dropped.

@@ -1,0 +1,30 @@
+//! How boards become one cluster: tokens, the secrets that all servers share, the desk at which
+//! a server lets others in, and the way a joining board takes to it.
+
+mod sealed;
+pub mod secrets;
+mod shared;
+pub mod token;
+
+pub use secrets::{Equal, Secrets};
+pub use shared::{Bring, COLLECTION, change, follow};
+pub use token::{Credential, Token};
+
+use std::path::Path;
+
+use crate::failure::{Outcome, While};
+use crate::files;
+
+/// Writes the tokens where people look for them: `token` for servers, `agent-token` for agents,
+/// and the latter by k3s' name `node-token` too.
+pub fn write_tokens(folder: &Path, secrets: &Secrets) -> Outcome {
+    let authority = &secrets.server_ca.cert;
+    let server = Token::new(authority, Credential::Server(secrets.server_token.clone()));
+    let agent = Token::new(authority, Credential::Node(secrets.agent_token.clone()));
+    for (file, token) in [("token", &server), ("agent-token", &agent), ("node-token", &agent)] {
+        let path = folder.join(file);
+        files::write_if_changed(&path, format!("{token}\n").as_bytes(), 0o600)
+            .doing(|| format!("writing the token {}", path.display()))?;
+    }
+    Ok(())
+}

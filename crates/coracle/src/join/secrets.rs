@@ -1,0 +1,271 @@
+//! What every server of a cluster must know and nobody else may: keys, tokens, and the settings
+//! that must be the same everywhere.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use base64::Engine;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::token::random_secret;
+use crate::failure::{Failure, Hint, Outcome, While};
+use crate::files;
+use crate::pki::{AuthorityKeys, Older, new_key};
+use crate::server::node::Facts;
+
+/// The file in which a server keeps the cluster's secrets, in `server/cred`.
+const FILE: &str = "cluster.json";
+/// Retired service-account keys that are still accepted.
+const RETIRED_KEYS_MAX: usize = 4;
+
+/// The cluster's secrets. Each change makes a new generation.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Secrets {
+    /// Counts the changes.
+    pub generation: u64,
+    /// Signs what servers show.
+    pub server_ca: AuthorityKeys,
+    /// Signs what clients show.
+    pub client_ca: AuthorityKeys,
+    /// Signs what etcd's members and clients show.
+    pub etcd_ca: AuthorityKeys,
+    /// Signs service-account tokens; PKCS#8 PEM, P-256.
+    pub service_account_key: String,
+    /// Public keys that older service-account tokens may be signed with, SPKI PEM.
+    #[serde(default)]
+    pub retired_service_account_keys: Vec<String>,
+    /// What servers join with.
+    pub server_token: String,
+    /// What agents join with.
+    pub agent_token: String,
+    /// Leaves made before this second since 1970 are to be made anew.
+    #[serde(default)]
+    pub renew_after: i64,
+    /// What must be the same on all servers.
+    pub settings: Equal,
+}
+
+/// The settings that must be the same on all servers, each as its flag is written.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Equal {
+    /// `--cluster-cidr`
+    pub cluster_cidr: String,
+    /// `--service-cidr`
+    pub service_cidr: String,
+    /// `--cluster-dns`
+    pub cluster_dns: String,
+    /// `--cluster-domain`
+    pub cluster_domain: String,
+}
+
+/// A private key is not shown, nor anything beside it.
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secrets").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+/// A file of secrets: the secrets, and the sealed form that they were read from.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    /// SHA-256 of the datastore's entry, so that it need not be opened again; empty where there
+    /// was none.
+    #[serde(default)]
+    entry: String,
+    secrets: Secrets,
+}
+
+impl Secrets {
+    /// The secrets of a new cluster.
+    pub fn new(settings: Equal, server: Option<String>, agent: Option<String>) -> Outcome<Self> {
+        Ok(Secrets {
+            generation: 1,
+            server_ca: AuthorityKeys::new("coracle-server-ca")?,
+            client_ca: AuthorityKeys::new("coracle-client-ca")?,
+            etcd_ca: AuthorityKeys::new("coracle-etcd-ca")?,
+            service_account_key: new_key()?.serialize_pem(),
+            retired_service_account_keys: Vec::new(),
+            server_token: server.map_or_else(random_secret, Ok)?,
+            agent_token: agent.map_or_else(random_secret, Ok)?,
+            renew_after: 0,
+            settings,
+        })
+    }
+
+    /// The authorities with the names of their files.
+    pub fn authorities(&self) -> [(&'static str, &AuthorityKeys); 3] {
+        [("server-ca", &self.server_ca), ("client-ca", &self.client_ca), ("etcd-ca", &self.etcd_ca)]
+    }
+
+    /// The secrets kept below `server`, with the digest of the entry that they came from; `None`
+    /// where there are none. A folder of before they were kept together is read as well.
+    pub fn read(server: &Path, settings: &Equal) -> Outcome<Option<(Secrets, String)>> {
+        let path = server.join("cred").join(FILE);
+        match fs::read(&path) {
+            Ok(content) => {
+                let kept: Kept = serde_json::from_slice(&content)
+                    .doing(|| format!("reading {}", path.display()))
+                    .hint(|| {
+                        "restore it from a backup, or remove it: the datastore has it too".into()
+                    })?;
+                Ok(Some((kept.secrets, kept.entry)))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let tls = server.join("tls");
+                let found = ["server-ca.crt", "server-ca.key"].map(|file| tls.join(file).exists());
+                match found.contains(&true) {
+                    true => Ok(Some((Secrets::import(&tls, settings)?, String::new()))),
+                    false => Ok(None),
+                }
+            }
+            Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
+        }
+    }
+
+    /// Keeps the secrets below `server`. `entry` is the digest of the datastore's form of them.
+    pub fn write(&self, server: &Path, entry: &str) -> Outcome {
+        let folder = server.join("cred");
+        let path = folder.join(FILE);
+        let doing = || format!("writing {}", path.display());
+        files::make_folder(&folder, true).doing(doing)?;
+        let kept = Kept { entry: entry.to_owned(), secrets: self.clone() };
+        let content = serde_json::to_vec_pretty(&kept).doing(doing)?;
+        files::write_if_changed(&path, &content, 0o600).doing(doing)
+    }
+
+    /// Takes authorities that lie in a folder in k3s' layout. Half a pair is an error: a new
+    /// authority in the place of a lost one would lock every node out.
+    fn import(tls: &Path, settings: &Equal) -> Outcome<Secrets> {
+        let mut secrets = Secrets::new(settings.clone(), None, None)?;
+        for (name, authority) in [
+            ("server-ca", &mut secrets.server_ca),
+            ("client-ca", &mut secrets.client_ca),
+            ("etcd-ca", &mut secrets.etcd_ca),
+        ] {
+            let (cert, key) = (tls.join(format!("{name}.crt")), tls.join(format!("{name}.key")));
+            match (cert.exists(), key.exists()) {
+                (false, false) if name == "etcd-ca" => continue,
+                (true, true) => {}
+                (there, _) => {
+                    let (there, missing) = if there { (cert, key) } else { (key, cert) };
+                    return Err(Failure::new(format!(
+                        "{} is there, but {} is not",
+                        there.display(),
+                        missing.display()
+                    ))
+                    .hint("restore it from a backup; a new authority would lock every node out"));
+                }
+            }
+            let bundle = read(&cert)?;
+            let mut certs = split(&bundle).into_iter();
+            authority.cert = certs.next().ok_or_else(|| {
+                Failure::new(format!("{} holds no certificate", cert.display()))
+                    .hint("restore it from a backup")
+            })?;
+            authority.key = read(&key)?;
+            authority.older = certs.map(|cert| Older { cert, cross: String::new() }).collect();
+        }
+        if tls.join("service.key").exists() {
+            secrets.service_account_key = read(&tls.join("service.key"))?;
+        }
+        Ok(secrets)
+    }
+
+    /// New authorities and a new key for service accounts; the old ones stay trusted until
+    /// [`Secrets::finish`].
+    pub fn rotate_authorities(&mut self) -> Outcome {
+        self.server_ca = self.server_ca.renewed("coracle-server-ca")?;
+        self.client_ca = self.client_ca.renewed("coracle-client-ca")?;
+        let old = rcgen::KeyPair::from_pem(&self.service_account_key)
+            .doing(|| "reading the service-account key".into())?;
+        self.retired_service_account_keys.insert(0, old.public_key_pem());
+        self.retired_service_account_keys.truncate(RETIRED_KEYS_MAX);
+        self.service_account_key = new_key()?.serialize_pem();
+        Ok(())
+    }
+
+    /// Whether an authority is trusted that a newer one has taken the place of.
+    pub fn is_rotating(&self) -> bool {
+        self.authorities().iter().any(|(_, authority)| !authority.older.is_empty())
+    }
+
+    /// Ends the trust in what was replaced.
+    pub fn finish(&mut self) {
+        self.server_ca.older.clear();
+        self.client_ca.older.clear();
+        self.etcd_ca.older.clear();
+        self.retired_service_account_keys.clear();
+    }
+
+    /// Has every leaf made anew.
+    pub fn renew_leaves(&mut self) {
+        self.renew_after = Timestamp::now().as_second();
+    }
+}
+
+impl Equal {
+    /// The settings as they stand on this server.
+    pub fn of(facts: &Facts) -> Self {
+        Equal {
+            cluster_cidr: facts.cluster_cidr.to_string(),
+            service_cidr: facts.service_cidr.to_string(),
+            cluster_dns: facts.cluster_dns.to_string(),
+            cluster_domain: facts.cluster_domain.clone(),
+        }
+    }
+
+    /// What a node must know of the cluster.
+    pub fn facts(&self) -> Outcome<Facts> {
+        let doing = || "reading the cluster's settings".to_owned();
+        Ok(Facts {
+            cluster_cidr: self.cluster_cidr.parse().doing(doing)?,
+            service_cidr: self.service_cidr.parse().doing(doing)?,
+            cluster_dns: self.cluster_dns.parse().doing(doing)?,
+            cluster_domain: self.cluster_domain.clone(),
+        })
+    }
+
+    /// Refuses settings that are not the cluster's, naming the flag.
+    pub fn must_be(&self, cluster: &Equal) -> Outcome {
+        for (flag, own, theirs) in [
+            ("--cluster-cidr", &self.cluster_cidr, &cluster.cluster_cidr),
+            ("--service-cidr", &self.service_cidr, &cluster.service_cidr),
+            ("--cluster-dns", &self.cluster_dns, &cluster.cluster_dns),
+            ("--cluster-domain", &self.cluster_domain, &cluster.cluster_domain),
+        ] {
+            if own != theirs {
+                return Err(Failure::new(format!(
+                    "{flag} is {own} here, but {theirs} in the cluster"
+                ))
+                .hint(format!("start this server with {flag} {theirs}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Outcome<String> {
+    fs::read_to_string(path).doing(|| format!("reading {}", path.display()))
+}
+
+/// The certificates of a bundle, each as PEM in one form, so that equal ones have equal texts.
+pub fn split(bundle: &str) -> Vec<String> {
+    const WIDTH: usize = 64;
+    let pems = x509_parser::pem::Pem::iter_from_buffer(bundle.as_bytes());
+    pems.flatten()
+        .filter(|pem| pem.label == "CERTIFICATE")
+        .map(|pem| {
+            let text = base64::engine::general_purpose::STANDARD.encode(&pem.contents);
+            let lines: Vec<&str> =
+                text.as_bytes().chunks(WIDTH).filter_map(|l| std::str::from_utf8(l).ok()).collect();
+            format!(
+                "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+                lines.join("\n")
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,271 @@
+//! TLS with what the board can do, and certificates and authorities that are replaced under open
+//! connections.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
+
+use crate::failure::{Outcome, While};
+use crate::pki::Leaf;
+
+/// Makes our choice of ciphers the one that every TLS connection of this process uses.
+pub fn install_provider() {
+    // It fails only where one is installed already, which then is this one.
+    let _ = provider().install_default();
+}
+
+/// ring's ciphers, with ChaCha20 first where the processor has no instructions for AES: every
+/// Raspberry Pi before the 5.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    if !has_aes() {
+        provider.cipher_suites.sort_by_key(|suite| {
+            !matches!(
+                suite.suite(),
+                CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+                    | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+                    | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+            )
+        });
+    }
+    provider
+}
+
+fn has_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+/// A certificate that is shown, replaceable while connections are open. Without one nobody is
+/// served, and servers see no client certificate.
+#[derive(Debug, Default)]
+pub struct Shown(RwLock<Option<Arc<CertifiedKey>>>);
+
+impl Shown {
+    /// Shows a leaf.
+    pub fn new(leaf: &Leaf) -> Outcome<Arc<Self>> {
+        let shown = Shown::default();
+        shown.set(leaf)?;
+        Ok(Arc::new(shown))
+    }
+
+    /// Shows another one from now on.
+    pub fn set(&self, leaf: &Leaf) -> Outcome {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(certified(leaf)?);
+        Ok(())
+    }
+
+    fn get(&self) -> Option<Arc<CertifiedKey>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.get()
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.get()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.get().is_some()
+    }
+}
+
+fn certified(leaf: &Leaf) -> Outcome<Arc<CertifiedKey>> {
+    let doing = || "reading a certificate of our own".to_owned();
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(leaf.cert.as_bytes())
+        .collect::<Result<_, _>>()
+        .doing(doing)?;
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).doing(doing)?;
+    let key = CertifiedKey::from_der(chain, key, &provider()).doing(doing)?;
+    Ok(Arc::new(key))
+}
+
+fn roots(pem: &str) -> Outcome<Arc<RootCertStore>> {
+    let doing = || "reading an authority".to_owned();
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        roots.add(certificate.doing(doing)?).doing(doing)?;
+    }
+    Ok(Arc::new(roots))
+}
+
+/// Whom the other side's certificate may come from, replaceable while connections are open.
+#[derive(Debug)]
+pub struct Trust<V: ?Sized>(RwLock<Arc<V>>);
+
+/// The authorities of servers.
+pub type TrustedServers = Trust<WebPkiServerVerifier>;
+/// The authorities of clients, and whether a client must show a certificate.
+pub type TrustedClients = Trust<dyn ClientCertVerifier>;
+
+impl<V: ?Sized> Trust<V> {
+    fn get(&self) -> Arc<V> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, verifier: Arc<V>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = verifier;
+    }
+}
+
+impl TrustedServers {
+    /// Trusts the authorities of a bundle (PEM).
+    pub fn new(bundle: &str) -> Outcome<Arc<Self>> {
+        Ok(Arc::new(Trust(RwLock::new(of_servers(bundle)?))))
+    }
+
+    /// Trusts those of another bundle from now on.
+    pub fn set(&self, bundle: &str) -> Outcome {
+        self.replace(of_servers(bundle)?);
+        Ok(())
+    }
+}
+
+impl TrustedClients {
+    /// Trusts the authorities of a bundle (PEM). Where `anonymous`, a client need not show a
+    /// certificate.
+    pub fn new(bundle: &str, anonymous: bool) -> Outcome<Arc<Self>> {
+        Ok(Arc::new(Trust(RwLock::new(of_clients(bundle, anonymous)?))))
+    }
+
+    /// Trusts those of another bundle from now on.
+    pub fn set(&self, bundle: &str) -> Outcome {
+        let anonymous = !self.get().client_auth_mandatory();
+        self.replace(of_clients(bundle, anonymous)?);
+        Ok(())
+    }
+}
+
+fn of_servers(bundle: &str) -> Outcome<Arc<WebPkiServerVerifier>> {
+    WebPkiServerVerifier::builder_with_provider(roots(bundle)?, Arc::new(provider()))
+        .build()
+        .doing(|| "setting up TLS".into())
+}
+
+fn of_clients(bundle: &str, anonymous: bool) -> Outcome<Arc<dyn ClientCertVerifier>> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots(bundle)?, Arc::new(provider()));
+    let builder = if anonymous { builder.allow_unauthenticated() } else { builder };
+    builder.build().doing(|| "setting up TLS".into())
+}
+
+impl ServerCertVerifier for TrustedServers {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.get().verify_server_cert(leaf, chain, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.get().verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.get().verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.get().supported_verify_schemes()
+    }
+}
+
+impl ClientCertVerifier for TrustedClients {
+    /// None: the hint is optional, and every client has but one certificate for us.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.get().client_auth_mandatory()
+    }
+
+    fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.get().verify_client_cert(leaf, chain, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.get().verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.get().verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.get().supported_verify_schemes()
+    }
+}
+
+/// TLS of a server that shows a certificate to clients whom it trusts.
+pub fn server_config(shown: Arc<Shown>, clients: Arc<TrustedClients>) -> Outcome<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .doing(|| "setting up TLS".into())?
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(shown);
+    config.ignore_client_order = !has_aes();
+    Ok(config)
+}
+
+/// TLS of a client that trusts some servers and shows a certificate to them.
+pub fn client_config(
+    servers: Arc<dyn ServerCertVerifier>,
+    shown: Arc<Shown>,
+) -> Outcome<ClientConfig> {
+    Ok(ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .doing(|| "setting up TLS".into())?
+        .dangerous()
+        .with_custom_certificate_verifier(servers)
+        .with_client_cert_resolver(shown))
+}
