@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
@@ -29,7 +30,7 @@ fn document(text: &str) -> Value {
     let kind = object["kind"].as_str().expect("a kind").to_owned();
     let meta = object["metadata"].as_object_mut().expect("metadata");
     let name = meta["name"].as_str().expect("a name").to_owned();
-    if !matches!(kind.as_str(), "Node" | "Namespace") {
+    if !matches!(kind.as_str(), "Node" | "Namespace" | "CertificateSigningRequest") {
         meta.entry("namespace").or_insert_with(|| "default".into());
     }
     meta.entry("uid").or_insert_with(|| format!("{kind}-{name}").into());
@@ -56,6 +57,7 @@ fn fix<K: Kind>(world: &mut World, objects: &[Value]) {
 pub fn world(yaml: &str) -> World {
     let objects = documents(yaml);
     let mut world = World::new(jiff::Timestamp::UNIX_EPOCH);
+    fix::<CertificateSigningRequest>(&mut world, &objects);
     fix::<ConfigMap>(&mut world, &objects);
     fix::<ControllerRevision>(&mut world, &objects);
     fix::<CronJob>(&mut world, &objects);

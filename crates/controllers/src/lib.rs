@@ -6,6 +6,7 @@
 
 pub mod action;
 mod carry_out;
+mod certificates;
 pub mod context;
 mod cronjob;
 mod daemonset;
@@ -22,15 +23,19 @@ mod podgc;
 mod pods;
 mod replicaset;
 mod serviceaccount;
+mod signer;
 pub mod world;
 
 #[cfg(test)]
 mod fixture;
 
+use std::sync::Arc;
+
 use client::Informers;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Controller;
+pub use signer::{Authority, Signer, SigningRequest};
 
 /// Settings of the cluster that controllers need.
 #[derive(Clone, Debug)]
@@ -46,6 +51,8 @@ pub struct Config {
     pub node_grace_seconds: u32,
     /// Finished pods kept before the oldest are deleted.
     pub terminated_pods_kept: usize,
+    /// Signs certificates that were approved. None: nobody does.
+    pub signer: Option<Arc<dyn Signer>>,
 }
 
 impl Default for Config {
@@ -56,6 +63,7 @@ impl Default for Config {
             node_cidr_prefix_bits: 24,
             node_grace_seconds: 40,
             terminated_pods_kept: 12_500,
+            signer: None,
         }
     }
 }
@@ -77,6 +85,9 @@ const CONTROLLERS: &[Controller] = &[
     nodes::TAINT_EVICTION,
     nodes::NODE_IPAM,
     podgc::POD_GC,
+    certificates::APPROVER,
+    certificates::SIGNER,
+    certificates::CLEANER,
 ];
 
 /// Runs all controllers until `stop` is cancelled; what is under way is finished first.

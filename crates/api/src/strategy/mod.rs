@@ -65,6 +65,27 @@ pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, o
     set_metadata(new, "generation", generation);
 }
 
+/// Completes the times of a CertificateSigningRequest's conditions: `now` where a condition is
+/// new or has changed its status, what stood there where it has not.
+pub fn date_conditions(resource: &Resource, new: &mut Value, old: &Value, now: &str) {
+    if resource.collection() != "certificates.k8s.io/certificatesigningrequests" {
+        return;
+    }
+    let before = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let conditions = new.get_mut("status").and_then(|status| status.get_mut("conditions"));
+    for condition in conditions.and_then(Value::as_array_mut).into_iter().flatten() {
+        let same =
+            |old: &&Value| old["type"] == condition["type"] && old["status"] == condition["status"];
+        let known = before.iter().find(same).map(|old| old["lastTransitionTime"].clone());
+        let since = known.filter(|time| !time.is_null()).unwrap_or_else(|| now.into());
+        for (field, time) in [("lastUpdateTime", now.into()), ("lastTransitionTime", since)] {
+            if condition[field].is_null() && condition.is_object() {
+                condition[field] = time;
+            }
+        }
+    }
+}
+
 /// A Job that does not bring its own selector gets one that only its own pods can match.
 fn job_selector(job: &mut Value) {
     if job["spec"]["manualSelector"] == true || !job["spec"]["template"].is_object() {

@@ -4,6 +4,8 @@ use super::{copy_member, drop_member, set_member, set_metadata};
 use crate::resource::Resource;
 use serde_json::{Value, json};
 
+const SIGNING_REQUESTS: &str = "certificates.k8s.io/certificatesigningrequests";
+
 /// Reduces `new` to what a write through `subresource` may change of `old`.
 pub(super) fn narrow(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
     match subresource {
@@ -18,7 +20,7 @@ pub(super) fn narrow(resource: &Resource, subresource: &str, new: &mut Value, ol
             if resource.subresource("status").is_some() {
                 copy_member(new, old, "status");
             }
-            if resource.collection() == "namespaces" {
+            if matches!(resource.collection(), "namespaces" | SIGNING_REQUESTS) {
                 copy_member(new, old, "spec");
             }
         }
@@ -54,7 +56,31 @@ fn status(resource: &Resource, new: &mut Value, old: &Value) {
     {
         status.insert("qosClass".to_owned(), class.clone());
     }
+    if resource.collection() == SIGNING_REQUESTS {
+        keep_approval(&mut object, old);
+    }
     *new = object;
+}
+
+/// A signer's write neither approves nor denies: where it tries to, no condition changes.
+fn keep_approval(request: &mut Value, old: &Value) {
+    let of = |object: &Value| -> Vec<Value> {
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let judgement = |c: &Value| matches!(c["type"].as_str(), Some("Approved" | "Denied"));
+        conditions.into_iter().filter(judgement).collect()
+    };
+    let types = |list: &[Value]| list.iter().map(|c| c["type"].clone()).collect::<Vec<_>>();
+    let (new, before) = (of(request), of(old));
+    if new != before && request["status"].is_object() {
+        let mut conditions = old["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if types(&new) == types(&before) {
+            let all = request["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let judged = |c: &Value| matches!(c["type"].as_str(), Some("Approved" | "Denied"));
+            conditions = before;
+            conditions.extend(all.into_iter().filter(|c| !judged(c)));
+        }
+        request["status"]["conditions"] = conditions.into();
+    }
 }
 
 /// Conditions of a CertificateSigningRequest, written by whoever may approve it.

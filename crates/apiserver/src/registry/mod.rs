@@ -19,6 +19,7 @@ mod patch;
 mod read;
 mod scale;
 mod services;
+mod signing;
 mod views;
 mod watch;
 mod write;

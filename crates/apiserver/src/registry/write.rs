@@ -12,7 +12,7 @@ use super::call::{Call, Reply, Target};
 use super::options::{FieldValidation, WriteOptions};
 use super::read::invalid_options;
 use super::services::{self, Ranges, Taken};
-use super::{Outcome, Registry, codec, decode, meta, names, negotiate};
+use super::{Outcome, Registry, codec, decode, meta, names, negotiate, signing};
 use crate::admission::{self, Attributes, Operation};
 use crate::authz::{self, escalation};
 use crate::user::User;
@@ -149,7 +149,9 @@ impl Registry {
         strategy::default(resource, &resource.storage_version, &mut object);
         let _turn = self.allocate(&target, &mut object, None).await?;
         strategy::prepare_create(resource, &mut object);
-        let errors = strategy::validate(resource, &object);
+        signing::note_requester(resource, &mut object, writer.user);
+        let mut errors = strategy::validate(resource, &object);
+        signing::check_request(resource, &object, &mut errors);
         if !errors.is_empty() {
             return Err(invalid(&target, &errors));
         }
@@ -263,6 +265,7 @@ impl Registry {
             _ => None,
         };
         strategy::prepare_update(resource, change.subresource, &mut object, &live);
+        strategy::date_conditions(resource, &mut object, &live, &names::time(self.now()));
         let errors = strategy::validate_update(resource, change.subresource, &object, &live);
         if !errors.is_empty() {
             return Err(invalid(target, &errors));
@@ -365,6 +368,7 @@ impl Registry {
     /// The admission chain, and behind it the rule that nobody grants more than they have.
     fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
         admission::admit(attributes, object)?;
+        signing::check(&self.context.authorizer, attributes, object)?;
         escalation::check(&self.context.authorizer, attributes, object)
     }
 }

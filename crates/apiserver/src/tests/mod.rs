@@ -4,6 +4,7 @@ mod apply;
 mod chain;
 mod nodes;
 mod secure;
+mod signing;
 mod tokens;
 
 use http::{Method, StatusCode};

@@ -8,6 +8,7 @@
 mod amounts;
 mod at;
 mod batch;
+mod certificates;
 mod config;
 mod container;
 mod cron;
@@ -61,6 +62,11 @@ const KINDS: &[(&str, Rule, Changed)] = &[
     ("autoscaling/horizontalpodautoscalers", workload::autoscaler, Same),
     ("batch/cronjobs", batch::cron_job, Same),
     ("batch/jobs", batch::job, Then(batch::job_update)),
+    (
+        "certificates.k8s.io/certificatesigningrequests",
+        certificates::request,
+        Instead(certificates::unchanged),
+    ),
     ("configmaps", config::config_map, Then(config::data_update)),
     ("endpoints", service::endpoints, Same),
     ("namespaces", config::namespace, Same),
@@ -86,6 +92,8 @@ const KINDS: &[(&str, Rule, Changed)] = &[
 
 /// Rules for objects that were changed through a view: collection, subresource, rules.
 const VIEWS: &[(&str, &str, ChangeRule)] = &[
+    ("certificates.k8s.io/certificatesigningrequests", "approval", certificates::approval),
+    ("certificates.k8s.io/certificatesigningrequests", "status", certificates::status),
     ("pods", "ephemeralcontainers", pod_update::ephemeral_containers),
     ("pods", "resize", pod_update::resize),
 ];
