@@ -5,12 +5,14 @@
 //! kube-runtime's `Controller` was turned down: it owns a reflector per controller, where all of
 //! ours share one per kind, and its scheduler keeps a task per object.
 
+mod balance;
 mod informer;
 pub mod leader;
 mod queue;
 mod recorder;
 mod transport;
 
+pub use balance::{BalanceError, Balancer, ReachError};
 pub use informer::{Cache, Change, Informer, Informers, Key, Object};
 pub use queue::{Outcome, Queue};
 pub use recorder::{Kind as EventKind, Recorder};
