@@ -19,6 +19,7 @@ mod memory;
 mod object;
 mod options;
 mod recovery;
+mod remote;
 mod sql;
 mod sqlite;
 mod stamp;

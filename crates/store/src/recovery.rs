@@ -10,6 +10,13 @@ pub enum Recovery {
     Fresh,
     /// The last run closed the store.
     Clean,
+    /// A datastore elsewhere, which keeps itself.
+    Joined {
+        /// What and where it is.
+        datastore: String,
+        /// How many objects it holds.
+        objects: usize,
+    },
     /// The last run ended without closing; all acknowledged writes are there, volatile
     /// collections as of their last checkpoint.
     Unclean,
@@ -33,6 +40,9 @@ impl std::fmt::Display for Recovery {
         match self {
             Self::Fresh => f.write_str("new store"),
             Self::Clean => f.write_str("store opened, it was closed properly"),
+            Self::Joined { datastore, objects } => {
+                write!(f, "store opened over {datastore}, which holds {objects} objects")
+            }
             Self::Unclean => f.write_str(
                 "store opened after a crash or power cut; every acknowledged write is there, \
                  volatile collections are as of their last checkpoint",

@@ -1,5 +1,7 @@
 //! What the store has done, for /metrics.
 
+use crate::Verdict;
+
 /// Upper bounds of the batch size buckets, in writes; the last bucket has none.
 pub const BATCH_BUCKETS_WRITES: [usize; 7] = [1, 2, 4, 8, 16, 64, 256];
 
@@ -27,6 +29,18 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// Counts what a datastore elsewhere has made of a batch.
+    pub(crate) fn remote_batch(&mut self, verdicts: &[Verdict]) {
+        let applied = verdicts.iter().filter(|v| matches!(v, Verdict::Applied(_))).count();
+        let failed =
+            verdicts.iter().any(|v| matches!(v, Verdict::Failed(_) | Verdict::Unresolved(_)));
+        self.failures += u64::from(failed);
+        if applied > 0 {
+            self.commits += 1;
+            self.batch(applied);
+        }
+    }
+
     /// Counts a durable batch.
     pub(crate) fn batch(&mut self, writes: usize) {
         let bucket = BATCH_BUCKETS_WRITES.partition_point(|&bound| bound < writes);

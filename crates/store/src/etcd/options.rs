@@ -1,9 +1,13 @@
 //! Where an etcd is, and how to be let in.
 
+use std::time::Duration;
+
 use crate::TlsFiles;
 
 /// Below which key a cluster's data stands, unless told otherwise.
 pub const DEFAULT_PREFIX: &str = "/coracle";
+/// How often history is forgotten, as upstream.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
 /// Most endpoints that are taken.
 const ENDPOINTS_MAX: usize = 16;
 
@@ -17,12 +21,14 @@ pub struct EtcdOptions {
     pub files: TlsFiles,
     /// Every key of ours begins with this and a slash; other users of the etcd must keep out.
     pub prefix: String,
+    /// How long history is kept at the least.
+    pub compact_interval: Duration,
 }
 
 impl EtcdOptions {
     /// An etcd at these URLs.
     pub fn new(endpoints: Vec<String>, files: TlsFiles) -> Self {
-        Self { endpoints, files, prefix: DEFAULT_PREFIX.into() }
+        Self { endpoints, files, prefix: DEFAULT_PREFIX.into(), compact_interval: COMPACT_INTERVAL }
     }
 
     /// Reads a list of URLs, as k3s takes it.

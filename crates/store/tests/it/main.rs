@@ -3,9 +3,11 @@
 mod basics;
 mod concurrent;
 mod crash;
+mod etcds;
 mod full;
 mod kill;
 mod model;
+mod process;
 mod recovery;
 mod remote;
 mod support;

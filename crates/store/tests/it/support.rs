@@ -5,7 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::{Codec, Key, Labels, Memory, Options, Recovery, Revision, Sqlite, Store};
+use store::{
+    Codec, Driver, Etcd, EtcdOptions, Key, Labels, Memory, Options, Recovery, Revision, Sqlite,
+    Store,
+};
+
+use crate::etcds::Etcds;
 
 /// Values are JSON with `"metadata":{` in front, as the API server writes them.
 pub struct Json;
@@ -25,12 +30,13 @@ impl Codec for Json {
 pub enum Medium {
     Memory(Memory),
     Sqlite(tempfile::TempDir),
+    Etcd(EtcdOptions),
 }
 
 impl Medium {
     /// One of each kind.
     pub fn all() -> Vec<Medium> {
-        vec![Self::Memory(Memory::default()), Self::sqlite()]
+        vec![Self::Memory(Memory::default()), Self::sqlite(), Self::Etcd(Etcds::shared())]
     }
 
     pub fn sqlite() -> Medium {
@@ -39,18 +45,26 @@ impl Medium {
 
     pub fn path(&self) -> PathBuf {
         match self {
-            Self::Memory(_) => panic!("memory has no path"),
             Self::Sqlite(folder) => folder.path().join("data"),
+            _ => panic!("only SQLite has a path"),
         }
     }
 
     pub async fn open_with(&self, options: Options) -> (Store, Recovery) {
-        let codec = Arc::new(Json);
+        Store::open(self.driver(), Arc::new(Json), options).await.expect("the store opens")
+    }
+
+    pub fn driver(&self) -> Box<dyn Driver> {
         match self {
-            Self::Memory(memory) => Store::open(memory.driver(), codec, options).await,
-            Self::Sqlite(_) => Store::open(Sqlite::driver(self.path()), codec, options).await,
+            Self::Memory(memory) => Box::new(memory.driver()),
+            Self::Sqlite(_) => Box::new(Sqlite::driver(self.path())),
+            Self::Etcd(options) => Box::new(Etcd::driver(options.clone())),
         }
-        .expect("the store opens")
+    }
+
+    /// Whether other processes may write to it.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self, Self::Memory(_) | Self::Sqlite(_))
     }
 
     pub async fn open(&self) -> (Store, Recovery) {
