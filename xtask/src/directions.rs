@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("scheduler", &["client", "api"], &[]),
     ("runtime", &[], &["kube", "k8s-openapi"]),
     ("net", &[], &["kube", "k8s-openapi"]),
+    ("sandbox", &[], &["kube", "k8s-openapi", "hyper"]),
     ("agent", &["client", "runtime", "net"], &[]),
     (
         "testkit",
@@ -34,6 +35,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "controllers",
             "net",
             "runtime",
+            "sandbox",
             "scheduler",
             "store",
         ],

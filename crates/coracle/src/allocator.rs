@@ -50,7 +50,10 @@ fn is_shim() -> bool {
         read
     };
     let line = &line[..usize::try_from(read).unwrap_or(0)];
-    line.split(|byte| *byte == 0).nth(1) == Some(runtime::shim::ARGUMENT.as_bytes())
+    let small = [runtime::shim::ARGUMENT, sandbox::INIT_ARGUMENT, sandbox::WIRE_ARGUMENT];
+    line.split(|byte| *byte == 0)
+        .nth(1)
+        .is_some_and(|first| small.iter().any(|name| name.as_bytes() == first))
 }
 
 // SAFETY: each call goes on as it is to one of two correct allocators, and always to the same one

@@ -39,6 +39,8 @@ pub enum Command {
     /// Stop the service and its containers, and remove everything that Coracle has put on this
     /// machine
     Uninstall(Uninstall),
+    /// Run a cluster of several boards on this machine, and make trouble for it
+    Sandbox(Box<crate::commands::sandbox::Options>),
     /// Serve the hello page (what the image coracle.local/hello runs)
     Hello(Hello),
     /// Print the version

@@ -35,6 +35,12 @@ fn main() -> ExitCode {
     if arguments.get(1).is_some_and(|first| first == runtime::shim::ARGUMENT) {
         return runtime::shim::main(arguments.into_iter().skip(2));
     }
+    if arguments.get(1).is_some_and(|first| first == sandbox::INIT_ARGUMENT) {
+        return sandbox::init_main(arguments.into_iter().skip(2));
+    }
+    if arguments.get(1).is_some_and(|first| first == sandbox::WIRE_ARGUMENT) {
+        return sandbox::wire_main(arguments.into_iter().skip(2));
+    }
     match parse(arguments).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -67,6 +73,7 @@ fn run(cli: Cli) -> Outcome {
         }
         Command::Image { command } => block_on(1, commands::image::run(common, command)),
         Command::Uninstall(options) => block_on(1, commands::install::uninstall(common, options)),
+        Command::Sandbox(options) => block_on(1, commands::sandbox::run(*options)),
         Command::Hello(options) => block_on(1, hello::run(options.port)),
     }
 }

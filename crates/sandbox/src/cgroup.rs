@@ -96,8 +96,8 @@ pub(crate) fn step_aside(sandbox: &str, board: &str) -> Result {
     for hierarchy in hierarchies().iter().filter(|hierarchy| hierarchy.unified) {
         let top = hierarchy.mount.join(TOP).join(sandbox).join(board);
         let first = top.join(FIRST);
-        let moved = fs::create_dir_all(&first)
-            .and_then(|()| fs::write(first.join("cgroup.procs"), "0"));
+        let moved =
+            fs::create_dir_all(&first).and_then(|()| fs::write(first.join("cgroup.procs"), "0"));
         moved.doing(|| format!("entering the control group {}", first.display()))?;
         delegate(&top);
     }
@@ -142,7 +142,9 @@ fn remove_tree(group: &Path) -> io::Result<()> {
     loop {
         match remove_once(group) {
             // A process is gone for its parent a little before it is gone for its group.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline => {
+            Err(error)
+                if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < deadline =>
+            {
                 std::thread::sleep(PAUSE);
             }
             other => return other,

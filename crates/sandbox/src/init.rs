@@ -154,8 +154,7 @@ fn block_signals() -> Result<SigSet> {
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2] {
         signals.add(signal);
     }
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)
-        .doing(|| "blocking signals".into())?;
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None).doing(|| "blocking signals".into())?;
     Ok(signals)
 }
 
@@ -301,10 +300,13 @@ impl Init {
     }
 
     fn restart(&mut self) {
-        if let State::Runs(pid) = self.state {
-            let _ = kill(pid, Signal::SIGTERM);
-            self.state = State::Restarts(pid);
-        }
+        self.state = match self.state {
+            State::Runs(pid) | State::Restarts(pid) => {
+                let _ = kill(pid, Signal::SIGTERM);
+                State::Restarts(pid)
+            }
+            State::Waits(_) => State::Waits(Instant::now()),
+        };
     }
 
     fn crash(&mut self) {

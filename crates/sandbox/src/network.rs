@@ -27,9 +27,9 @@ const TABLE: &str = "coracle-sandbox";
 const NO_BRIDGE: &str = "see that the kernel has bridges and veth pairs (`modprobe bridge veth`)";
 
 fn os_error(error: nlink::Error) -> io::Error {
-    let kind = error.errno().map_or(io::ErrorKind::Other, |errno| {
-        io::Error::from_raw_os_error(errno.abs()).kind()
-    });
+    let kind = error
+        .errno()
+        .map_or(io::ErrorKind::Other, |errno| io::Error::from_raw_os_error(errno.abs()).kind());
     io::Error::new(kind, error)
 }
 
@@ -87,8 +87,7 @@ async fn make_switch(plan: &Plan, init: &Identity) -> io::Result<()> {
     let link = plan.machine_link();
     if !exists(&there, MACHINE).await? {
         here.del_link_if_exists(link.as_str()).await.map_err(os_error)?;
-        let pair =
-            VethLink::new(&link, MACHINE).peer_netns_fd(&File::open(namespace(init))?);
+        let pair = VethLink::new(&link, MACHINE).peer_netns_fd(&File::open(namespace(init))?);
         here.add_link(pair).await.map_err(os_error)?;
     }
     plug(&there, MACHINE, &bridge(0)).await?;
@@ -157,22 +156,14 @@ pub(crate) enum Cable {
 }
 
 /// Plugs a board's cable in, or pulls it, straight or by way of a relay.
-pub(crate) async fn wire(
-    board: &Board,
-    faults: &Faults,
-    switch: &Identity,
-) -> Result<Cable> {
+pub(crate) async fn wire(board: &Board, faults: &Faults, switch: &Identity) -> Result<Cable> {
     set_cable(board, faults, switch)
         .await
         .doing(|| format!("changing the cable of {}", board.name))
         .hinted("see that the board is on: `coracle sandbox status`")
 }
 
-async fn set_cable(
-    board: &Board,
-    faults: &Faults,
-    switch: &Identity,
-) -> io::Result<Cable> {
+async fn set_cable(board: &Board, faults: &Faults, switch: &Identity) -> io::Result<Cable> {
     let there = Netlink::new_in(namespace(switch)).map_err(os_error)?;
     let (cable, relay) = (port(&board.name), relay_port(&board.name));
     let segment = bridge(board.subnet);

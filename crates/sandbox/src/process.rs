@@ -34,7 +34,10 @@ pub(crate) struct Identity {
 impl Identity {
     /// The process that has this number now.
     pub(crate) fn of(pid: i32) -> Option<Self> {
-        Some(Identity { pid, started: started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)? })
+        Some(Identity {
+            pid,
+            started: started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?,
+        })
     }
 
     pub(crate) fn read(path: &Path) -> Option<Self> {

@@ -148,9 +148,8 @@ fn disk(plan: &Plan, place: &BoardFolder, root: &Path) -> Result {
         "lowerdir=/etc,upperdir={0}/etc,workdir={0}/etc.work",
         disk.to_str().unwrap_or_default()
     );
-    fresh("overlay", &root.join("etc"), "overlay", &layers).hinted(
-        "the sandbox's folder must not be on an overlay itself: name another with --dir",
-    )
+    fresh("overlay", &root.join("etc"), "overlay", &layers)
+        .hinted("the sandbox's folder must not be on an overlay itself: name another with --dir")
 }
 
 fn identity(plan: &Plan, board: &Board, root: &Path) -> Result {

@@ -48,8 +48,7 @@ pub(crate) fn drops(plan: &Plan, faults: &Faults) -> Vec<Drop> {
         };
         let find = |name: &str| plan.boards.iter().find(|board| board.name == name);
         let routed = find(&cut.from).zip(find(&cut.to)).filter(|(a, b)| apart(a, b));
-        let routed =
-            routed.map(|(from, to)| Drop::Routed { from: from.address, to: to.address });
+        let routed = routed.map(|(from, to)| Drop::Routed { from: from.address, to: to.address });
         [Some(between), routed].into_iter().flatten()
     });
     mute.chain(cuts).collect()

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use nix::fcntl::Flock;
 
@@ -361,13 +361,15 @@ impl Sandbox {
             .stderr(log)
             .spawn()
             .doing(|| format!("starting {name}"))?;
+        // Waiting for a child closes the pipe to it; this one leads to the child's own child.
+        let pipe = child.stdin.take();
         let mut told = [0; READY.len()];
         let ready = child.stdout.take().map(|mut stdout| stdout.read_exact(&mut told));
         // The process that was started has left its child behind and ends.
         child.wait().doing(|| format!("waiting for the start of {name}"))?;
         match (ready, place.init()) {
             (Some(Ok(())), Some(identity)) if told == READY => {
-                Ok((identity, Started { child, name: name.to_owned() }))
+                Ok((identity, Started { pipe, name: name.to_owned() }))
             }
             _ => Err(Error::new(format!("{name} does not start: {}", tail(&place.log())))
                 .with_hint("`coracle sandbox down` takes away what is there")),
@@ -377,13 +379,13 @@ impl Sandbox {
 
 /// An init that waits for its cable.
 struct Started {
-    child: Child,
+    pipe: Option<ChildStdin>,
     name: String,
 }
 
 impl Started {
     fn go(mut self) -> Result {
-        let told = self.child.stdin.take().map(|mut stdin| stdin.write_all(GO));
+        let told = self.pipe.take().map(|mut pipe| pipe.write_all(GO));
         told.unwrap_or(Ok(())).doing(|| format!("starting {}", self.name))
     }
 }

@@ -72,9 +72,8 @@ impl Folder {
             .hinted("use sudo: a sandbox is made of namespaces and mounts")?;
         loop {
             let file = File::options().create(true).truncate(false).write(true).open(&path);
-            let file = file
-                .doing(doing)
-                .hinted("use sudo: a sandbox is made of namespaces and mounts")?;
+            let file =
+                file.doing(doing).hinted("use sudo: a sandbox is made of namespaces and mounts")?;
             let lock = Flock::lock(file, FlockArg::LockExclusive)
                 .map_err(|(_, errno)| io::Error::from(errno))
                 .doing(doing)?;

@@ -164,9 +164,8 @@ fn option<T>(socket: &OwnedFd, name: i32, value: &T) -> io::Result<()> {
     let length = u32::try_from(size_of::<T>()).unwrap_or(0);
     let pointer = std::ptr::from_ref(value).cast();
     // SAFETY: the pointer is to a value of the length that is given.
-    let set = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, pointer, length)
-    };
+    let set =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, pointer, length) };
     checked(set).map(drop)
 }
 

@@ -59,9 +59,14 @@ pub fn run(common: &Common, options: &cli::Kubeconfig) -> Outcome {
         print!("{text}");
         return Ok(());
     };
-    let mut config: Value =
-        serde_saphyr::from_str(&text).doing(|| format!("reading {}", path.display()))?;
-    config["clusters"][0]["cluster"]["server"] = json!(server);
-    print!("{}", to_yaml(&config)?);
+    print!("{}", with_server(&text, server)?);
     Ok(())
+}
+
+/// The same kubeconfig for an API server that is reached at another address.
+pub fn with_server(text: &str, server: &str) -> Outcome<String> {
+    let mut config: Value =
+        serde_saphyr::from_str(text).doing(|| "reading the kubeconfig as YAML".into())?;
+    config["clusters"][0]["cluster"]["server"] = json!(server);
+    to_yaml(&config)
 }
