@@ -300,24 +300,26 @@ fn vdso(maps: &str) -> Option<(u64, u64)> {
 fn symbol(image: &[u8], name: &str) -> Option<(u64, u64)> {
     const SHT_DYNSYM: u64 = 11;
     const SYMBOL_BYTES: usize = 24;
-    let number = |at: usize, bytes: usize| {
+    let number = |start: usize, offset: usize, bytes: usize| {
+        let at = start.checked_add(offset)?;
         let mut value = [0; 8];
         value[..bytes].copy_from_slice(image.get(at..at.checked_add(bytes)?)?);
         Some(u64::from_le_bytes(value))
     };
     let place = |value: u64| usize::try_from(value).ok();
-    let (headers, size, count) = (place(number(0x28, 8)?)?, number(0x3a, 2)?, number(0x3c, 2)?);
+    let (headers, size, count) =
+        (place(number(0, 0x28, 8)?)?, number(0, 0x3a, 2)?, number(0, 0x3c, 2)?);
     let header = |index: u64| place(index * size).and_then(|at| headers.checked_add(at));
     let symbols = (0..count).find_map(|index| {
         let at = header(index)?;
-        (number(at + 4, 4)? == SHT_DYNSYM).then_some(at)
+        (number(at, 4, 4)? == SHT_DYNSYM).then_some(at)
     })?;
-    let strings = place(number(header(number(symbols + 0x28, 4)?)? + 0x18, 8)?)?;
-    let (first, length) = (place(number(symbols + 0x18, 8)?)?, place(number(symbols + 0x20, 8)?)?);
+    let strings = place(number(header(number(symbols, 0x28, 4)?)?, 0x18, 8)?)?;
+    let (first, length) = (place(number(symbols, 0x18, 8)?)?, place(number(symbols, 0x20, 8)?)?);
     (first..first.checked_add(length)?).step_by(SYMBOL_BYTES).find_map(|at| {
-        let text = image.get(strings.checked_add(place(number(at, 4)?)?)?..)?;
+        let text = image.get(strings.checked_add(place(number(at, 0, 4)?)?)?..)?;
         let found = text.split(|byte| *byte == 0).next()? == name.as_bytes();
-        found.then_some((number(at + 8, 8)?, number(at + 16, 8)?))
+        found.then_some((number(at, 8, 8)?, number(at, 16, 8)?))
     })
 }
 

@@ -50,7 +50,7 @@ pub fn kubeconfig(sandbox: &Sandbox) -> Outcome<(PathBuf, String)> {
 
 /// A client of the admin, at one server or wherever the kubeconfig says.
 pub async fn client(sandbox: &Sandbox, server: Option<&Board>) -> Outcome<Client> {
-    crate::server::tls::install_provider();
+    crate::tls::install_provider();
     let (_, text) = kubeconfig(sandbox)?;
     let text = match server {
         Some(board) => kubeconfig::with_server(&text, &format!("https://{}:6443", board.address))?,
