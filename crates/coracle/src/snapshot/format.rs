@@ -66,8 +66,6 @@ pub enum Reason {
     Scheduled,
     /// A new version was about to start for the first time.
     PreUpgrade,
-    /// A restore was about to replace what was there.
-    PreRestore,
 }
 
 /// What a whole snapshot holds.
