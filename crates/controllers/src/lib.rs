@@ -29,6 +29,8 @@ pub mod world;
 #[cfg(test)]
 mod fixture;
 
+pub use cronjob::Schedule as CronSchedule;
+
 use std::sync::Arc;
 
 use client::Informers;

@@ -25,6 +25,17 @@ impl Failure {
         self
     }
 
+    /// Says in which larger undertaking it happened; the next step stays.
+    pub fn within(mut self, what: impl Into<String>) -> Self {
+        let hint = self.hint.take();
+        Failure { what: what.into(), source: Some(Box::new(self)), hint }
+    }
+
+    /// The next step, if there is one.
+    pub fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Prints the chain of causes on one line, and the next step on another.
     pub fn print(&self) {
         eprintln!("error: {}", base::chain(self));

@@ -2,6 +2,8 @@
 
 mod schedule;
 
+pub use schedule::Schedule;
+
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -11,7 +13,6 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 
-use self::schedule::Schedule;
 use crate::action::{Action, Announce, Plan, reference};
 use crate::context::{Cx, Key};
 use crate::driver::{Controller, Reconcile};

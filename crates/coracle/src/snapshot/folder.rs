@@ -175,6 +175,24 @@ impl Folder {
         }
     }
 
+    /// The same on a thread that may wait for the disk.
+    pub async fn look(&self, name: &str, passphrase: Option<&str>) -> Outcome<bool> {
+        let (folder, name) = (self.clone(), name.to_owned());
+        let passphrase = passphrase.map(str::to_owned);
+        let look = move || folder.is_good(&name, passphrase.as_deref());
+        tokio::task::spawn_blocking(look).await.doing(|| "reading a snapshot".into())
+    }
+
+    /// A file for what is fetched from elsewhere; a power cut leaves it to be cleared.
+    pub fn fetched(&self, name: &str) -> Outcome<(PathBuf, File)> {
+        let path = self.0.join(format!("fetched-{name}{UNFINISHED}"));
+        let doing = || format!("making {}", path.display());
+        files::make_folder(&self.0, true).doing(doing)?;
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
+        Ok((path.clone(), file.doing(doing)?))
+    }
+
     /// Removes a snapshot.
     pub fn remove(&self, name: &str) -> Outcome {
         let path = self.0.join(name);

@@ -1,4 +1,23 @@
 //! Snapshots: the whole cluster in one file, in a form that no engine owns.
+//!
+//! A snapshot is the store's dump at one revision. The cluster's keys are in it as the datastore
+//! holds them, sealed with the server token; where the file is encrypted with a passphrase, the
+//! token is in it too, so that the passphrase alone brings the cluster back.
 
-pub mod age;
-pub mod format;
+mod age;
+mod folder;
+mod format;
+mod names;
+mod options;
+mod retention;
+mod s3;
+mod schedule;
+mod take;
+
+pub use folder::{Folder, Taken};
+pub use format::{About, BadSnapshot, Reason, Totals};
+pub use names::Listed;
+pub use options::{Places, S3Options, ScheduleOptions};
+pub use s3::Storage;
+pub use schedule::{Plan, Tally, keep, prune};
+pub use take::{Order, Saved, Source, take};

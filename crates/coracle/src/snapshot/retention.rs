@@ -2,33 +2,30 @@
 
 use super::names::Listed;
 
-/// Those of `listed` to remove: of the names that begin with `prefix`, all but the newest `keep`.
-/// The newest that is good stays whatever its age: where all newer ones are damaged, it is the only
-/// way back. `is_good` is asked no more often than that takes.
-pub fn surplus(
-    listed: &[Listed],
-    prefix: &str,
-    keep: usize,
-    mut is_good: impl FnMut(&Listed) -> bool,
-) -> Vec<Listed> {
-    let begins = |one: &&Listed| {
-        one.name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))
-    };
-    let mut ours: Vec<&Listed> = listed.iter().filter(begins).collect();
+/// Those whose names begin with `prefix`, newest first.
+pub fn of_prefix(listed: Vec<Listed>, prefix: &str) -> Vec<Listed> {
+    let begins =
+        |one: &Listed| one.name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'));
+    let mut ours: Vec<Listed> = listed.into_iter().filter(begins).collect();
     ours.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| b.name.cmp(&a.name)));
-    // Keeping none would leave nothing to restore.
-    let keep = keep.max(1);
-    if ours.len() <= keep {
-        return Vec::new();
-    }
-    match ours.iter().position(|one| is_good(one)) {
-        // Nothing can be read: perhaps it is the disk, and removing would make sure of the loss.
-        None => Vec::new(),
-        Some(good) => {
-            let gone = ours.iter().enumerate().skip(keep).filter(|(place, _)| *place != good);
-            gone.map(|(_, one)| (*one).clone()).collect()
-        }
-    }
+    ours
+}
+
+/// How many of so many may go at most. The last one always stays: keeping none would leave nothing
+/// to restore.
+pub fn too_many(count: usize, keep: usize) -> usize {
+    count.saturating_sub(keep.max(1))
+}
+
+/// Those of `ours` (newest first) to remove: all but the newest `keep`. The newest that is good
+/// stays whatever its age: where all newer ones are damaged, it is the only way back. Where none is
+/// good nothing goes: perhaps it is the disk that cannot be read, and removing would make sure of
+/// the loss.
+pub fn surplus(ours: &[Listed], keep: usize, newest_good: Option<usize>) -> Vec<&Listed> {
+    let Some(good) = newest_good else { return Vec::new() };
+    let kept = ours.len() - too_many(ours.len(), keep);
+    let gone = ours.iter().enumerate().skip(kept).filter(|(place, _)| *place != good);
+    gone.map(|(_, one)| one).collect()
 }
 
 #[cfg(test)]
@@ -53,8 +50,9 @@ mod tests {
     }
 
     fn gone(names: &str, keep: usize, bad: &[&str]) -> String {
+        let ours = of_prefix(listed(names), "scheduled");
         let is_good = |one: &Listed| !bad.iter().any(|bad| one.name.contains(bad));
-        let gone = surplus(&listed(names), "scheduled", keep, is_good);
+        let gone = surplus(&ours, keep, ours.iter().position(is_good));
         let names: Vec<&str> =
             gone.iter().filter_map(|one| one.name.strip_suffix(".snapshot")).collect();
         names.join(" ")
