@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Common, Server};
+use crate::snapshot::{self, Places};
 
 /// Kubernetes for a stack of small boards.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ pub enum Command {
         #[allow(missing_docs)]
         command: Image,
     },
+    /// Save the whole cluster to a file, and bring it back from one
+    Snapshot(Box<Snapshot>),
     /// Install the systemd service, and start it
     Install(Install),
     /// Stop the service and its containers, and remove everything that Coracle has put on this
@@ -91,6 +94,83 @@ pub enum Image {
         #[arg(required = true)]
         references: Vec<String>,
     },
+}
+
+/// Options of `coracle snapshot`.
+#[derive(Debug, Args)]
+pub struct Snapshot {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub places: Places,
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: SnapshotCommand,
+}
+
+/// Commands on snapshots.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take a snapshot and read it back
+    Save {
+        /// How its name begins; node and time follow
+        #[arg(default_value = "on-demand", value_parser = snapshot::prefix)]
+        name: String,
+    },
+    /// List the snapshots
+    #[command(visible_alias = "ls")]
+    List {
+        /// As a table or as JSON
+        #[arg(long, short, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// Read a snapshot from beginning to end, and say what it holds
+    Check {
+        /// Its name or file
+        snapshot: String,
+    },
+    /// Make a snapshot this board's data
+    Restore {
+        /// Its name or file
+        snapshot: String,
+        /// Move data that are here already aside
+        #[arg(long)]
+        replace: bool,
+        /// Server token of the cluster; a snapshot that is encrypted holds it
+        #[arg(long, env = "CORACLE_TOKEN", hide_env_values = true)]
+        token: Option<String>,
+        /// File that holds the token
+        #[arg(long, env = "CORACLE_TOKEN_FILE", conflicts_with = "token")]
+        token_file: Option<PathBuf>,
+    },
+    /// Remove all but the newest
+    Prune {
+        /// How many stay
+        #[arg(
+            long,
+            alias = "snapshot-retention",
+            env = "CORACLE_SNAPSHOT_RETENTION",
+            default_value_t = 5
+        )]
+        keep: usize,
+        /// How the names of those begin that are looked at
+        #[arg(long, default_value = "scheduled", value_parser = snapshot::prefix)]
+        name: String,
+    },
+    /// Remove single ones
+    Delete {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
 }
 
 /// Options of `coracle install`.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::server::DatastoreOptions;
+use crate::snapshot::{Places, ScheduleOptions};
 
 /// Where the configuration file is looked for when none is named.
 const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
@@ -87,6 +88,12 @@ pub struct Server {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub datastore: DatastoreOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub snapshots: ScheduleOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub snapshot_places: Places,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub node: Node,
@@ -245,7 +252,8 @@ pub fn with_file(command: &Command, mut arguments: Vec<OsString>) -> Outcome<Vec
     let Some((position, subcommand)) = find_subcommand(command, &arguments) else {
         return Ok(arguments);
     };
-    if !subcommand.get_arguments().any(|argument| argument.get_id() == "node_name") {
+    let takes = |id: &str| subcommand.get_arguments().any(|argument| argument.get_id() == id);
+    if !takes("node_name") && !takes("snapshot_dir") {
         return Ok(arguments);
     }
     let given: Vec<String> = arguments.iter().map(|a| a.to_string_lossy().into_owned()).collect();
@@ -314,9 +322,14 @@ fn flags_of(
     given: &[String],
 ) -> Outcome<Vec<String>> {
     let known = || subcommand.get_arguments().chain(command.get_arguments());
+    let is_node = subcommand.get_arguments().any(|argument| argument.get_id() == "node_name");
     let mut flags = Vec::new();
     for (key, value) in keys {
         let Some(argument) = known().find(|a| a.get_long() == Some(key.as_str())) else {
+            // The file is the server's; other commands take from it what is theirs.
+            if !is_node {
+                continue;
+            }
             let mut names: Vec<&str> = known().filter_map(|a| a.get_long()).collect();
             names.sort_by_key(|name| distance(name, &key));
             return Err(Failure::new(format!("{} has an unknown key {key:?}", path.display()))
@@ -327,7 +340,10 @@ fn flags_of(
                 )));
         };
         let flag = format!("--{key}");
-        let by_flag = given.iter().any(|a| *a == flag || a.starts_with(&format!("{flag}=")));
+        let says =
+            |flag: &str| given.iter().any(|a| a == flag || a.starts_with(&format!("{flag}=")));
+        let aliases = argument.get_all_aliases().unwrap_or_default();
+        let by_flag = says(&flag) || aliases.iter().any(|alias| says(&format!("--{alias}")));
         let by_variable = argument.get_env().is_some_and(|name| std::env::var_os(name).is_some());
         if by_flag || by_variable {
             continue;
@@ -409,6 +425,19 @@ mod tests {
     fn an_unknown_key_is_named() {
         let error = merged("node-nmae: x\n", &[]).expect_err("refused");
         assert!(error.ends_with("has an unknown key \"node-nmae\""), "{error}");
+    }
+
+    #[test]
+    fn a_command_on_snapshots_takes_what_is_its_own() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("config.yaml");
+        fs::write(&path, "node-name: pi\ns3: true\nsnapshot-dir: /a\n").expect("written");
+        let config = format!("--config={}", path.display());
+        let line = ["coracle", config.as_str(), "snapshot", "list", "--dir=/b"];
+        let line = line.iter().map(OsString::from).collect();
+        let merged = with_file(&Cli::command(), line).expect("merged");
+        let shown: Vec<_> = merged[2..].iter().map(|a| a.to_string_lossy()).collect();
+        assert_eq!(shown.join(" "), "snapshot --s3 list --dir=/b");
     }
 
     #[test]

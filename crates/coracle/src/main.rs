@@ -72,6 +72,7 @@ fn run(cli: Cli) -> Outcome {
             block_on(2, server::run(common, *options))
         }
         Command::Image { command } => block_on(1, commands::image::run(common, command)),
+        Command::Snapshot(options) => block_on(1, commands::snapshot::run(common, *options)),
         Command::Uninstall(options) => block_on(1, commands::install::uninstall(common, options)),
         Command::Sandbox(options) => block_on(1, commands::sandbox::run(*options)),
         Command::Hello(options) => block_on(1, hello::run(options.port)),

@@ -4,3 +4,4 @@ pub mod image;
 pub mod install;
 pub mod kubeconfig;
 pub mod sandbox;
+pub mod snapshot;

@@ -7,7 +7,7 @@ mod shared;
 pub mod token;
 
 pub use secrets::{Equal, Secrets};
-pub use shared::{Bring, COLLECTION, change, follow};
+pub use shared::{Bring, COLLECTION, adopt, change, follow};
 pub use token::{Credential, Token};
 
 use std::path::Path;

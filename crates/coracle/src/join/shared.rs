@@ -174,6 +174,15 @@ pub async fn change(
     Err(Failure::new("the cluster's secrets change all the time").hint("try again"))
 }
 
+/// Opens the entry of a datastore that a server is about to start with, and keeps it in that
+/// server's folder. False where no token opens it.
+pub async fn adopt(value: &[u8], tokens: Vec<String>, folder: &Path) -> Outcome<bool> {
+    match unseal(value, tokens).await? {
+        Some(secrets) => secrets.write(folder, &fingerprint(value)).map(|()| true),
+        None => Ok(false),
+    }
+}
+
 /// Follows the datastore's entry until `stop`, and keeps and announces each change.
 pub async fn follow(
     store: Store,

@@ -39,11 +39,8 @@ pub async fn listen(settings: &Settings) -> Outcome<TcpListener> {
 /// Opens the store, and says what was found.
 pub async fn open_store(settings: &Settings) -> Outcome<Store> {
     let folder = settings.common.data_dir.join("server/db");
-    let options = store::Options {
-        volatile: ::api::resource::VOLATILE_COLLECTIONS.iter().map(|&c| c.to_owned()).collect(),
-        ..store::Options::default()
-    };
-    let opened = Store::open(Sqlite::driver(&folder), Arc::new(apiserver::JsonCodec), options);
+    let codec = Arc::new(apiserver::JsonCodec);
+    let opened = Store::open(Sqlite::driver(&folder), codec, store_options());
     let (store, recovery) = opened.await.map_err(|error| refused(&folder, error))?;
     match &recovery {
         Recovery::Restored { .. } => tracing::error!("{recovery}"),
@@ -52,9 +49,17 @@ pub async fn open_store(settings: &Settings) -> Outcome<Store> {
     Ok(store)
 }
 
-/// Refuses where a server is still running in a data folder: its files must not be removed under
-/// it. A store that is damaged is no reason to refuse.
-pub async fn must_be_stopped(data_dir: &std::path::Path) -> Outcome {
+/// How every store of ours is opened and filled.
+pub fn store_options() -> store::Options {
+    store::Options {
+        volatile: ::api::resource::VOLATILE_COLLECTIONS.iter().map(|&c| c.to_owned()).collect(),
+        ..store::Options::default()
+    }
+}
+
+/// Refuses to do `what` where a server is still running in a data folder: its files must not be
+/// taken from under it. A store that is damaged is no reason to refuse.
+pub async fn must_be_stopped(data_dir: &std::path::Path, what: &str) -> Outcome {
     let folder = data_dir.join("server/db");
     if !folder.exists() {
         return Ok(());
@@ -62,7 +67,7 @@ pub async fn must_be_stopped(data_dir: &std::path::Path) -> Outcome {
     let codec = Arc::new(apiserver::JsonCodec);
     match Store::open(Sqlite::driver(&folder), codec, store::Options::default()).await {
         Err(error @ OpenError::Driver(DriverError::InUse { .. })) => {
-            Err(error).doing(|| "removing Coracle".into()).hint(|| "stop that process first".into())
+            Err(error).doing(|| what.to_owned()).hint(|| "stop that process first".into())
         }
         Ok((store, _)) => store.close().await.doing(|| "closing the store".into()),
         Err(_) => Ok(()),

@@ -122,6 +122,18 @@ pub fn etcd_folder(data_dir: &Path) -> PathBuf {
 }
 
 impl Datastore {
+    /// The engine in a word.
+    pub fn engine(&self) -> &str {
+        match self {
+            Datastore::Sqlite => "sqlite",
+            Datastore::Etcd(_) => "etcd",
+            Datastore::External(endpoint) => match endpoint.split_once("://") {
+                Some(("http" | "https", _)) | None => "etcd",
+                Some((scheme, _)) => scheme,
+            },
+        }
+    }
+
     /// What the flags ask for, beside the data that are there already.
     pub fn new(data_dir: &Path, options: &Server) -> Outcome<Self> {
         Self::decide(OnDisk::look(data_dir), &options.membership, &options.datastore)

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use api::must_be_stopped;
+pub use api::{must_be_stopped, store_options};
 pub use datastore::{Datastore, DatastoreOptions};
 pub use node::{remove_node_state, runtime_config};
 pub use settings::{Settings, version};
@@ -28,7 +28,7 @@ use crate::config::{Common, Server};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::join::Secrets;
 use crate::pki::Pki;
-use crate::{files, join, manifests, notify};
+use crate::{files, join, manifests, notify, snapshot, upgrade};
 
 /// How long parts may take to stop before the store is closed under them.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
@@ -94,6 +94,7 @@ async fn start(
     files::make_folder(data_dir, false)
         .doing(|| format!("making the data folder {}", data_dir.display()))
         .hint(|| "use sudo, or name a folder that can be written with --data-dir".into())?;
+    snapshot::must_be_whole(data_dir)?;
     let bring = settings.bring()?;
     // A port in use or a folder in use stops the start before anything has been changed.
     let listener = api::listen(&settings).await?;
@@ -108,7 +109,8 @@ async fn start(
     write_kubeconfig(&settings, &certificates)?;
 
     let informers = client::Informers::new(api::control_plane_client(&server));
-    let duties = duties(&settings, secrets.clone());
+    let mut duties = duties(&settings, secrets.clone());
+    take_snapshots(&settings, &store, &server, &mut duties)?;
     let alone = settings.datastore == Datastore::Sqlite;
     match alone {
         true => duties.run_alone(&informers, parts, &stop),
@@ -155,6 +157,41 @@ fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Single
         scheduler::run(informers.client().clone(), informers, config, stop).await;
     });
     duties
+}
+
+/// Has snapshots taken by whoever asks for them, and by the leading server on schedule.
+fn take_snapshots(
+    settings: &Settings,
+    store: &store::Store,
+    server: &Arc<apiserver::ApiServer>,
+    duties: &mut Singletons,
+) -> Outcome {
+    let source = snapshot::Source {
+        store: store.clone(),
+        engine: settings.datastore.engine().to_owned(),
+        data_dir: settings.common.data_dir.clone(),
+        node: settings.node_name.clone(),
+        release: upgrade::current(),
+    };
+    let tally = Arc::new(snapshot::Tally::default());
+    let shown = tally.clone();
+    server.add_metrics(move |page| shown.write(page));
+    let desk = snapshot::Desk::new(source, tally);
+    let options = &settings.options;
+    let plan = snapshot::Plan::new(
+        &options.snapshots,
+        &options.snapshot_places,
+        &settings.common.data_dir,
+    )?;
+    if let Some(plan) = plan {
+        let (desk, node) = (desk.clone(), settings.node_name.clone());
+        duties.add(move |informers, stop| {
+            let recorder = client::Recorder::new(informers.client().clone(), "coracle", &node);
+            snapshot::keep(desk.clone(), plan.clone(), recorder, stop)
+        });
+    }
+    server.set_outside(desk);
+    Ok(())
 }
 
 /// Runs the controllers, anew whenever the authorities that they publish have changed.

@@ -5,19 +5,23 @@
 //! token is in it too, so that the passphrase alone brings the cluster back.
 
 mod age;
+mod desk;
 mod folder;
 mod format;
 mod names;
 mod options;
+mod restore;
 mod retention;
 mod s3;
 mod schedule;
 mod take;
 
-pub use folder::{Folder, Taken};
-pub use format::{About, BadSnapshot, Reason, Totals};
-pub use names::Listed;
-pub use options::{Places, S3Options, ScheduleOptions};
+pub use desk::{Desk, PATH, Refusal};
+pub use folder::{Folder, check};
+pub use format::Reason;
+pub use names::{Listed, of_present, prefix};
+pub use options::{Places, ScheduleOptions};
+pub use restore::{may_replace, must_be_whole, read, restore};
 pub use s3::Storage;
 pub use schedule::{Plan, Tally, keep, prune};
 pub use take::{Order, Saved, Source, take};

@@ -4,7 +4,6 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::format::Reason;
 use crate::failure::{Failure, Outcome};
 
 /// How names of scheduled ones begin unless told otherwise.
@@ -29,15 +28,6 @@ pub struct Listed {
     pub created: Timestamp,
     /// Whether it takes a passphrase.
     pub encrypted: bool,
-}
-
-/// How a name begins by default.
-pub fn default_prefix(reason: Reason) -> &'static str {
-    match reason {
-        Reason::OnDemand => "on-demand",
-        Reason::Scheduled => SCHEDULED,
-        Reason::PreUpgrade => PRE_UPGRADE,
-    }
 }
 
 /// The name of a new snapshot.

@@ -16,13 +16,7 @@ const MAX_PASSPHRASE_BYTES: u64 = 4096;
 #[derive(Debug, Clone, Default, Args)]
 pub struct Places {
     /// Folder for snapshots [default: server/snapshots in the data folder]
-    #[arg(
-        long,
-        alias = "dir",
-        env = "CORACLE_SNAPSHOT_DIR",
-        value_name = "FOLDER",
-        global = true
-    )]
+    #[arg(long, alias = "dir", env = "CORACLE_SNAPSHOT_DIR", value_name = "FOLDER", global = true)]
     pub snapshot_dir: Option<PathBuf>,
     /// File whose first line encrypts snapshots (in age's format) and opens them again
     #[arg(

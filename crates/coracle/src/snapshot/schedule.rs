@@ -1,7 +1,6 @@
 //! Snapshots by the clock, on the server that leads, and the removal of old ones.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::{EventKind as Kind, Recorder};
@@ -11,16 +10,15 @@ use jiff::tz::TimeZone;
 use k8s_openapi::api::core::v1::ObjectReference;
 use tokio_util::sync::CancellationToken;
 
-use super::take::{Order, Saved, Source, take};
-use super::{Folder, Listed, Storage, retention};
+use super::take::{Order, Saved};
+use super::{Desk, Folder, Listed, Places, Reason, ScheduleOptions, Storage, retention};
 use crate::failure::{Failure, Outcome};
 
 /// A board without a clock of its own gets the time while it runs, and this is how late it is
 /// noticed.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
 /// When a snapshot that failed is tried again, unless the schedule comes first.
-const RETRY: base::Backoff =
-    base::Backoff::new(Duration::from_secs(60), Duration::from_secs(3600));
+const RETRY: base::Backoff = base::Backoff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
 /// What the schedule does, and how many snapshots stay.
 #[derive(Clone)]
@@ -77,13 +75,7 @@ impl Tally {
 }
 
 /// Takes snapshots by the plan until `stop`.
-pub async fn keep(
-    source: Source,
-    plan: Plan,
-    recorder: Recorder,
-    tally: std::sync::Arc<Tally>,
-    stop: CancellationToken,
-) {
+pub async fn keep(desk: Arc<Desk>, plan: Plan, recorder: Recorder, stop: CancellationToken) {
     let (mut failures, mut due) = (0, plan.next(Timestamp::now()));
     loop {
         let now = Timestamp::now();
@@ -100,13 +92,12 @@ pub async fn keep(
                 () = stop.cancelled() => return,
             }
         }
-        let outcome = take(&source, &plan.order).await;
-        tally.note(&outcome);
+        let outcome = desk.take(&plan.order).await;
         let kept = match &outcome {
             Ok(_) => prune_all(&plan).await,
             Err(_) => Ok(()),
         };
-        report(&recorder, &source.node, &outcome, kept);
+        report(&recorder, &desk.source().node, &outcome, kept);
         failures = if outcome.is_ok() { 0 } else { failures + 1 };
         let after = Timestamp::now();
         due = match failures {
@@ -117,6 +108,30 @@ pub async fn keep(
 }
 
 impl Plan {
+    /// The plan that a server's flags make; none where they say that there shall be none.
+    pub fn new(
+        options: &ScheduleOptions,
+        places: &Places,
+        data_dir: &std::path::Path,
+    ) -> Outcome<Option<Plan>> {
+        let schedule = match CronSchedule::parse(&options.snapshot_schedule_cron) {
+            Some(schedule) if !options.disable_snapshots => schedule,
+            _ => return Ok(None),
+        };
+        let order = Order {
+            prefix: options.snapshot_name.clone(),
+            reason: Reason::Scheduled,
+            folder: places.folder(data_dir),
+            passphrase: places.passphrase()?,
+            s3: places.s3.clone(),
+        };
+        if order.s3.s3 {
+            // A storage that is named wrongly stops the start and not the first snapshot.
+            Storage::new(&order.s3)?;
+        }
+        Ok(Some(Plan { schedule, order, retention: options.snapshot_retention }))
+    }
+
     fn next(&self, after: Timestamp) -> Option<Timestamp> {
         self.schedule.next(after, &TimeZone::system())
     }

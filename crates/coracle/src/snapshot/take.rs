@@ -92,8 +92,7 @@ pub async fn take(source: &Source, order: &Order) -> Outcome<Saved> {
 fn write(source: &Source, order: &Order) -> Outcome<Taken> {
     let dump = source.store.dump();
     let created = Timestamp::now();
-    let name =
-        names::of_new(&order.prefix, &source.node, created, order.passphrase.is_some());
+    let name = names::of_new(&order.prefix, &source.node, created, order.passphrase.is_some());
     let about = About {
         format: FORMAT,
         created,

@@ -135,8 +135,11 @@ impl Storage {
             true => Ok(()),
             false => {
                 self.remove(name).await?;
-                Err(Failure::new(format!("{} does not read back as it was sent", self.location(name)))
-                    .hint("see whether the storage is well; the snapshot on this board is sound"))
+                Err(Failure::new(format!(
+                    "{} does not read back as it was sent",
+                    self.location(name)
+                ))
+                .hint("see whether the storage is well; the snapshot on this board is sound"))
             }
         }
     }
@@ -159,8 +162,7 @@ impl Storage {
         let sent = self.send_parts(&key, upload.upload_id(), file).await;
         if sent.is_err() {
             // Parts of an upload that goes nowhere would be kept, and paid for.
-            let abort =
-                self.bucket.abort_multipart_upload(credentials, &key, upload.upload_id());
+            let abort = self.bucket.abort_multipart_upload(credentials, &key, upload.upload_id());
             let url = abort.sign(SIGNATURE_LIFE);
             if let Err(error) = self.wire.text(Method::DELETE, url.as_str(), Bytes::new()).await {
                 tracing::warn!(error = %base::chain(&error), "an upload that failed was not cleared");
@@ -169,12 +171,7 @@ impl Storage {
         sent
     }
 
-    async fn send_parts(
-        &self,
-        key: &str,
-        upload: &str,
-        file: &mut File,
-    ) -> Outcome<[u8; 32]> {
+    async fn send_parts(&self, key: &str, upload: &str, file: &mut File) -> Outcome<[u8; 32]> {
         let credentials = self.credentials.as_ref();
         let (mut hash, mut tags) = (Sha256::new(), Vec::new());
         loop {
@@ -241,9 +238,7 @@ impl Storage {
         let key = self.key(name);
         let url = self.bucket.delete_object(self.credentials.as_ref(), &key).sign(SIGNATURE_LIFE);
         let removed = self.wire.text(Method::DELETE, url.as_str(), Bytes::new()).await;
-        removed
-            .map(drop)
-            .map_err(|error| error.within(format!("removing {}", self.location(name))))
+        removed.map(drop).map_err(|error| error.within(format!("removing {}", self.location(name))))
     }
 }
 

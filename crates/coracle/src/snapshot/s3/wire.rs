@@ -24,11 +24,8 @@ use crate::failure::{Failure, Hint, Outcome, While};
 use crate::snapshot::options::S3Options;
 
 /// Where distributions keep the authorities that this machine believes.
-const MACHINE_AUTHORITIES: [&str; 3] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-];
+const MACHINE_AUTHORITIES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 /// Answers but for fetched snapshots are lists and messages.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -134,8 +131,7 @@ impl Wire {
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let stream = self.connect(&host, port, secure).await?;
         let doing = || format!("talking to {host}:{port}");
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.doing(doing)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.doing(doing)?;
         // It ends with the body of the answer; its errors come out there too.
         tokio::spawn(connection);
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
