@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::runtime::watcher::{self, watch_object};
 use kube::{Api, Client};
 use runtime::Runtime;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -125,10 +126,11 @@ pub async fn run(
     let listener = server::bind(&config)?;
     let registrar = Registrar::new(config.clone(), client.clone(), runtime, machine);
     let node = async {
-        let node = registrar.register().await;
+        let (current, newest) = watch::channel(registrar.register().await);
+        let lost = Arc::new(Notify::new());
         tokio::join!(
-            node::renew(client.clone(), node.clone(), stop.clone()),
-            registrar.keep(node, stop.clone())
+            node::renew(client.clone(), newest, lost.clone(), stop.clone()),
+            registrar.keep(current, lost, stop.clone())
         );
     };
     let node = async {

@@ -29,6 +29,8 @@ pub struct Config {
     pub client_ca_pem: String,
     /// Whether a request without credentials is `system:anonymous` instead of refused.
     pub anonymous: bool,
+    /// How long pods stay on a node that is lost when they say nothing.
+    pub tolerations: Tolerations,
     /// Upper bounds.
     pub limits: Limits,
 }
@@ -65,6 +67,21 @@ pub struct ServiceAccountConfig {
     pub public_keys_pem: Vec<String>,
     /// Longest life of a token in seconds, at least 600.
     pub max_expiration_seconds: u64,
+}
+
+/// The tolerations that a pod gets where it has none of its own for these taints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tolerations {
+    /// Seconds beside `node.kubernetes.io/not-ready:NoExecute`.
+    pub not_ready_seconds: i64,
+    /// Seconds beside `node.kubernetes.io/unreachable:NoExecute`.
+    pub unreachable_seconds: i64,
+}
+
+impl Default for Tolerations {
+    fn default() -> Self {
+        Tolerations { not_ready_seconds: 300, unreachable_seconds: 300 }
+    }
 }
 
 /// What `/version` says of the build.

@@ -37,7 +37,7 @@ mod token_request;
 mod user;
 
 pub use bootstrap::BootstrapError;
-pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Version};
+pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};
 pub use metrics::{MetricKind, MetricsPage};
 pub use outside::{Caller, Outside};
 pub use registry::JsonCodec;

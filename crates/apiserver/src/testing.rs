@@ -46,6 +46,7 @@ pub(crate) fn config() -> Config {
         kubelet: None,
         client_ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
         anonymous: true,
+        tolerations: Default::default(),
         limits: Limits::default(),
     }
 }

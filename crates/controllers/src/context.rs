@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::Config;
-use crate::world::World;
+use crate::world::{Moment, World};
 
 pub use client::Key;
 
@@ -20,10 +20,19 @@ pub struct Failure {
 pub struct Cx<'a> {
     /// The caches.
     pub world: &'a World,
-    /// The time.
+    /// The time, for what others read.
     pub now: Timestamp,
+    /// The time by our own steady clock, for measuring how long something lasts.
+    pub moment: Moment,
     /// The cluster's settings.
     pub config: &'a Config,
     /// The last failure for this key, until the same plan succeeds.
     pub failure: Option<&'a Failure>,
+}
+
+impl Cx<'_> {
+    /// What the clock will say at `moment`, if nobody sets it meanwhile.
+    pub fn at(&self, moment: Moment) -> Timestamp {
+        self.now.saturating_add(moment.since(self.moment)).unwrap_or(Timestamp::MAX)
+    }
 }

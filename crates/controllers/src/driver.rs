@@ -88,7 +88,7 @@ impl Watches {
     fn new(informers: Informers) -> Self {
         Watches {
             informers,
-            world: World::new(Timestamp::now()),
+            world: World::new(),
             seen: HashMap::new(),
             kinds: HashSet::new(),
             starters: Vec::new(),
@@ -267,10 +267,10 @@ impl Worker {
     async fn plan_and_act(&self, plan: fn(&Cx, &Key) -> Plan, key: &Key) -> Outcome {
         let known = self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
         let now = Timestamp::now();
-        let Plan { actions, again } = plan(
-            &Cx { world: &self.hub.world, now, config: &self.hub.config, failure: known.as_ref() },
-            key,
-        );
+        let (world, config) = (&self.hub.world, &self.hub.config);
+        let moment = world.moment();
+        let cx = Cx { world, now, moment, config, failure: known.as_ref() };
+        let Plan { actions, again } = plan(&cx, key);
         let acted = !actions.is_empty();
         for action in &actions {
             tracing::debug!(controller = self.controller.name, %key, %action);

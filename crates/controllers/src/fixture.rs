@@ -1,5 +1,6 @@
 //! Tests as text: YAML documents in, one line an action out.
 
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -8,6 +9,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::Config;
@@ -18,6 +20,9 @@ use crate::world::World;
 
 /// What time it is in every test.
 pub const NOW: &str = "2026-01-01T12:00:00Z";
+
+/// For how long everything has been watched.
+const SINCE_START: SignedDuration = SignedDuration::from_hours(1);
 
 /// Parses YAML documents. Objects get a namespace, UID and version where they have none;
 /// owner references written as `owner: Kind/name` are spelt out.
@@ -56,7 +61,7 @@ fn fix<K: Kind>(world: &mut World, objects: &[Value]) {
 /// A world of these documents.
 pub fn world(yaml: &str) -> World {
     let objects = documents(yaml);
-    let mut world = World::new(jiff::Timestamp::UNIX_EPOCH);
+    let mut world = World::fixed(SINCE_START, NOW.parse().expect("a time"));
     fix::<CertificateSigningRequest>(&mut world, &objects);
     fix::<ConfigMap>(&mut world, &objects);
     fix::<ControllerRevision>(&mut world, &objects);
@@ -74,16 +79,46 @@ pub fn world(yaml: &str) -> World {
     fix::<ReplicationController>(&mut world, &objects);
     fix::<Service>(&mut world, &objects);
     fix::<ServiceAccount>(&mut world, &objects);
+    world.list::<Node>("").iter().for_each(|node| hear(&mut world, node));
+    world.fix_moment(SINCE_START);
     world
+}
+
+/// A node was heard of when it says so.
+fn hear(world: &mut World, node: &Node) {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let last = conditions.filter_map(|c| c.last_heartbeat_time.as_ref().map(|time| time.0)).max();
+    let now: jiff::Timestamp = NOW.parse().expect("a time");
+    if let Some(at) = last {
+        world.fix_moment(SINCE_START - now.duration_since(at));
+        world.note(crate::nodes::HEARTBEAT, &node.name_any(), Some(at));
+    }
 }
 
 /// The plan of `controller` for `key` (`namespace/name` or `name`).
 pub fn plan(controller: &Controller, key: &str, yaml: &str, failure: Option<Failure>) -> Plan {
+    plan_in(&world(yaml), controller, key, failure)
+}
+
+/// The plan when everything has been watched for `since_start` only.
+pub fn plan_at(
+    controller: &Controller,
+    key: &str,
+    yaml: &str,
+    since_start: SignedDuration,
+) -> Plan {
+    let mut world = world(yaml);
+    world.fix_moment(since_start);
+    plan_in(&world, controller, key, None)
+}
+
+fn plan_in(world: &World, controller: &Controller, key: &str, failure: Option<Failure>) -> Plan {
     let Reconcile::Plan(plan) = controller.reconcile else { panic!("not a planner") };
     let (namespace, name) = key.split_once('/').unwrap_or(("", key));
-    let config = Config { root_ca_pem: "PEM".into(), ..Config::default() };
+    let config = Config { root_ca_pem: "PEM".into(), node_grace_seconds: 40, ..Config::default() };
     let now = NOW.parse().expect("a time");
-    let cx = Cx { world: &world(yaml), now, config: &config, failure: failure.as_ref() };
+    let moment = world.moment();
+    let cx = Cx { world, now, moment, config: &config, failure: failure.as_ref() };
     plan(&cx, &Key::new(namespace, name))
 }
 

@@ -49,7 +49,7 @@ pub struct Config {
     pub cluster_cidr: String,
     /// Prefix length of a node's part.
     pub node_cidr_prefix_bits: u8,
-    /// A node that has not renewed its lease for so long is not ready.
+    /// A node that has not renewed its lease for so long is not ready; upstream's 50 by default.
     pub node_grace_seconds: u32,
     /// Finished pods kept before the oldest are deleted.
     pub terminated_pods_kept: usize,
@@ -63,7 +63,7 @@ impl Default for Config {
             root_ca_pem: String::new(),
             cluster_cidr: "10.42.0.0/16".into(),
             node_cidr_prefix_bits: 24,
-            node_grace_seconds: 40,
+            node_grace_seconds: 50,
             terminated_pods_kept: 12_500,
             signer: None,
         }

@@ -8,6 +8,7 @@ use kube::ResourceExt;
 use crate::action::{Action, Plan};
 use crate::context::{Cx, Key};
 use crate::driver::{Controller, Reconcile, Watches};
+use crate::world::{Moment, World};
 use crate::{nodes, pods};
 
 /// How long a node has to be gone before its pods go too (it may register again), upstream's.
@@ -26,14 +27,18 @@ fn watches(watches: &mut Watches) {
     });
     watches.map::<Node>(|world, node| {
         let name = node.name_any();
-        if world.get::<Node>("", &name).is_some() {
-            world.forget(GONE, &name);
-            return Vec::new();
-        }
-        world.note(GONE, &name, None, jiff::Timestamp::now());
         let here =
             |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&name);
-        world.list::<Pod>("").iter().filter(|pod| here(pod)).map(|p| Key::of(p.as_ref())).collect()
+        let keys = |world: &World| {
+            let all = world.list::<Pod>("");
+            all.iter().filter(|pod| here(pod)).map(|pod| Key::of(pod.as_ref())).collect()
+        };
+        if world.get::<Node>("", &name).is_some() {
+            world.forget(GONE, &name);
+            return if nodes::out_of_service(node) { keys(world) } else { Vec::new() };
+        }
+        world.note(GONE, &name, None);
+        keys(world)
     });
 }
 
@@ -50,22 +55,30 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
         }
         return plan;
     }
-    if cx.world.get::<Node>("", node).is_some() {
+    if let Some(node) = cx.world.get::<Node>("", node) {
+        if pods::is_terminating(&pod) && nodes::out_of_service(&node) {
+            plan.push(fail(cx, &pod, "PodGC: node is out of service"));
+            plan.push([force_delete(&pod)]);
+        }
         return plan;
     }
-    let since = cx.world.noted(GONE, node).unwrap_or_else(|| cx.world.started());
-    let quarantine = SignedDuration::from_secs(QUARANTINE_SECONDS);
-    let until = since.saturating_add(quarantine).unwrap_or(since);
-    if until > cx.now {
-        plan.look_again(until);
+    let since = cx.world.noted(GONE, node).map_or(Moment::ZERO, |noted| noted.at);
+    let until = since + SignedDuration::from_secs(QUARANTINE_SECONDS);
+    if until > cx.moment {
+        plan.look_again(cx.at(until));
         return plan;
     }
-    if !pods::is_terminal(&pod) {
-        let text = "PodGC: node no longer exists";
-        plan.push(nodes::disrupt(&pod, "DeletionByPodGC", text, Some("Failed"), cx.now));
-    }
+    plan.push(fail(cx, &pod, "PodGC: node no longer exists"));
     plan.push([force_delete(&pod)]);
     plan
+}
+
+/// A pod that did not end by itself has failed, through no fault of its own.
+fn fail(cx: &Cx, pod: &Pod, text: &str) -> Option<Action> {
+    if pods::is_terminal(pod) {
+        return None;
+    }
+    nodes::disrupt(pod, "DeletionByPodGC", text, Some("Failed"), cx.now)
 }
 
 /// The oldest finished pods beyond the number that is kept.
@@ -116,5 +129,26 @@ metadata: {name: n1}
             "#,
         );
         check(&POD_GC, "default/fine", yaml, "");
+    }
+
+    #[test]
+    fn pods_of_a_node_out_of_service_are_let_go() {
+        let yaml = |ready: &str| {
+            format!(
+                "
+kind: Pod
+metadata: {{name: p, deletionTimestamp: '2026-01-01T11:59:00Z'}}
+spec: {{nodeName: dark, containers: []}}
+status: {{phase: Succeeded}}
+---
+kind: Node
+metadata: {{name: dark}}
+spec: {{taints: [{{key: node.kubernetes.io/out-of-service, effect: NoExecute}}]}}
+status: {{conditions: [{{type: Ready, status: '{ready}'}}]}}
+"
+            )
+        };
+        check(&POD_GC, "default/p", &yaml("Unknown"), "delete Pod default/p");
+        check(&POD_GC, "default/p", &yaml("True"), "");
     }
 }

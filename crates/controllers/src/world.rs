@@ -3,24 +3,60 @@
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Add;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use client::{Informer, Key};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::action::Kind;
+
+/// A time by the process's own clock, counted from when observation began. No correction of the
+/// board's clock moves it: boards have no battery, and their clocks jump by years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(SignedDuration);
+
+impl Moment {
+    /// When observation began: nothing can have been missed for longer.
+    pub const ZERO: Moment = Moment(SignedDuration::ZERO);
+
+    /// The time from `earlier` until this moment.
+    pub fn since(self, earlier: Moment) -> SignedDuration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<SignedDuration> for Moment {
+    type Output = Moment;
+
+    fn add(self, duration: SignedDuration) -> Moment {
+        Moment(self.0.saturating_add(duration))
+    }
+}
 
 /// Read-only caches by kind, and when some things were first observed: times that are in no
 /// object, since the clocks of a cluster's boards need not agree.
 pub struct World {
     caches: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     notes: Mutex<HashMap<(&'static str, String), Note>>,
-    started: Timestamp,
+    began: Began,
 }
 
-/// When something was seen to change, and what it changed to.
-struct Note {
-    at: Timestamp,
+/// Where moments are counted from.
+enum Began {
+    At(Instant),
+    /// In a test it is always the same moment and the same time.
+    Fixed(SignedDuration, Timestamp),
+}
+
+/// What was noted of a thing, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Note {
+    /// When it was seen to change.
+    pub at: Moment,
+    /// What the board's clock said then.
+    pub wall: Timestamp,
     value: Option<Timestamp>,
 }
 
@@ -29,43 +65,68 @@ enum Source<K> {
     Fixed(BTreeMap<Key, Arc<K>>),
 }
 
+impl Default for World {
+    fn default() -> Self {
+        World::new()
+    }
+}
+
 impl World {
-    /// An empty world, observed from `started` on.
-    pub fn new(started: Timestamp) -> Self {
-        World { caches: HashMap::new(), notes: Mutex::default(), started }
+    /// An empty world, observed from now on.
+    pub fn new() -> Self {
+        World { caches: HashMap::new(), notes: Mutex::default(), began: Began::At(Instant::now()) }
+    }
+
+    /// An empty world at a moment and a time that stand still.
+    pub fn fixed(moment: SignedDuration, now: Timestamp) -> Self {
+        World { began: Began::Fixed(moment, now), ..World::new() }
+    }
+
+    /// Moves a fixed world to another moment.
+    pub fn fix_moment(&mut self, moment: SignedDuration) {
+        if let Began::Fixed(fixed, _) = &mut self.began {
+            *fixed = moment;
+        }
+    }
+
+    /// Now, by our own clock.
+    pub fn moment(&self) -> Moment {
+        match self.began {
+            Began::At(began) => {
+                Moment(SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::MAX))
+            }
+            Began::Fixed(moment, _) => Moment(moment),
+        }
+    }
+
+    fn wall(&self) -> Timestamp {
+        match self.began {
+            Began::At(_) => Timestamp::now(),
+            Began::Fixed(_, now) => now,
+        }
     }
 
     fn notes(&self) -> MutexGuard<'_, HashMap<(&'static str, String), Note>> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When observation began: nothing can have been missed for longer.
-    pub fn started(&self) -> Timestamp {
-        self.started
-    }
-
     /// Notes that `name` has (still) this value. Says whether there was a note before; its
     /// time moves only with the value.
-    pub fn note(
-        &self,
-        topic: &'static str,
-        name: &str,
-        value: Option<Timestamp>,
-        now: Timestamp,
-    ) -> bool {
+    pub fn note(&self, topic: &'static str, name: &str, value: Option<Timestamp>) -> bool {
+        let (at, wall) = (self.moment(), self.wall());
         let mut notes = self.notes();
         let known = notes.get(&(topic, name.to_owned()));
         let changed = known.is_none_or(|note| note.value != value);
         let was_known = known.is_some();
         if changed {
-            notes.insert((topic, name.to_owned()), Note { at: now, value });
+            notes.insert((topic, name.to_owned()), Note { at, wall, value });
         }
         was_known
     }
 
     /// When `name` was last noted to change.
-    pub fn noted(&self, topic: &'static str, name: &str) -> Option<Timestamp> {
-        self.notes().get(&(topic, name.to_owned())).map(|note| note.at)
+    pub fn noted(&self, topic: &'static str, name: &str) -> Option<Note> {
+        self.notes().get(&(topic, name.to_owned())).copied()
     }
 
     /// Removes a note.

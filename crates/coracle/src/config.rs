@@ -76,9 +76,25 @@ pub struct Server {
     /// Leave out this board's own agent: no pods run here
     #[arg(long, env = "CORACLE_DISABLE_AGENT")]
     pub disable_agent: bool,
-    /// How long a node may be silent before it counts as not ready, in seconds
-    #[arg(long, env = "CORACLE_NODE_MONITOR_GRACE_PERIOD", default_value_t = 40)]
-    pub node_monitor_grace_period: u32,
+    /// How long a node may be silent before it counts as not ready, such as 50s
+    #[arg(long, env = "CORACLE_NODE_MONITOR_GRACE_PERIOD", default_value = "50s")]
+    pub node_monitor_grace_period: Span,
+    /// How long pods that say nothing stay on a node that is not ready, in seconds
+    #[arg(
+        long,
+        env = "CORACLE_DEFAULT_NOT_READY_TOLERATION_SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(i64).range(0..)
+    )]
+    pub default_not_ready_toleration_seconds: i64,
+    /// How long pods that say nothing stay on a node that is not heard of, in seconds
+    #[arg(
+        long,
+        env = "CORACLE_DEFAULT_UNREACHABLE_TOLERATION_SECONDS",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(i64).range(0..)
+    )]
+    pub default_unreachable_toleration_seconds: i64,
     /// Secret that agents join with [default: made at the first start]
     #[arg(long, env = "CORACLE_AGENT_TOKEN", hide_env_values = true)]
     pub agent_token: Option<String>,
@@ -221,6 +237,44 @@ fn eviction(text: &str) -> Result<agent::Eviction, String> {
         }
     }
     Ok(eviction)
+}
+
+/// A span of time in whole seconds, written as upstream's flags take it (`50s`, `1m30s`, `1h`) or
+/// as a plain number of seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(u32);
+
+impl Span {
+    /// Its length.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no span of time; write 50s or 1m30s");
+        let mut rest = text;
+        let mut seconds = 0u32;
+        while !rest.is_empty() {
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            let (number, unit) = rest.split_at(digits);
+            let number: u32 = number.parse().map_err(|_| wrong())?;
+            let length = match unit.chars().next() {
+                Some('h') => 3600,
+                Some('m') => 60,
+                Some('s') => 1,
+                None if digits == text.len() => 1,
+                _ => return Err(wrong()),
+            };
+            let part = number.checked_mul(length);
+            seconds = part.and_then(|part| seconds.checked_add(part)).ok_or_else(wrong)?;
+            rest = unit.get(1..).unwrap_or_default();
+        }
+        if text.is_empty() { Err(wrong()) } else { Ok(Span(seconds)) }
+    }
 }
 
 /// A range of ports as `30000-32767`, both ends included.

@@ -162,6 +162,7 @@ fn config() -> Config {
         kubelet: None,
         client_ca_pem: String::new(),
         anonymous: false,
+        tolerations: Default::default(),
         limits: Limits::default(),
     }
 }

@@ -1,9 +1,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use client::{Informers, Key, Outcome, Queue};
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -64,6 +67,26 @@ impl FakeNode {
                 }
             })
             .await;
+    }
+
+    /// Renews the lease of a node every `period` until `stop`.
+    pub async fn beat(name: &str, period: Duration, client: Client, stop: CancellationToken) {
+        let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+        let mut ticks = tokio::time::interval(period);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
+                "spec": {"holderIdentity": name, "renewTime": MicroTime(Timestamp::now())},
+            });
+            let params = PatchParams::apply("testkit").force();
+            if let Err(error) = leases.patch(name, &params, &Patch::Apply(&lease)).await {
+                tracing::debug!(name, %error, "fake node");
+            }
+        }
     }
 
     async fn register(&self, pods: u32) -> kube::Result<()> {

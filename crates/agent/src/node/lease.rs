@@ -1,6 +1,7 @@
 //! The lease of the node: renewed every ten seconds, it is how the cluster knows that the node
 //! is alive without anybody rewriting its status.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Where leases of nodes are.
@@ -21,15 +23,22 @@ const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Pause after a failure, doubling.
 const RETRY: base::Backoff = base::Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
 
-/// Renews the lease of `node` until `stop`.
-pub async fn renew(client: Client, node: Node, stop: CancellationToken) {
+/// Renews the lease of `node` until `stop`. Where the lease is gone (it goes with its Node),
+/// `lost` tells so; the newest Node is its owner from then on.
+pub async fn renew(
+    client: Client,
+    node: watch::Receiver<Node>,
+    lost: Arc<Notify>,
+    stop: CancellationToken,
+) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut failures = 0;
     let mut made = false;
     loop {
+        let owner = node.borrow().clone();
         let result = match made {
-            true => touch(&api, &node).await,
-            false => make(&api, &node).await,
+            true => touch(&api, &owner).await,
+            false => make(&api, &owner).await,
         };
         let pause = match result {
             Ok(()) => {
@@ -38,6 +47,9 @@ pub async fn renew(client: Client, node: Node, stop: CancellationToken) {
             }
             Err(error) => {
                 failures += 1;
+                if matches!(&error, kube::Error::Api(status) if status.code == 404) {
+                    lost.notify_one();
+                }
                 made = false;
                 tracing::debug!(error = %base::chain(&error), "lease not renewed");
                 RETRY.jittered(failures)

@@ -16,6 +16,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use runtime::Runtime;
 use serde_json::json;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -160,23 +161,40 @@ impl Registrar {
         self.api().patch_status(name, &PatchParams::default(), &patch).await
     }
 
-    /// Keeps the status up to date until `stop`; makes the object again if someone deletes it.
-    pub async fn keep(&self, mut node: Node, stop: CancellationToken) {
+    /// Keeps the status up to date until `stop`; makes the object again if someone deletes it,
+    /// which `lost` may tell sooner than the next write. Subscribers get the newest object.
+    pub async fn keep(
+        &self,
+        current: watch::Sender<Node>,
+        lost: Arc<Notify>,
+        stop: CancellationToken,
+    ) {
         let mut written = Timestamp::now();
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+            let asked = tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => false,
+                () = lost.notified() => true,
                 () = stop.cancelled() => return,
-            }
+            };
+            let node = current.borrow().clone();
             let status = self.status(Some(&node)).await;
             let now = Timestamp::now();
-            let due = now.duration_since(written) >= REPORT_EVERY;
+            let due = asked || now.duration_since(written).abs() >= REPORT_EVERY;
             if !due && !differs(node.status.as_ref(), &status) {
                 continue;
             }
             match self.write(&node, status).await {
-                Ok(fresh) => (node, written) = (fresh, now),
-                Err(kube::Error::Api(error)) if error.code == 404 => node = self.register().await,
+                Ok(fresh) => {
+                    current.send_replace(fresh);
+                    written = now;
+                }
+                Err(kube::Error::Api(error)) if error.code == 404 => {
+                    tracing::info!(
+                        node = self.config.node_name,
+                        "the Node was deleted: made again"
+                    );
+                    current.send_replace(self.register().await);
+                }
                 Err(error) => {
                     tracing::warn!(error = %base::chain(&error), "node status not written");
                 }

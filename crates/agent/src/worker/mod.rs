@@ -124,6 +124,8 @@ pub(crate) struct State {
     /// The status as the API server has it.
     pub status: Option<PodStatus>,
     pub writing: bool,
+    /// The pod's version that our last write made.
+    pub written: u64,
     pub write_retry_at: Option<Timestamp>,
     pub torn_down: bool,
     pub deleted: bool,
@@ -174,6 +176,7 @@ pub fn spawn(ctx: Arc<Context>, wanted: Wanted) -> (Handle, tokio::task::JoinHan
         pulls: HashMap::new(),
         status,
         writing: false,
+        written: 0,
         write_retry_at: None,
         torn_down: false,
         deleted: false,
@@ -441,6 +444,11 @@ impl Worker {
         let retry = state.write_retry_at.filter(|at| *at > now);
         if state.writing || state.deleted || retry.is_some() {
             return retry;
+        }
+        if let Some(ours) = &state.status
+            && let Some(conditions) = status::overruled(ours, state.written, pod)
+        {
+            state.status = Some(PodStatus { conditions: Some(conditions), ..ours.clone() });
         }
         let ended = life == Life::Ended;
         let new = status::compute(&self.shared.ctx, pod, &state, plan, life, now);

@@ -11,6 +11,7 @@ mod tolerations;
 use api::resource::Resource;
 use serde_json::Value;
 
+use crate::config::Tolerations;
 use crate::registry::Outcome;
 use crate::user::User;
 
@@ -31,6 +32,8 @@ pub trait Cluster: Send + Sync {
     fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All objects of a collection.
     fn all(&self, collection: &str) -> Vec<Value>;
+    /// How long pods stay on a node that is lost when they say nothing.
+    fn tolerations(&self) -> Tolerations;
 }
 
 /// A write and its surroundings.
@@ -113,6 +116,10 @@ pub(crate) mod testing {
                 .filter(|(key, _)| key.0 == collection)
                 .map(|(_, value)| value.clone())
                 .collect()
+        }
+
+        fn tolerations(&self) -> Tolerations {
+            Tolerations::default()
         }
     }
 

@@ -1,11 +1,9 @@
-//! DefaultTolerationSeconds: pods stay five minutes on a node that is lost.
+//! DefaultTolerationSeconds: pods stay for a while, five minutes by default, on a node that is
+//! lost.
 
 use super::{Attributes, Operation};
 use crate::registry::{Outcome, meta};
 use serde_json::{Value, json};
-
-const SECONDS: i64 = 300;
-const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
 pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Outcome<()> {
     if !attributes.is(Operation::Create, "pods") && !attributes.is(Operation::Update, "pods") {
@@ -19,10 +17,14 @@ pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Outcome<()>
             (key == taint || key.is_empty()) && matches!(effect, "NoExecute" | "")
         })
     };
-    let missing: Vec<Value> = TAINTS
-        .iter()
-        .filter(|taint| !tolerated(taint))
-        .map(|taint| json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}))
+    let patience = attributes.cluster.tolerations();
+    let taints = [
+        ("node.kubernetes.io/not-ready", patience.not_ready_seconds),
+        ("node.kubernetes.io/unreachable", patience.unreachable_seconds),
+    ];
+    let missing = taints.iter().filter(|(taint, _)| !tolerated(taint));
+    let missing: Vec<Value> = missing
+        .map(|(taint, seconds)| json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds}))
         .collect();
     if !missing.is_empty() {
         let all: Vec<Value> = own.into_iter().chain(missing).collect();

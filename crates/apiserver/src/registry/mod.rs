@@ -41,7 +41,7 @@ pub use codec::JsonCodec;
 
 use crate::admission::Cluster;
 use crate::body;
-use crate::config::Config;
+use crate::config::{Config, Tolerations};
 use crate::request::{Request, RequestInfo, Response};
 use crate::response;
 use crate::server::Context;
@@ -212,5 +212,9 @@ impl Cluster for Registry {
         let list = self.store().list(Range { collection, namespace: None }, Page::default());
         let entries = list.map(|list| list.entries).unwrap_or_default();
         entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect()
+    }
+
+    fn tolerations(&self) -> Tolerations {
+        self.context.config.tolerations
     }
 }

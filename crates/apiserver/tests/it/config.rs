@@ -32,6 +32,7 @@ pub fn config() -> Config {
         kubelet: None,
         client_ca_pem: String::new(),
         anonymous: false,
+        tolerations: Default::default(),
         limits: Limits::default(),
     }
 }

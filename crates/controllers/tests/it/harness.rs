@@ -8,10 +8,15 @@ use testkit::{Cluster, FakeNode};
 
 /// Starts everything.
 pub async fn cluster() -> Cluster {
+    let config = controllers::Config { root_ca_pem: "PEM".into(), ..Default::default() };
+    cluster_with(config).await
+}
+
+/// Starts everything, with these settings.
+pub async fn cluster_with(config: controllers::Config) -> Cluster {
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     let cluster = Cluster::start().await;
-    let config = controllers::Config { root_ca_pem: "PEM".into(), ..Default::default() };
     cluster.spawn(|client, informers, stop| controllers::run(client, informers, config, stop));
     cluster.spawn(|client, informers, stop| {
         scheduler::run(client, informers, scheduler::Config::default(), stop)

@@ -3,4 +3,5 @@
 mod apps;
 mod harness;
 mod jobs;
+mod nodes;
 mod scheduling;

@@ -121,6 +121,10 @@ pub fn start(
         kubelet: Some(KubeletClient { tls: Arc::new(certificates.to_kubelets()?) }),
         client_ca_pem: certificates.pki().client_bundle(),
         anonymous: true,
+        tolerations: apiserver::Tolerations {
+            not_ready_seconds: options.default_not_ready_toleration_seconds,
+            unreachable_seconds: options.default_unreachable_toleration_seconds,
+        },
         limits: Limits::default(),
     };
     let server = ApiServer::new(store, config).doing(|| "setting up the API server".into())?;

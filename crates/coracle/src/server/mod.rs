@@ -145,7 +145,7 @@ fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Single
     let mut duties = Singletons::default();
     let config = controllers::Config {
         cluster_cidr: settings.options.cluster_cidr.to_string(),
-        node_grace_seconds: settings.options.node_monitor_grace_period,
+        node_grace_seconds: settings.options.node_monitor_grace_period.seconds(),
         ..controllers::Config::default()
     };
     duties.add(move |informers, stop| {

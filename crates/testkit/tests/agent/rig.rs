@@ -284,6 +284,7 @@ async fn api_server(kubelet: Arc<rustls::ClientConfig>) -> Arc<ApiServer> {
         kubelet: Some(KubeletClient { tls: kubelet }),
         client_ca_pem: String::new(),
         anonymous: true,
+        tolerations: Default::default(),
         limits: Limits::default(),
     };
     let driver = store::Memory::default().driver();
