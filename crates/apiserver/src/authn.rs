@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, header};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::request::Request;
-use crate::token::Tokens;
+use crate::server::Context;
 use crate::user::{AUTHENTICATED, UNAUTHENTICATED, User};
 
 /// Upstream's object identifier of a user id in a client certificate's subject.
@@ -49,26 +49,22 @@ pub(crate) fn certificate_user(der: &[u8]) -> Option<User> {
 
 /// Finds the user behind a request and takes the credentials out of it, so that no proxy
 /// passes them on. `None` means 401.
-pub(crate) fn authenticate(
-    request: &mut Request,
-    tokens: &Tokens,
-    anonymous: bool,
-) -> Option<User> {
+pub(crate) async fn authenticate(request: &mut Request, context: &Context) -> Option<User> {
     let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.user.clone());
     let token = take_token(request.headers_mut());
     if let Some(user) = certificate {
         return Some((*user).clone());
     }
     if let Some(token) = token {
-        return match tokens.authenticate(&token) {
-            Ok(user) => Some(user),
+        return match context.token_user(&token, context.tokens.audiences()).await {
+            Ok((user, _)) => Some(user),
             Err(error) => {
                 tracing::debug!(%error, "refusing a bearer token");
                 None
             }
         };
     }
-    anonymous.then(User::anonymous)
+    context.config.anonymous.then(User::anonymous)
 }
 
 /// The bearer token of a request, removed from its headers.

@@ -81,7 +81,7 @@ impl ApiServer {
         fixed: Option<User>,
     ) -> Response {
         let remote = fixed.is_none();
-        let user = match self.identify(&mut request, fixed) {
+        let user = match self.identify(&mut request, fixed).await {
             Ok(user) => user,
             Err(status) => return response::status(&status),
         };
@@ -98,7 +98,7 @@ impl ApiServer {
         } else {
             None
         };
-        if let Err(status) = self.permitted(&user, &info) {
+        if let Err(status) = self.permitted(&Attributes::of(&user, &info)).await {
             return response::status(&status);
         }
         if long {
@@ -115,31 +115,31 @@ impl ApiServer {
     }
 
     /// Authentication, then impersonation.
-    fn identify(&self, request: &mut Request, fixed: Option<User>) -> Result<User, Status> {
-        let context = &self.context;
+    async fn identify(&self, request: &mut Request, fixed: Option<User>) -> Result<User, Status> {
         let user = match fixed {
             Some(user) => user,
-            None => authn::authenticate(request, &context.tokens, context.config.anonymous)
+            None => authn::authenticate(request, &self.context)
+                .await
                 .ok_or_else(Status::unauthorized)?,
         };
         let asked = authn::impersonated(request.headers())
             .map_err(|message| Status::internal_error(&message))?;
         let Some((other, claims)) = asked else { return Ok(user) };
         for claim in &claims {
-            let attributes = impersonation(&user, claim);
-            let decision = context.authorizer.authorize(&attributes);
-            if !decision.allowed {
-                return Err(attributes.forbidden(&decision.reason));
-            }
+            self.permitted(&impersonation(&user, claim)).await?;
         }
         authn::strip_impersonation(request.headers_mut());
         tracing::debug!(user = user.name, impersonates = other.name, "impersonation");
         Ok(other)
     }
 
-    fn permitted(&self, user: &User, info: &RequestInfo) -> Result<(), Status> {
-        let attributes = Attributes::of(user, info);
-        let decision = self.context.authorizer.authorize(&attributes);
+    /// A refusal is looked at again: the binding may have been made at another server.
+    async fn permitted(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        let authorizer = &self.context.authorizer;
+        let mut decision = authorizer.authorize(attributes);
+        if !decision.allowed && self.context.refreshed().await {
+            decision = authorizer.authorize(attributes);
+        }
         if decision.allowed { Ok(()) } else { Err(attributes.forbidden(&decision.reason)) }
     }
 

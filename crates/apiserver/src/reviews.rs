@@ -73,7 +73,15 @@ pub(crate) async fn handle(
         Ok(read) => read,
         Err(status) => return response::status(&status),
     };
-    match answer(&context, &info, &user, &review) {
+    let answered = match info.resource.as_str() {
+        "tokenreviews" => token(&context, &review).await,
+        _ => {
+            // A permission may have been given at another server.
+            context.refreshed().await;
+            answer(&context, &info, &user, &review)
+        }
+    };
+    match answered {
         Ok(status) => {
             review["metadata"]["creationTimestamp"] = Value::Null;
             review["status"] = status;
@@ -97,7 +105,6 @@ fn answer(
         }
         "selfsubjectrulesreviews" => rules(context, user, review),
         "selfsubjectreviews" => Ok(json!({"userInfo": user_info(user)})),
-        "tokenreviews" => token(context, review),
         local_or_not => {
             let spec = access_spec(review)?;
             let (local, kind) = match local_or_not {
@@ -237,7 +244,7 @@ fn user_info(user: &User) -> Value {
     Value::Object(info)
 }
 
-fn token(context: &Context, review: &Value) -> Result<Value, Status> {
+async fn token(context: &Context, review: &Value) -> Result<Value, Status> {
     let spec = &review["spec"];
     let token = spec["token"].as_str().unwrap_or_default();
     if token.is_empty() {
@@ -250,7 +257,7 @@ fn token(context: &Context, review: &Value) -> Result<Value, Status> {
         .filter_map(|audience| audience.as_str().map(str::to_owned))
         .collect();
     let audiences = if asked.is_empty() { context.tokens.audiences() } else { &asked };
-    Ok(match context.tokens.review(token, audiences) {
+    Ok(match context.token_user(token, audiences).await {
         Ok((user, audiences)) => {
             json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
         }

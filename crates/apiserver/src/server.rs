@@ -102,6 +102,13 @@ impl ApiServer {
         let _ = self.outside.set(outside);
     }
 
+    /// The user behind a bearer token, for handlers that authenticate by themselves.
+    pub async fn token_user(&self, token: &str) -> Option<User> {
+        let context = &self.context;
+        let user = context.token_user(token, context.tokens.audiences()).await;
+        user.ok().map(|(user, _)| user)
+    }
+
     /// The server as a tower service for callers in this process, as this user:
     /// authentication is skipped, everything behind it is not.
     pub fn in_process(self: &Arc<Self>, user: User) -> InProcess {

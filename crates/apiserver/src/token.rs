@@ -85,6 +85,8 @@ pub(crate) enum TokenError {
     Audience(Vec<String>, Vec<String>),
     #[error("service account token has been invalidated")]
     Unbound,
+    #[error("invalid bootstrap token: {0}")]
+    Bootstrap(&'static str),
 }
 
 struct PublicKey {
@@ -179,11 +181,6 @@ impl Tokens {
             .map(|signature| BASE64.encode(signature))
             .unwrap_or_default();
         format!("{text}.{signature}")
-    }
-
-    /// The user behind a token meant for this server.
-    pub(crate) fn authenticate(&self, token: &str) -> Result<User, TokenError> {
-        self.review(token, &self.audiences).map(|(user, _)| user)
     }
 
     /// The user behind a token, and which of the audiences it is meant for.

@@ -6,7 +6,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Secret, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
@@ -77,6 +78,7 @@ pub fn world(yaml: &str) -> World {
     fix::<Pod>(&mut world, &objects);
     fix::<ReplicaSet>(&mut world, &objects);
     fix::<ReplicationController>(&mut world, &objects);
+    fix::<Secret>(&mut world, &objects);
     fix::<Service>(&mut world, &objects);
     fix::<ServiceAccount>(&mut world, &objects);
     world.list::<Node>("").iter().for_each(|node| hear(&mut world, node));

@@ -5,6 +5,7 @@
 //! ours can be tested with a few lines of YAML and no cluster.
 
 pub mod action;
+mod bootstrap;
 mod carry_out;
 mod certificates;
 pub mod context;
@@ -53,6 +54,9 @@ pub struct Config {
     pub node_grace_seconds: u32,
     /// Finished pods kept before the oldest are deleted.
     pub terminated_pods_kept: usize,
+    /// Where clients reach the API (`https://host:port`), published in `cluster-info`. Empty:
+    /// not published.
+    pub api_url: String,
     /// Signs certificates that were approved. None: nobody does.
     pub signer: Option<Arc<dyn Signer>>,
 }
@@ -65,6 +69,7 @@ impl Default for Config {
             node_cidr_prefix_bits: 24,
             node_grace_seconds: 50,
             terminated_pods_kept: 12_500,
+            api_url: String::new(),
             signer: None,
         }
     }
@@ -90,6 +95,8 @@ const CONTROLLERS: &[Controller] = &[
     certificates::APPROVER,
     certificates::SIGNER,
     certificates::CLEANER,
+    bootstrap::TOKEN_CLEANER,
+    bootstrap::BOOTSTRAP_SIGNER,
 ];
 
 /// Runs all controllers until `stop` is cancelled; what is under way is finished first.

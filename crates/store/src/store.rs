@@ -117,6 +117,11 @@ impl Store {
         }
     }
 
+    /// Returns when the newest revision here is at least this one, which may be never.
+    pub async fn reached(&self, revision: Revision) {
+        self.index.reached(revision).await;
+    }
+
     /// How the datastore fares, for readiness checks.
     pub fn health(&self) -> Health {
         self.pulse.health()

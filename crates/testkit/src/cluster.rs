@@ -134,7 +134,7 @@ fn text(object: &Value, member: &str) -> String {
     object[member].as_str().unwrap_or_else(|| panic!("no {member} in {object}")).to_owned()
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let random = ring::rand::SystemRandom::new();
     let algorithm = &ring::signature::ECDSA_P256_SHA256_FIXED_SIGNING;
     let key = ring::signature::EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key");

@@ -101,6 +101,10 @@ impl ApiServer {
 async fn settle(server: Arc<ApiServer>, wanted: Wanted) -> Result<(), BootstrapError> {
     let mut last = String::new();
     for _ in 0..ATTEMPTS_MAX {
+        // Another server may be making the same objects at this moment.
+        if let Err(status) = server.context.fresh().await {
+            return Err(wanted.refused(status.message));
+        }
         let store = &server.context.store;
         let existing = objects::object(store, &wanted.collection, &wanted.namespace, &wanted.name);
         let Some((method, path, body)) = wanted.change(existing.as_ref()) else { return Ok(()) };

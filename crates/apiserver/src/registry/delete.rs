@@ -12,7 +12,7 @@ use super::deletion::{self, Plan};
 use super::negotiate::Shape;
 use super::options::{DeleteOptions, ListOptions};
 use super::read::{Selection, invalid_options};
-use super::write::write_failure;
+use super::write::{may_be_stale, write_failure};
 use super::{Outcome, Registry, codec, decode, meta, negotiate};
 use crate::admission::{self, Operation};
 use crate::user::User;
@@ -28,6 +28,8 @@ pub struct Deleted {
     pub gone: bool,
     /// `metadata.uid`.
     pub uid: String,
+    /// Whether the datastore has taken a write.
+    pub committed: bool,
 }
 
 impl Registry {
@@ -55,14 +57,19 @@ impl Registry {
         user: &User,
         options: &DeleteOptions,
     ) -> Outcome<Deleted> {
+        let mut fresh = !self.store().is_shared();
         for _ in 0..DELETE_ATTEMPTS {
-            let entry = self
-                .store()
-                .get(&target.key())
-                .ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
-            if let Some(deleted) = self.remove_once(target, user, options, &entry).await? {
-                return Ok(deleted);
+            let done = match self.store().get(&target.key()) {
+                Some(entry) => self.remove_once(target, user, options, &entry).await,
+                None => Err(Status::not_found(&*target.resource, &target.name)),
+            };
+            match done {
+                Ok(Some(deleted)) if fresh || deleted.committed => return Ok(deleted),
+                Err(status) if fresh || !may_be_stale(&status) => return Err(status),
+                // Somebody else wrote meanwhile, or what is known here may be behind.
+                Ok(_) | Err(_) => self.context.fresh().await?,
             }
+            fresh = true;
         }
         Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
     }
@@ -89,13 +96,15 @@ impl Registry {
         let plan = deletion::plan(&target.resource, &live, options, self.now());
         let (result, gone) = match plan {
             Plan::Pending => {
-                return Ok(Some(Deleted { value: entry.value.clone(), gone: false, uid }));
+                let value = entry.value.clone();
+                return Ok(Some(Deleted { value, gone: false, uid, committed: false }));
             }
             _ if options.dry_run => {
                 return Ok(Some(Deleted {
                     value: entry.value.clone(),
                     gone: plan == Plan::Remove,
                     uid,
+                    committed: false,
                 }));
             }
             Plan::Remove => (self.store().delete(&entry.key, expect).await, true),
@@ -105,7 +114,10 @@ impl Registry {
             }
         };
         match result {
-            Ok(entry) => Ok(Some(Deleted { value: entry.value.clone(), gone, uid })),
+            Ok(entry) => {
+                let value = entry.value.clone();
+                Ok(Some(Deleted { value, gone, uid, committed: true }))
+            }
             Err(WriteError::Conflict { .. } | WriteError::NotFound) => Ok(None),
             Err(error) => Err(write_failure(target, error)),
         }
@@ -116,6 +128,7 @@ impl Registry {
         let options = delete_options(call)?;
         let selected = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
         let selection = Selection::parse(&call.target, &selected)?;
+        self.context.fresh().await?;
         let list = self.store().list(selection.range(&call.target), Page::default());
         let list = list.map_err(|error| Status::internal_error(&error.to_string()))?;
         let mut items = Vec::new();

@@ -157,7 +157,7 @@ impl Registry {
             ("", "patch") => self.patch(call).await,
             ("", "delete") => self.delete(call).await,
             ("", "deletecollection") => self.delete_collection(call).await,
-            ("scale", "get") => self.get_scale(call),
+            ("scale", "get") => self.get_scale(call).await,
             ("scale", "update") => self.put_scale(call).await,
             ("scale", "patch") => self.patch_scale(call).await,
             ("binding", "create") => self.bind(call).await,

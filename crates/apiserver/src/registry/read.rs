@@ -139,6 +139,11 @@ impl Registry {
             }
             let token = Continue::decode(&options.continue_token).map_err(Status::bad_request)?;
             at = token.revision;
+            match token.revision {
+                // The first page may have come from a server that was ahead of this one.
+                Some(revision) => drop(self.wanted_revision(&revision.to_string()).await?),
+                None => self.context.fresh().await?,
+            }
             after = Some((token.after.0.into(), token.after.1.into()));
         } else {
             let wanted = self.wanted_revision(&options.resource_version).await?;
@@ -210,20 +215,19 @@ impl Registry {
     }
 
     /// The revision that a `resourceVersion` parameter names (0 for any), once it is there.
+    /// Without one, everything that anybody was told is done is there.
     pub(super) async fn wanted_revision(&self, text: &str) -> Outcome<Revision> {
         let wanted: Revision = match text {
-            "" => 0,
+            "" => {
+                self.context.fresh().await?;
+                0
+            }
             text => text.parse().map_err(|_| {
                 Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
             })?,
         };
-        let deadline = tokio::time::Instant::now() + AHEAD_WAIT;
-        while wanted > self.store().revision() {
-            if tokio::time::Instant::now() >= deadline {
-                return Err(too_new(wanted, self.store().revision()));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let reached = tokio::time::timeout(AHEAD_WAIT, self.store().reached(wanted)).await;
+        reached.map_err(|_| too_new(wanted, self.store().revision()))?;
         Ok(wanted)
     }
 }

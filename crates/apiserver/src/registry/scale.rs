@@ -13,8 +13,9 @@ use super::{Outcome, Registry, decode, meta, names, negotiate};
 
 impl Registry {
     /// GET of a scale.
-    pub(super) fn get_scale(&self, call: &Call) -> Outcome<Reply> {
+    pub(super) async fn get_scale(&self, call: &Call) -> Outcome<Reply> {
         let target = &call.target;
+        self.context.fresh().await?;
         let entry = self
             .store()
             .get(&target.key())

@@ -75,6 +75,8 @@ impl Registry {
         let mut delete =
             DeleteOptions::parse("", Some(&eviction["deleteOptions"])).map_err(invalid_options)?;
         delete.dry_run |= options.dry_run;
+        // A budget or a pod that another server knows of counts.
+        self.context.fresh().await?;
         let entry = self
             .store()
             .get(&target.key())

@@ -15,6 +15,7 @@ use super::services::{self, Ranges, Taken};
 use super::{Outcome, Registry, codec, decode, meta, names, negotiate, signing};
 use crate::admission::{self, Attributes, Operation};
 use crate::authz::{self, escalation};
+use crate::fresh;
 use crate::user::User;
 
 /// How often a name is generated before the server gives up (as upstream).
@@ -28,6 +29,9 @@ pub struct Written {
     pub value: Bytes,
     /// Whether it was not there before.
     pub created: bool,
+    /// Whether the datastore has taken a write; where there was nothing to write, or nothing
+    /// was to be written, this is what was known here.
+    pub committed: bool,
 }
 
 /// On whose behalf and how a write is done.
@@ -87,19 +91,39 @@ impl Registry {
     ) -> Outcome<Written> {
         let base = meta::text(&object, "generateName").to_owned();
         if !meta::name(&object).is_empty() || base.is_empty() {
-            return self.create_once(target, writer, object, record).await;
+            return self.create_named(target, writer, object, record).await;
         }
         let mut name = String::new();
         for _ in 0..GENERATE_ATTEMPTS {
             name = names::generate(&base);
             let mut named = object.clone();
             meta::set(&mut named, "name", name.as_str());
-            match self.create_once(target, writer, named, record).await {
+            match self.create_named(target, writer, named, record).await {
                 Err(status) if status.reason == "AlreadyExists" => {}
                 other => return other,
             }
         }
         Err(Status::generate_name_conflict(&*target.resource, &name))
+    }
+
+    /// What is refused for what is known here is tried once more behind the barrier: the
+    /// namespace may have been made at another server just now.
+    async fn create_named(
+        &self,
+        target: &Target,
+        writer: &Writer<'_>,
+        object: Value,
+        record: bool,
+    ) -> Outcome<Written> {
+        if !self.store().is_shared() {
+            return self.create_once(target, writer, object, record).await;
+        }
+        match self.create_once(target, writer, object.clone(), record).await {
+            Err(status) if may_be_stale(&status) && self.context.refreshed().await => {
+                self.create_once(target, writer, object, record).await
+            }
+            other => other,
+        }
     }
 
     async fn create_once(
@@ -160,10 +184,11 @@ impl Registry {
             if self.store().get(&key).is_some() {
                 return Err(Status::already_exists(resource, &target.name));
             }
-            return Ok(Written { value: codec::encode(&object).into(), created: true });
+            let value = codec::encode(&object).into();
+            return Ok(Written { value, created: true, committed: false });
         }
         match self.store().put(key, Expect::Absent, codec::encode(&object).into()).await {
-            Ok(entry) => Ok(Written { value: entry.value.clone(), created: true }),
+            Ok(entry) => Ok(Written { value: entry.value.clone(), created: true, committed: true }),
             Err(WriteError::Conflict { .. }) => Err(Status::already_exists(resource, &target.name)),
             Err(error) => Err(write_failure(&target, error)),
         }
@@ -200,26 +225,42 @@ impl Registry {
         writer: &Writer<'_>,
     ) -> Outcome<Written> {
         let target = change.target;
+        let mut fresh = !self.store().is_shared();
         for _ in 0..WRITE_ATTEMPTS {
-            let Some(entry) = self.store().get(&target.key()) else {
-                if !change.create {
-                    return Err(Status::not_found(&*target.resource, &target.name));
-                }
-                self.may_create(target, writer.user)?;
-                let mut object = (change.build)(None)?;
-                check_fresh(target, &object)?;
-                meta::set(&mut object, "resourceVersion", Value::Null);
-                match self.create(target, writer, object, change.track).await {
-                    // Somebody made it meanwhile: it is to be changed then.
-                    Err(status) if status.reason == "AlreadyExists" && !writer.dry_run => continue,
-                    other => return other,
-                }
+            let done = match self.store().get(&target.key()) {
+                Some(entry) => self.change_once(change, writer, &entry).await,
+                None => self.change_into_being(change, writer).await,
             };
-            if let Some(written) = self.change_once(change, writer, &entry).await? {
-                return Ok(written);
+            match done {
+                Ok(Some(written)) if fresh || written.committed => return Ok(written),
+                Err(status) if fresh || !may_be_stale(&status) => return Err(status),
+                // Somebody else wrote meanwhile, or what is known here may be behind.
+                Ok(_) | Err(_) => self.context.fresh().await?,
             }
+            fresh = true;
         }
         Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
+    }
+
+    /// Makes the object that was to be changed, where that is allowed; `None` where somebody
+    /// else made it meanwhile, so that it is to be changed.
+    async fn change_into_being(
+        &self,
+        change: &Change<'_>,
+        writer: &Writer<'_>,
+    ) -> Outcome<Option<Written>> {
+        let target = change.target;
+        if !change.create {
+            return Err(Status::not_found(&*target.resource, &target.name));
+        }
+        self.may_create(target, writer.user)?;
+        let mut object = (change.build)(None)?;
+        check_fresh(target, &object)?;
+        meta::set(&mut object, "resourceVersion", Value::Null);
+        match self.create(target, writer, object, change.track).await {
+            Err(status) if status.reason == "AlreadyExists" && !writer.dry_run => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// An update or an apply that makes the object takes the right to create it.
@@ -297,12 +338,13 @@ impl Registry {
         let gone = super::deletion::is_complete(&target.resource, &object);
         meta::set(&mut object, "resourceVersion", entry.revision.to_string());
         if !gone && same(&object, live) {
-            return Ok(Some(Written { value: entry.value.clone(), created: false }));
+            let value = entry.value.clone();
+            return Ok(Some(Written { value, created: false, committed: false }));
         }
         let encoded: Bytes = codec::encode(&object).into();
         if writer.dry_run {
             let value = store::Codec::stamp(&codec::JsonCodec, &encoded, entry.revision);
-            return Ok(Some(Written { value, created: false }));
+            return Ok(Some(Written { value, created: false, committed: false }));
         }
         let expect = Expect::Revision(entry.revision);
         let done = if gone {
@@ -315,7 +357,7 @@ impl Registry {
                 .map(|entry| entry.value.clone())
         };
         match done {
-            Ok(value) => Ok(Some(Written { value, created: false })),
+            Ok(value) => Ok(Some(Written { value, created: false, committed: true })),
             Err(WriteError::Conflict { .. } | WriteError::NotFound) => Ok(None),
             Err(error) => Err(write_failure(target, error)),
         }
@@ -500,6 +542,12 @@ fn members_are_same(
         && new.iter().all(|(name, new)| live.get(name).is_some_and(|live| same(name, new, live)))
 }
 
+/// Whether a refusal may come from what was known here and is not so any more. That something
+/// exists already is the datastore's own word.
+pub fn may_be_stale(status: &Status) -> bool {
+    (400..500).contains(&status.code) && status.reason != "AlreadyExists"
+}
+
 /// A store's refusal in upstream's words.
 pub fn write_failure(target: &Target, error: WriteError) -> Status {
     match &error {
@@ -509,8 +557,11 @@ pub fn write_failure(target: &Target, error: WriteError) -> Status {
             Status::request_entity_too_large(&format!("limit is {limit}"))
         }
         WriteError::Closed => Status::unavailable("the server is shutting down"),
-        WriteError::Storage(_) => Status::internal_error(&base::chain(&error)),
-        WriteError::Unresolved(_) => Status::timeout(&base::chain(&error)),
+        WriteError::Storage(cause) => fresh::unreachable_datastore(cause, &error),
+        WriteError::Unresolved(_) => Status::timeout(&format!(
+            "it is not known whether this was done: {}",
+            base::chain(&error)
+        )),
     }
 }
 

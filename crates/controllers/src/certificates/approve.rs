@@ -17,8 +17,8 @@ use k8s_openapi::api::certificates::v1::{
 };
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::request::{Asked, SignerName};
@@ -31,7 +31,7 @@ use crate::driver::Hub;
 pub enum Verdict {
     /// Nothing: it is not for this controller, or decided already.
     Pass,
-    /// It would be approved if the Node said so; what it lacks.
+    /// It would be approved if the Node, or its absence, said so; what is in the way.
     Wait(String),
     /// It is approved, if its requester may create this subresource.
     IfAllowed(&'static str, &'static str),
@@ -61,10 +61,16 @@ pub fn judge(
             "selfnodeclient",
             "Auto approving self kubelet client certificate after SubjectAccessReview.",
         ),
-        SignerName::KubeletClient => Verdict::IfAllowed(
-            "nodeclient",
-            "Auto approving kubelet client certificate after SubjectAccessReview.",
-        ),
+        SignerName::KubeletClient => match asked.node().and_then(node) {
+            // A token must not be enough to take the name of a board that is there already.
+            Some(taken) if !is_administrator(csr) => {
+                Verdict::Wait(format!("there is a node {} already", taken.name_any()))
+            }
+            _ => Verdict::IfAllowed(
+                "nodeclient",
+                "Auto approving kubelet client certificate after SubjectAccessReview.",
+            ),
+        },
         SignerName::KubeletServing if own && is_node(csr) => {
             let name = asked.node().unwrap_or_default();
             match foreign(&asked, name, node(name).as_deref()) {
@@ -80,6 +86,10 @@ pub fn judge(
 
 fn is_node(csr: &CertificateSigningRequest) -> bool {
     csr.spec.groups.iter().flatten().any(|group| group == "system:nodes")
+}
+
+fn is_administrator(csr: &CertificateSigningRequest) -> bool {
+    csr.spec.groups.iter().flatten().any(|group| group == "system:masters")
 }
 
 /// What the request names that is not the node's.
@@ -106,7 +116,7 @@ pub async fn reconcile(hub: Arc<Hub>, key: Key) -> kube::Result<Outcome> {
         Verdict::Pass => return Ok(Outcome::Done),
         Verdict::Wait(lacking) => {
             // A change of the Node wakes this key again.
-            tracing::debug!(csr = key.name, lacking, "serving certificate not approved yet");
+            tracing::debug!(csr = key.name, lacking, "certificate not approved");
             return Ok(Outcome::Done);
         }
         Verdict::IfAllowed(subresource, message) => {

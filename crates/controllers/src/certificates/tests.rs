@@ -78,7 +78,13 @@ fn node_certificates_are_recognized() {
         other => format!("{other:?}"),
     };
     assert_eq!(of("system:node:pi", &good, &usages), "selfnodeclient");
-    assert_eq!(of("system:bootstrap:abcdef", &good, &usages), "nodeclient");
+    let new = pem("system:node:new", &["system:nodes"], &[]);
+    assert_eq!(of("system:bootstrap:abcdef", &new, &usages), "nodeclient");
+    let taken = "Wait(\"there is a node pi already\")";
+    assert_eq!(of("system:bootstrap:abcdef", &good, &usages), taken);
+    let mut sponsored = csr(CLIENT, "system:admin", &good, &usages, json!([]));
+    sponsored.spec.groups = Some(vec!["system:masters".into()]);
+    assert!(matches!(judged(&sponsored), Verdict::IfAllowed("nodeclient", _)));
     let more = ["client auth", "digital signature", "key encipherment"];
     assert_eq!(of("system:node:pi", &good, &more), "selfnodeclient");
     for (pem, usages) in [

@@ -1,0 +1,76 @@
+//! Where other servers write to the same datastore, this server's memory may be behind. What is
+//! refused for what it holds, or claimed from it, is looked at again behind the store's barrier;
+//! what the datastore itself decides (compare and swap) needs no such care.
+
+use std::error::Error;
+
+use api::status::Status;
+use store::{BarrierError, DriverError};
+
+use crate::bootstrap_token;
+use crate::server::Context;
+use crate::token::TokenError;
+use crate::user::User;
+
+/// What a client is told to wait when the datastore cannot be reached.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+impl Context {
+    /// Returns when a read shows everything that anybody was told is done.
+    pub(crate) async fn fresh(&self) -> Result<(), Status> {
+        self.store.barrier().await.map(drop).map_err(|error| match &error {
+            BarrierError::Closed => Status::unavailable("the server is shutting down"),
+            BarrierError::Late { .. } => Status::timeout(&error.to_string()),
+            BarrierError::Datastore(cause) => unreachable_datastore(cause, &error),
+        })
+    }
+
+    /// The same where it makes a difference; says whether it does. A failure is left to
+    /// whatever needs the datastore next.
+    pub(crate) async fn refreshed(&self) -> bool {
+        self.store.is_shared() && self.store.barrier().await.is_ok()
+    }
+
+    /// The user behind a bearer token meant for one of these audiences, and for which.
+    pub(crate) async fn token_user(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(User, Vec<String>), TokenError> {
+        match self.known_token_user(token, audiences) {
+            Err(TokenError::Unbound | TokenError::Bootstrap(_)) if self.refreshed().await => {
+                self.known_token_user(token, audiences)
+            }
+            result => result,
+        }
+    }
+
+    fn known_token_user(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(User, Vec<String>), TokenError> {
+        let Some(parts) = bootstrap_token::parts(token) else {
+            return self.tokens.review(token, audiences);
+        };
+        let user = bootstrap_token::user(&self.store, parts, jiff::Timestamp::now())?;
+        let own = self.tokens.audiences();
+        let meant: Vec<String> =
+            audiences.iter().filter(|audience| own.contains(audience)).cloned().collect();
+        if meant.is_empty() {
+            return Err(TokenError::Audience(own.to_vec(), audiences.to_vec()));
+        }
+        Ok((user, meant))
+    }
+}
+
+/// 503 where the datastore is elsewhere and cannot be asked, else 500.
+pub(crate) fn unreachable_datastore(cause: &DriverError, error: &(dyn Error + 'static)) -> Status {
+    match cause {
+        DriverError::Remote { .. } => {
+            let why = format!("the datastore cannot be reached: {}", base::chain(error));
+            Status::unavailable(why).with_retry_after(RETRY_AFTER_SECONDS)
+        }
+        _ => Status::internal_error(&base::chain(error).to_string()),
+    }
+}

@@ -1,0 +1,3 @@
+//! Several API servers over one datastore.
+
+mod reads;
