@@ -1,6 +1,10 @@
 use std::error::Error;
 use std::fmt;
 
+/// Exit code of a server that was removed from its cluster: its service is not started again by
+/// itself.
+pub const REMOVED: u8 = 78;
+
 /// A failure that reaches a person: what was being done and to what, what caused it, and the
 /// next step.
 #[derive(Debug)]
@@ -8,6 +12,7 @@ pub struct Failure {
     what: String,
     source: Option<Box<dyn Error + Send + Sync>>,
     hint: Option<String>,
+    code: u8,
 }
 
 /// What every command ends with.
@@ -16,7 +21,7 @@ pub type Outcome<T = ()> = Result<T, Failure>;
 impl Failure {
     /// A failure without a deeper cause.
     pub fn new(what: impl Into<String>) -> Self {
-        Failure { what: what.into(), source: None, hint: None }
+        Failure { what: what.into(), source: None, hint: None, code: 1 }
     }
 
     /// Adds the next step, as a sentence.
@@ -27,13 +32,24 @@ impl Failure {
 
     /// Says in which larger undertaking it happened; the next step stays.
     pub fn within(mut self, what: impl Into<String>) -> Self {
-        let hint = self.hint.take();
-        Failure { what: what.into(), source: Some(Box::new(self)), hint }
+        let (hint, code) = (self.hint.take(), self.code);
+        Failure { what: what.into(), source: Some(Box::new(self)), hint, code }
     }
 
     /// The next step, if there is one.
     pub fn next_step(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// Has the process end with this code.
+    pub fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// What the process ends with.
+    pub fn exit_code(&self) -> u8 {
+        self.code
     }
 
     /// Prints the chain of causes on one line, and the next step on another.
@@ -65,7 +81,12 @@ pub trait While<T> {
 
 impl<T, E: Into<Box<dyn Error + Send + Sync>>> While<T> for Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Outcome<T> {
-        self.map_err(|source| Failure { what: what(), source: Some(source.into()), hint: None })
+        self.map_err(|source| Failure {
+            what: what(),
+            source: Some(source.into()),
+            hint: None,
+            code: 1,
+        })
     }
 }
 

@@ -5,6 +5,7 @@ mod allocator;
 mod cli;
 mod commands;
 mod config;
+mod etcd;
 mod failure;
 mod files;
 mod hello;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use apiserver::{ApiServer, KubeletClient, Limits, ServiceAccountConfig, User, Version};
-use store::{DriverError, OpenError, Recovery, Sqlite, Store};
+use store::{DriverError, OpenError, Sqlite, Store};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -36,19 +36,6 @@ pub async fn listen(settings: &Settings) -> Outcome<TcpListener> {
     }
 }
 
-/// Opens the store, and says what was found.
-pub async fn open_store(settings: &Settings) -> Outcome<Store> {
-    let folder = settings.common.data_dir.join("server/db");
-    let codec = Arc::new(apiserver::JsonCodec);
-    let opened = Store::open(Sqlite::driver(&folder), codec, store_options());
-    let (store, recovery) = opened.await.map_err(|error| refused(&folder, error))?;
-    match &recovery {
-        Recovery::Restored { .. } => tracing::error!("{recovery}"),
-        _ => tracing::info!("{recovery}"),
-    }
-    Ok(store)
-}
-
 /// How every store of ours is opened and filled.
 pub fn store_options() -> store::Options {
     store::Options {
@@ -71,14 +58,6 @@ pub async fn must_be_stopped(data_dir: &std::path::Path, what: &str) -> Outcome 
         }
         Ok((store, _)) => store.close().await.doing(|| "closing the store".into()),
         Err(_) => Ok(()),
-    }
-}
-
-fn refused(folder: &std::path::Path, error: OpenError) -> Failure {
-    let hint = error.hint().unwrap_or("the log of this server may say more").to_owned();
-    match Err::<(), _>(error).doing(|| format!("starting in {}", folder.display())) {
-        Err(failure) => failure.hint(hint),
-        Ok(()) => unreachable!("an error was passed in"),
     }
 }
 

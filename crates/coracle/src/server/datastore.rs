@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::config::{self, Server};
+use crate::etcd::{self, Aside};
 use crate::failure::{Failure, Outcome};
 
 /// Flags that choose the datastore, named as k3s' are.
@@ -88,6 +89,8 @@ pub enum Membership {
     Init,
     /// It joins the cluster of the server at this URL.
     Join(String),
+    /// It was one, and joins again by the members that it knew.
+    Rejoin,
     /// It is the only one that is left.
     Reset,
 }
@@ -99,6 +102,8 @@ pub struct OnDisk {
     pub sqlite: bool,
     /// A member's folder of etcd's.
     pub etcd: bool,
+    /// A member's folder that was set aside, since it was removed or damaged.
+    pub aside: bool,
 }
 
 impl OnDisk {
@@ -106,7 +111,8 @@ impl OnDisk {
     pub fn look(data_dir: &Path) -> Self {
         OnDisk {
             sqlite: sqlite_folder(data_dir).exists(),
-            etcd: etcd_folder(data_dir).join("member").exists(),
+            etcd: etcd::folder(data_dir).join("member").exists(),
+            aside: [Aside::Damaged, Aside::Removed].iter().any(|a| a.folder(data_dir).exists()),
         }
     }
 }
@@ -114,11 +120,6 @@ impl OnDisk {
 /// Where sqlite's files are.
 pub fn sqlite_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("server/db")
-}
-
-/// Where a supervised etcd's files are.
-pub fn etcd_folder(data_dir: &Path) -> PathBuf {
-    data_dir.join("server/etcd")
 }
 
 impl Datastore {
@@ -163,6 +164,7 @@ impl Datastore {
         }
         let wanted = match (&joining.server, options.cluster_init) {
             (Some(url), _) => Membership::Join(url.clone()),
+            (None, _) if disk.aside && !disk.sqlite => Membership::Rejoin,
             (None, true) => Membership::Init,
             (None, false) => return Ok(Datastore::Sqlite),
         };
@@ -197,7 +199,11 @@ mod tests {
     /// What comes of flags on a board whose disk holds `disk`.
     fn decided(disk: &str, flags: &str) -> String {
         let line = Line::parse_from(["server"].into_iter().chain(flags.split_whitespace()));
-        let disk = OnDisk { sqlite: disk.contains("sqlite"), etcd: disk.contains("etcd") };
+        let disk = OnDisk {
+            sqlite: disk.contains("sqlite"),
+            etcd: disk.contains("etcd"),
+            aside: disk.contains("aside"),
+        };
         match Datastore::decide(disk, &line.joining, &line.options) {
             Ok(datastore) => format!("{datastore:?}"),
             Err(failure) => format!("refused: {failure}"),
@@ -215,6 +221,11 @@ mod tests {
             ("etcd", "--cluster-init", "Etcd(Present)"),
             ("etcd", "--server https://a:6443", "Etcd(Present)"),
             ("etcd", "--cluster-reset", "Etcd(Reset)"),
+            ("aside", "", "Etcd(Rejoin)"),
+            ("aside", "--cluster-init", "Etcd(Rejoin)"),
+            ("aside", "--server https://a:6443", "Etcd(Join(\"https://a:6443\"))"),
+            ("etcd aside", "", "Etcd(Present)"),
+            ("sqlite aside", "", "Sqlite"),
             ("", "--cluster-reset", "refused: there is no etcd on this server to reset"),
             (
                 "sqlite",

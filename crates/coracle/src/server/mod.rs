@@ -4,6 +4,7 @@
 mod api;
 mod datastore;
 pub mod node;
+mod opened;
 mod preflight;
 mod settings;
 mod singletons;
@@ -18,8 +19,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use api::{must_be_stopped, store_options};
-pub use datastore::{Datastore, DatastoreOptions};
+pub use datastore::{Datastore, DatastoreOptions, EtcdOptions, Membership};
 pub use node::{remove_node_state, runtime_config};
+use opened::Opened;
 pub use settings::{Settings, version};
 use singletons::Singletons;
 
@@ -52,14 +54,15 @@ pub async fn run(common: Common, options: Server) -> Outcome {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
-    let (store, outcome) = match started {
-        Some(Ok(store)) => {
+    let (opened, outcome) = match started {
+        Some(Ok(mut opened)) => {
             let outcome = tokio::select! {
                 _ = terminate.recv() => Ok(()),
                 _ = interrupt.recv() => Ok(()),
                 Some(ended) = parts.join_next() => Err(ended_early(ended)),
+                failure = opened.ended() => Err(failure),
             };
-            (Some(store), outcome)
+            (Some(opened), outcome)
         }
         Some(Err(failure)) => (None, Err(failure)),
         None => (None, Ok(())),
@@ -71,10 +74,10 @@ pub async fn run(common: Common, options: Server) -> Outcome {
         tracing::warn!("some parts did not stop in time");
         parts.abort_all();
     }
-    if let Some(store) = store {
-        store.close().await.doing(|| "closing the store".into())?;
+    match opened {
+        Some(opened) => opened.close().await.and(outcome),
+        None => outcome,
     }
-    outcome
 }
 
 fn ended_early(ended: Result<Outcome, tokio::task::JoinError>) -> Failure {
@@ -89,7 +92,7 @@ async fn start(
     settings: Settings,
     parts: &mut JoinSet<Outcome>,
     stop: CancellationToken,
-) -> Outcome<store::Store> {
+) -> Outcome<Opened> {
     let data_dir = &settings.common.data_dir;
     files::make_folder(data_dir, false)
         .doing(|| format!("making the data folder {}", data_dir.display()))
@@ -98,7 +101,8 @@ async fn start(
     let bring = settings.bring()?;
     // A port in use or a folder in use stops the start before anything has been changed.
     let listener = api::listen(&settings).await?;
-    let store = api::open_store(&settings).await?;
+    let opened = Opened::open(&settings, &bring).await?;
+    let store = opened.store.clone();
     let secrets = Arc::new(bring.settle(&store).await?);
     let pki = Pki::new(&data_dir.join("server/tls"), secrets.clone())?;
     join::write_tokens(&bring.folder, &secrets)?;
@@ -137,7 +141,7 @@ async fn start(
     parts.spawn(join::follow(store.clone(), bring.folder, announce, stop.clone()));
     parts.spawn(async move { certificates.keep_fresh(&settings, secrets, stop).await });
     notify::notify("READY=1");
-    Ok(store)
+    Ok(opened)
 }
 
 /// What one server does for all.

@@ -1,0 +1,242 @@
+//! Asking etcd about its members and changing them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use etcd_client::{
+    AlarmAction, AlarmOptions, AlarmType, Certificate, Client, CompactionOptions, ConnectOptions,
+    Identity, MemberAddOptions, TlsOptions,
+};
+
+use super::line::TlsFiles;
+use crate::failure::{Outcome, While};
+
+/// How long a member may take to take a connection.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(1500);
+/// How long it may take to answer. A change of members takes a round among them and a sync of
+/// each log.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(7);
+/// How long rewriting the database may take; it is a few hundred MB at the most.
+const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A member, as the cluster has it on its list.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Member {
+    /// Its number.
+    pub id: u64,
+    /// The name of its node; empty until it has started for the first time.
+    pub name: String,
+    /// Where other members reach it.
+    pub peer_url: String,
+    /// Where clients reach it; none until it has started for the first time.
+    pub client_url: Option<String>,
+    /// Whether it is still catching up and has no vote.
+    pub learner: bool,
+}
+
+impl Member {
+    /// Its name, or where it will be.
+    pub fn label(&self) -> &str {
+        if self.name.is_empty() { &self.peer_url } else { &self.name }
+    }
+}
+
+/// How a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Its number.
+    pub id: u64,
+    /// The number of the leader it follows; 0 where it knows none.
+    pub leader: u64,
+    /// Bytes of its database.
+    pub size: u64,
+    /// Bytes of that in use.
+    pub used: u64,
+    /// The newest revision it has.
+    pub revision: u64,
+    /// Whether it is still catching up and has no vote.
+    pub learner: bool,
+    /// How long the answer took.
+    pub took: Duration,
+}
+
+/// What etcd has given the alarm for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarm {
+    /// The database of this member is full: nothing is written any more.
+    NoSpace(u64),
+    /// This member holds something else than the others.
+    Corrupt(u64),
+}
+
+/// A client of some members, for what is not reading and writing.
+#[derive(Clone)]
+pub struct Admin(Client);
+
+impl Admin {
+    /// A client of the members at these URLs. They need not answer yet.
+    pub async fn new(urls: &[String], tls: &TlsFiles) -> Outcome<Self> {
+        let read = |path: &Path| {
+            std::fs::read(path).doing(|| format!("reading the certificate {}", path.display()))
+        };
+        let identity = Identity::from_pem(read(&tls.cert)?, read(&tls.key)?);
+        let trust = Certificate::from_pem(read(&tls.ca)?);
+        let options = ConnectOptions::new()
+            .with_tls(TlsOptions::new().ca_certificate(trust).identity(identity))
+            .with_connect_timeout(CONNECT_PATIENCE);
+        let client = Client::connect(urls, Some(options)).await;
+        Ok(Admin(client.doing(|| format!("connecting to etcd at {}", urls.join(", ")))?))
+    }
+
+    /// All members.
+    pub async fn members(&self) -> Outcome<Vec<Member>> {
+        let mut client = self.0.cluster_client();
+        let answer = within(client.member_list(), || "listing etcd's members".into()).await?;
+        Ok(answer.members().iter().map(member).collect())
+    }
+
+    /// Adds a member without a vote. Gives its number and all members there are then.
+    pub async fn add_learner(&self, peer_url: &str) -> Outcome<(u64, Vec<Member>)> {
+        let mut client = self.0.cluster_client();
+        let options = MemberAddOptions::new().with_is_learner();
+        let adding = client.member_add([peer_url.to_owned()], Some(options));
+        let answer = within(adding, || format!("adding the member at {peer_url}")).await?;
+        let id = answer.member().map_or(0, etcd_client::Member::id);
+        Ok((id, answer.member_list().iter().map(member).collect()))
+    }
+
+    /// Gives a member its vote.
+    pub async fn promote(&self, id: u64) -> Outcome {
+        let mut client = self.0.cluster_client();
+        within(client.member_promote(id), || format!("giving member {id:x} its vote")).await?;
+        Ok(())
+    }
+
+    /// Removes a member for good.
+    pub async fn remove(&self, member: &Member) -> Outcome {
+        let mut client = self.0.cluster_client();
+        let doing = || format!("removing the member {} ({:x})", member.label(), member.id);
+        within(client.member_remove(member.id), doing).await?;
+        Ok(())
+    }
+
+    /// Tells the others where a member is now.
+    pub async fn moved(&self, id: u64, peer_url: &str) -> Outcome {
+        let mut client = self.0.cluster_client();
+        let doing = || format!("telling etcd that this server is at {peer_url} now");
+        within(client.member_update(id, [peer_url.to_owned()]), doing).await?;
+        Ok(())
+    }
+
+    /// How the member that this client reaches is.
+    pub async fn status(&self) -> Outcome<Status> {
+        let begin = Instant::now();
+        let mut client = self.0.maintenance_client();
+        let answer = within(client.status(), || "asking etcd how it is".into()).await?;
+        let bytes = |size: i64| size.max(0).unsigned_abs();
+        let header = answer.header();
+        Ok(Status {
+            id: header.map_or(0, etcd_client::ResponseHeader::member_id),
+            leader: answer.leader(),
+            size: bytes(answer.db_size()),
+            used: bytes(answer.raft_used_db_size()),
+            revision: bytes(header.map_or(0, etcd_client::ResponseHeader::revision)),
+            learner: answer.is_learner(),
+            took: begin.elapsed(),
+        })
+    }
+
+    /// Whether a majority of the members answers through this one, by a read that needs it.
+    pub async fn has_quorum(&self) -> bool {
+        let mut client = self.0.kv_client();
+        within(client.get("coracle/none", None), String::new).await.is_ok()
+    }
+
+    /// Has the member that this client reaches hand the lead to another.
+    pub async fn hand_over(&self, to: u64) -> Outcome {
+        let mut client = self.0.maintenance_client();
+        within(client.move_leader(to), || format!("handing etcd's lead to {to:x}")).await?;
+        Ok(())
+    }
+
+    /// The alarms that are on.
+    pub async fn alarms(&self) -> Outcome<Vec<Alarm>> {
+        let mut client = self.0.maintenance_client();
+        let asking = client.alarm(AlarmAction::Get, AlarmType::None, None);
+        let answer = within(asking, || "asking etcd for its alarms".into()).await?;
+        let alarm = |alarm: &etcd_client::AlarmMember| match alarm.alarm() {
+            AlarmType::Nospace => Some(Alarm::NoSpace(alarm.member_id())),
+            AlarmType::Corrupt => Some(Alarm::Corrupt(alarm.member_id())),
+            AlarmType::None => None,
+        };
+        Ok(answer.alarms().iter().filter_map(alarm).collect())
+    }
+
+    /// Takes an alarm back.
+    pub async fn disarm(&self, alarm: Alarm) -> Outcome {
+        let (kind, member) = match alarm {
+            Alarm::NoSpace(member) => (AlarmType::Nospace, member),
+            Alarm::Corrupt(member) => (AlarmType::Corrupt, member),
+        };
+        let mut options = AlarmOptions::new();
+        options.with_member(member);
+        let mut client = self.0.maintenance_client();
+        let asking = client.alarm(AlarmAction::Deactivate, kind, Some(options));
+        within(asking, || "taking etcd's alarm back".into()).await?;
+        Ok(())
+    }
+
+    /// Forgets what was before a revision.
+    pub async fn compact(&self, revision: u64) -> Outcome {
+        let mut client = self.0.kv_client();
+        let options = CompactionOptions::new().with_physical();
+        let compacting = client.compact(revision.cast_signed(), Some(options));
+        let doing = || format!("compacting etcd to revision {revision}");
+        within_time(DEFRAGMENT_PATIENCE, compacting, doing).await?;
+        Ok(())
+    }
+
+    /// Rewrites the database of the member that this client reaches. It does not answer
+    /// meanwhile.
+    pub async fn defragment(&self) -> Outcome {
+        let mut client = self.0.maintenance_client();
+        let doing = || "defragmenting etcd's database".to_owned();
+        within_time(DEFRAGMENT_PATIENCE, client.defragment(), doing).await?;
+        Ok(())
+    }
+}
+
+fn member(member: &etcd_client::Member) -> Member {
+    Member {
+        id: member.id(),
+        name: member.name().to_owned(),
+        peer_url: member.peer_urls().first().cloned().unwrap_or_default(),
+        client_url: member.client_urls().first().cloned(),
+        learner: member.is_learner(),
+    }
+}
+
+async fn within<T>(
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+    doing: impl Fn() -> String,
+) -> Outcome<T> {
+    within_time(ANSWER_PATIENCE, call, doing).await
+}
+
+async fn within_time<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, etcd_client::Error>>,
+    doing: impl Fn() -> String,
+) -> Outcome<T> {
+    let answer = tokio::time::timeout(patience, call).await;
+    let answer = answer.doing(&doing)?;
+    answer.map_err(|error| said(&error)).doing(doing)
+}
+
+/// What etcd itself said, without the frame that the client puts around it.
+fn said(error: &etcd_client::Error) -> String {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => status.message().to_owned(),
+        other => other.to_string(),
+    }
+}

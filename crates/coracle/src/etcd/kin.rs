@@ -1,0 +1,58 @@
+//! The other members, as this server saw them last: a server whose own data are torn or removed
+//! finds the cluster again by them, and one that waits for the others can say for whom.
+
+use std::path::{Path, PathBuf};
+
+use futures::future::join_all;
+
+use super::admin::{Admin, Member};
+use super::line::TlsFiles;
+use super::membership::Seen;
+use crate::failure::{Outcome, While};
+use crate::files;
+
+fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("server/etcd-members.json")
+}
+
+/// The members that were seen last. A file that cannot be read is as good as none: it is written
+/// anew from what the cluster says.
+pub fn remembered(data_dir: &Path) -> Vec<Member> {
+    let content = std::fs::read(path(data_dir)).unwrap_or_default();
+    serde_json::from_slice(&content).unwrap_or_default()
+}
+
+/// Remembers the members.
+pub fn remember(data_dir: &Path, members: &[Member]) -> Outcome {
+    let path = path(data_dir);
+    let doing = || format!("writing {}", path.display());
+    let content = serde_json::to_vec_pretty(members).doing(doing)?;
+    files::write_if_changed(&path, &content, 0o600).doing(doing)
+}
+
+/// Forgets them.
+pub fn forget(data_dir: &Path) {
+    // Without the file there is nothing to forget.
+    let _ = std::fs::remove_file(path(data_dir));
+}
+
+/// The URLs at which these members can be asked.
+pub fn client_urls<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<String> {
+    members.into_iter().filter_map(|member| member.client_url.clone()).collect()
+}
+
+/// A client of each member that answers, and how it is.
+pub async fn look(
+    members: Vec<Member>,
+    tls: &TlsFiles,
+) -> Vec<(Seen, Option<super::admin::Status>)> {
+    join_all(members.into_iter().map(|member| async {
+        let status = async {
+            let url = member.client_url.clone()?;
+            Admin::new(&[url], tls).await.ok()?.status().await.ok()
+        };
+        let status = status.await.filter(|status| status.id == member.id);
+        (Seen { alive: status.is_some(), member }, status)
+    }))
+    .await
+}

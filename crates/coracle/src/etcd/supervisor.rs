@@ -1,0 +1,394 @@
+//! Keeps etcd running: starts it, judges why it ended, and gets it back into the cluster.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio_util::sync::CancellationToken;
+
+use super::admin::{Admin, Alarm, Member};
+use super::kin;
+use super::line::Start;
+use super::membership::{self, Joining};
+use super::place::{self, Aside, Place};
+use super::process::{Ended, Process};
+use super::verdict::{Verdict, judge};
+use crate::failure::{Failure, Outcome, While};
+use crate::server::Membership;
+
+/// Pause before etcd is started again, the longer the more often it failed.
+const RETRY: base::Backoff = base::Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// How often a member that does not serve yet is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often a person is told what is waited for.
+const SAY_AGAIN: Duration = Duration::from_secs(15);
+/// How long joining waits for another server's joining, or for the members to settle after it.
+const JOIN_PATIENCE: Duration = Duration::from_secs(120);
+/// Pause between two attempts at that.
+const JOIN_RETRY: Duration = Duration::from_secs(1);
+/// How often a running member is looked after.
+const TEND_EVERY: Duration = Duration::from_secs(60);
+
+/// What keeps this board's member running.
+#[derive(Clone)]
+pub struct Supervisor {
+    place: Place,
+    stop: CancellationToken,
+}
+
+/// Why a run of etcd came to its end.
+enum Turn {
+    /// It ended by itself.
+    Ended(Ended),
+    /// It was ended to be started again.
+    Again(Start),
+    /// It was ended for good.
+    Stopped,
+}
+
+/// Why a running member has to be ended.
+enum Need {
+    /// It trusts authorities that are not the cluster's any more.
+    Restart,
+    /// The others hold something else.
+    Rebuild,
+}
+
+impl Supervisor {
+    /// Nothing runs yet.
+    pub fn new(place: Place, stop: CancellationToken) -> Self {
+        Supervisor { place, stop }
+    }
+
+    /// How the member begins. Joins the cluster where it is no member yet.
+    pub async fn first(&self, membership: &Membership, endpoints: Vec<String>) -> Outcome<Start> {
+        match membership {
+            Membership::Init => Ok(Start::New),
+            Membership::Join(_) => self.join(endpoints).await,
+            Membership::Rejoin => self.rejoin_patiently().await,
+            Membership::Present if self.place.has_log() => Ok(Start::Again),
+            Membership::Present => self.repair("its log is not there").await,
+            Membership::Reset => Ok(Start::Alone),
+        }
+    }
+
+    /// Runs etcd until it is told to stop, or cannot go on.
+    pub async fn run(self, mut start: Start) -> Outcome {
+        let mut failures = 0;
+        loop {
+            match self.turn(&start).await? {
+                Turn::Stopped => return Ok(()),
+                Turn::Again(next) => start = next,
+                Turn::Ended(ended) => {
+                    let verdict = judge(&ended);
+                    failures = if ended.lived > RETRY.max { 1 } else { failures + 1 };
+                    start = self.after(&ended, verdict, failures).await?;
+                    let pause = tokio::time::sleep(RETRY.jittered(failures));
+                    if self.stop.run_until_cancelled(pause).await.is_none() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to do after etcd has ended by itself.
+    async fn after(&self, ended: &Ended, verdict: Verdict, failures: u32) -> Outcome<Start> {
+        let last = ended.tail.last().map_or("nothing", String::as_str);
+        match verdict {
+            Verdict::Removed => Err(self.removed()?),
+            Verdict::Damaged(what) => self.repair(&what).await,
+            Verdict::PortTaken => {
+                self.place.await_ports().await?;
+                Ok(Start::Again)
+            }
+            Verdict::DiskFull => {
+                tracing::error!(
+                    "the disk is full and etcd has ended; this server goes on when there is space \
+                     (the others do without it)"
+                );
+                Ok(Start::Again)
+            }
+            Verdict::Other => {
+                tracing::warn!(status = ended.status, last, failures, "etcd has ended; again");
+                Ok(Start::Again)
+            }
+        }
+    }
+
+    fn removed(&self) -> Outcome<Failure> {
+        let kept = self.place.set_aside(Aside::Removed)?;
+        Ok(Failure::new("this server was removed from the cluster")
+            .hint(format!(
+                "`coracle uninstall` takes Coracle off this board; started again, it joins anew \
+                 (the old data are kept in {})",
+                kept.display()
+            ))
+            .code(crate::failure::REMOVED))
+    }
+
+    /// One run of etcd.
+    async fn turn(&self, start: &Start) -> Outcome<Turn> {
+        let folder = self.place.folder();
+        place::make_folder(&folder)?;
+        let trusted = std::fs::read(&self.place.tls.ca).unwrap_or_default();
+        let arguments = self.place.line(&folder).arguments(start);
+        let mut process = Process::spawn(&self.place.binary, arguments).await?;
+        tracing::info!(pid = process.id(), "etcd started");
+        let need = tokio::select! {
+            ended = process.ended() => return Ok(Turn::Ended(ended)),
+            () = self.stop.cancelled() => None,
+            need = self.tend(&trusted) => Some(need),
+        };
+        self.end(process).await;
+        match need {
+            None => Ok(Turn::Stopped),
+            Some(Need::Restart) => {
+                tracing::info!("etcd starts again with the cluster's new authorities");
+                Ok(Turn::Again(Start::Again))
+            }
+            Some(Need::Rebuild) => {
+                let why = "it holds something else than the other members";
+                Ok(Turn::Again(self.repair(why).await?))
+            }
+        }
+    }
+
+    /// Ends etcd in order: the lead first, so that the others need not find out.
+    async fn end(&self, mut process: Process) {
+        if let Err(failure) = self.hand_over().await {
+            tracing::debug!(error = %base::chain(&failure), "etcd's lead was not handed over");
+        }
+        process.signal(Signal::SIGTERM);
+        if tokio::time::timeout(super::STOP_PATIENCE, process.ended()).await.is_err() {
+            tracing::warn!("etcd did not end on SIGTERM and is killed");
+            process.signal(Signal::SIGKILL);
+            process.ended().await;
+        }
+    }
+
+    async fn hand_over(&self) -> Outcome {
+        let local = self.place.local().await?;
+        let status = local.status().await?;
+        if status.leader != status.id {
+            return Ok(());
+        }
+        let seen = kin::look(local.members().await?, &self.place.tls).await;
+        let heir = seen
+            .into_iter()
+            .find(|(seen, _)| seen.alive && !seen.member.learner && seen.member.id != status.id);
+        match heir {
+            Some((heir, _)) => {
+                local.hand_over(heir.member.id).await?;
+                tracing::info!(to = heir.member.label(), "handed etcd's lead over");
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Looks after the running member until it has to be ended.
+    async fn tend(&self, trusted: &[u8]) -> Need {
+        loop {
+            tokio::time::sleep(TEND_EVERY).await;
+            if std::fs::read(&self.place.tls.ca).is_ok_and(|now| now != trusted) {
+                return Need::Restart;
+            }
+            match self.tend_once().await {
+                Ok(None) => {}
+                Ok(Some(need)) => return need,
+                Err(failure) => {
+                    tracing::debug!(error = %base::chain(&failure), "etcd was not looked after");
+                }
+            }
+        }
+    }
+
+    async fn tend_once(&self) -> Outcome<Option<Need>> {
+        let local = self.place.local().await?;
+        let status = local.status().await?;
+        let members = local.members().await?;
+        kin::remember(&self.place.data_dir, &members)?;
+        let alarms = local.alarms().await?;
+        if alarms.contains(&Alarm::Corrupt(status.id)) && members.len() > 1 {
+            return Ok(Some(Need::Rebuild));
+        }
+        Ok(None)
+    }
+
+    /// Waits until this member answers for a majority, and says for whom it waits.
+    pub async fn await_service(&self) {
+        let mut told = tokio::time::Instant::now();
+        loop {
+            let problem = match self.serves().await {
+                Ok(None) => return,
+                Ok(Some(problem)) => problem,
+                Err(failure) => base::chain(&failure).to_string(),
+            };
+            if told.elapsed() > SAY_AGAIN {
+                told = tokio::time::Instant::now();
+                let missing = self.missing().await;
+                tracing::warn!("waiting for the cluster's other servers: {missing} ({problem})");
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// `None` where the member serves; else what is in the way.
+    async fn serves(&self) -> Outcome<Option<String>> {
+        let local = self.place.local().await?;
+        let status = local.status().await?;
+        if status.leader == 0 {
+            return Ok(Some("etcd has no leader".into()));
+        }
+        if status.learner {
+            self.others()?.connect(&self.place).await?.promote(status.id).await?;
+            tracing::info!("this server has caught up and has a vote now");
+        }
+        if !local.has_quorum().await {
+            return Ok(Some("no majority answers".into()));
+        }
+        let members = local.members().await?;
+        let own = members.iter().find(|member| member.id == status.id);
+        if own.is_some_and(|own| own.peer_url != self.place.peer_url()) {
+            local.moved(status.id, &self.place.peer_url()).await?;
+        }
+        kin::remember(&self.place.data_dir, &members)?;
+        let voters = members.iter().filter(|member| !member.learner).count();
+        if let Some(advice) = membership::advice(voters) {
+            tracing::warn!("{advice}");
+        }
+        Ok(None)
+    }
+
+    async fn missing(&self) -> String {
+        let members = kin::remembered(&self.place.data_dir);
+        let needed = membership::majority(members.len());
+        let all = members.len();
+        let others = members.into_iter().filter(|member| member.name != self.place.name);
+        let seen = kin::look(others.collect(), &self.place.tls).await;
+        let away: Vec<String> = seen
+            .iter()
+            .filter(|(seen, _)| !seen.alive)
+            .map(|(seen, _)| format!("{} ({})", seen.member.label(), seen.member.peer_url))
+            .collect();
+        match away.is_empty() {
+            true => "all answer".into(),
+            false => format!("no answer from {}; {needed} of {all} are needed", away.join(", ")),
+        }
+    }
+
+    fn others(&self) -> Outcome<Others> {
+        let members = kin::remembered(&self.place.data_dir);
+        let urls = kin::client_urls(members.iter().filter(|m| m.name != self.place.name));
+        match urls.is_empty() {
+            true => Err(Failure::new("no other server of the cluster is known here")),
+            false => Ok(Others(urls)),
+        }
+    }
+
+    /// Gets a member back whose files are of no use: the others forget it and take it in anew.
+    async fn repair(&self, what: &str) -> Outcome<Start> {
+        let folder = self.place.folder();
+        tracing::error!("etcd's data in {} are damaged: {what}", folder.display());
+        if self.others().is_err() {
+            return Err(Failure::new(format!(
+                "etcd's data in {} are damaged ({what}), and there is no other server to fetch \
+                 them from",
+                folder.display()
+            ))
+            .hint("`coracle snapshot restore` goes back to the newest snapshot"));
+        }
+        self.rejoin_patiently().await
+    }
+
+    /// Joins the cluster that this server was a member of, as soon as enough of it answers.
+    async fn rejoin_patiently(&self) -> Outcome<Start> {
+        let mut failures = 0;
+        loop {
+            let others = self.others().map_err(|failure| {
+                failure.hint("name one with --server, and give the cluster's --token")
+            })?;
+            let failure = match self.join(others.0).await {
+                Ok(start) => return Ok(start),
+                Err(failure) => failure,
+            };
+            failures += 1;
+            tracing::warn!(error = %base::chain(&failure), "not joined yet; will try again");
+            let pause = tokio::time::sleep(RETRY.jittered(failures));
+            if self.stop.run_until_cancelled(pause).await.is_none() {
+                return Err(Failure::new("stopped before the cluster was joined"));
+            }
+        }
+    }
+
+    /// Joins the cluster of the members at `endpoints`.
+    async fn join(&self, endpoints: Vec<String>) -> Outcome<Start> {
+        let deadline = tokio::time::Instant::now() + JOIN_PATIENCE;
+        let mut said = BTreeSet::new();
+        loop {
+            let why = match self.join_once(&endpoints).await? {
+                Ok(start) => return Ok(start),
+                Err(why) => why,
+            };
+            if tokio::time::Instant::now() > deadline {
+                return Err(Failure::new(format!("joining the cluster: {why}")).hint(
+                    "see that all its servers run (`coracle datastore status` on one of them)",
+                ));
+            }
+            if said.insert(why.clone()) {
+                tracing::info!("waiting to join: {why}");
+            }
+            tokio::time::sleep(JOIN_RETRY).await;
+        }
+    }
+
+    /// Tries to join; the inner error says what to wait for.
+    async fn join_once(&self, endpoints: &[String]) -> Outcome<Result<Start, String>> {
+        let place = &self.place;
+        let doing = || format!("asking the cluster's etcd at {}", endpoints.join(", "));
+        let admin = Admin::new(endpoints, &place.tls).await?;
+        let members = admin.members().await.doing(doing)?;
+        let seen: Vec<_> = kin::look(members, &place.tls).await.into_iter().map(|s| s.0).collect();
+        let stale = match membership::join(&place.name, &place.peer_url(), &seen) {
+            Joining::Add { stale } => stale,
+            Joining::Wait(why) => return Ok(Err(why)),
+            Joining::Refuse { why, hint } => return Err(Failure::new(why).hint(hint)),
+        };
+        // From here on the old data are of no use: the member that they belong to is no more.
+        if place.folder().exists() {
+            let kept = place.set_aside(Aside::Damaged)?;
+            tracing::warn!("the old data of etcd are kept in {}", kept.display());
+        }
+        let alive = seen.into_iter().filter(|seen| seen.alive);
+        kin::remember(&place.data_dir, &alive.map(|seen| seen.member).collect::<Vec<_>>())?;
+        for member in &stale {
+            tracing::warn!("removing what is left of {} in the cluster's etcd", member.label());
+            admin.remove(member).await?;
+        }
+        let (id, members) = match admin.add_learner(&place.peer_url()).await {
+            Ok(added) => added,
+            // The members have to know each other for some seconds before the next may come.
+            Err(failure) => return Ok(Err(base::chain(&failure).to_string())),
+        };
+        tracing::info!("joining the cluster as member {id:x}");
+        Ok(Ok(Start::Joining(self.initial(id, &members))))
+    }
+
+    fn initial(&self, id: u64, members: &[Member]) -> Vec<(String, String)> {
+        let name = |member: &Member| match member.id == id {
+            true => self.place.name.clone(),
+            false => member.name.clone(),
+        };
+        members.iter().map(|member| (name(member), member.peer_url.clone())).collect()
+    }
+}
+
+/// URLs of other members.
+struct Others(Vec<String>);
+
+impl Others {
+    async fn connect(&self, place: &Place) -> Outcome<Admin> {
+        Admin::new(&self.0, &place.tls).await
+    }
+}
