@@ -109,6 +109,17 @@ impl ApiServer {
         user.ok().map(|(user, _)| user)
     }
 
+    /// Signs service-account tokens with another key (PKCS #8 in PEM) from now on, and accepts
+    /// those of further public keys (SPKI in PEM).
+    pub fn set_service_account_keys(
+        &self,
+        signing_pem: &str,
+        public_pem: &[String],
+    ) -> Result<(), NewError> {
+        let set = self.context.tokens.set_keys(signing_pem, public_pem);
+        set.map_err(NewError::ServiceAccountKey)
+    }
+
     /// The server as a tower service for callers in this process, as this user:
     /// authentication is skipped, everything behind it is not.
     pub fn in_process(self: &Arc<Self>, user: User) -> InProcess {

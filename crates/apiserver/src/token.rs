@@ -4,7 +4,7 @@
 //! account and the pod or secret that it lives and dies with.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -98,20 +98,15 @@ struct PublicKey {
     jwk: Value,
 }
 
-/// Signs and checks tokens.
-pub(crate) struct Tokens {
-    store: Store,
-    issuer: String,
-    audiences: Vec<String>,
+/// The key that signs, and all those that tokens may be signed with, its own first.
+struct Keys {
     signer: EcdsaKeyPair,
-    keys: Vec<PublicKey>,
-    verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    public: Vec<PublicKey>,
 }
 
-impl Tokens {
-    /// Reads the keys. The error says which one could not be read.
-    pub(crate) fn new(store: Store, config: &ServiceAccountConfig) -> Result<Tokens, String> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(config.signing_key_pem.as_bytes())
+impl Keys {
+    fn read(signing_pem: &str, public_pem: &[String]) -> Result<Keys, String> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(signing_pem.as_bytes())
             .map_err(|error| format!("the signing key is no PKCS #8 PEM: {error:?}"))?;
         let signer = EcdsaKeyPair::from_pkcs8(
             &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
@@ -120,15 +115,32 @@ impl Tokens {
         )
         .map_err(|error| format!("the signing key is no P-256 key: {error}"))?;
         let own = [&P256_SPKI_PREFIX, signer.public_key().as_ref()].concat();
-        let mut keys = vec![public_key(&own)?];
-        for pem in &config.public_keys_pem {
+        let mut public = vec![public_key(&own)?];
+        for pem in public_pem {
             let der = SubjectPublicKeyInfoDer::from_pem_slice(pem.as_bytes())
                 .map_err(|error| format!("a public key is no SPKI PEM: {error:?}"))?;
             let key = public_key(&der)?;
-            if keys.iter().all(|known| known.id != key.id) {
-                keys.push(key);
+            if public.iter().all(|known| known.id != key.id) {
+                public.push(key);
             }
         }
+        Ok(Keys { signer, public })
+    }
+}
+
+/// Signs and checks tokens.
+pub(crate) struct Tokens {
+    store: Store,
+    issuer: String,
+    audiences: Vec<String>,
+    keys: RwLock<Arc<Keys>>,
+    verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+}
+
+impl Tokens {
+    /// Reads the keys. The error says which one could not be read.
+    pub(crate) fn new(store: Store, config: &ServiceAccountConfig) -> Result<Tokens, String> {
+        let keys = Keys::read(&config.signing_key_pem, &config.public_keys_pem)?;
         let audiences = if config.audiences.is_empty() {
             vec![config.issuer.clone()]
         } else {
@@ -138,10 +150,21 @@ impl Tokens {
             store,
             issuer: config.issuer.clone(),
             audiences,
-            signer,
-            keys,
+            keys: RwLock::new(Arc::new(keys)),
             verified: Mutex::default(),
         })
+    }
+
+    /// Signs with another key from now on, and forgets which tokens were good.
+    pub(crate) fn set_keys(&self, signing_pem: &str, public_pem: &[String]) -> Result<(), String> {
+        let keys = Arc::new(Keys::read(signing_pem, public_pem)?);
+        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The audiences that mean this server.
@@ -170,12 +193,13 @@ impl Tokens {
             ),
             kubernetes: binding,
         };
-        let head = json!({"alg": "ES256", "kid": self.keys[0].id});
+        let keys = self.keys();
+        let head = json!({"alg": "ES256", "kid": keys.public[0].id});
         let claims = serde_json::to_vec(&claims).unwrap_or_default();
         let text = format!("{}.{}", BASE64.encode(head.to_string()), BASE64.encode(claims));
         // Signing fails only when the kernel's random generator does; the token is then
         // refused like any other without a good signature.
-        let signature = self
+        let signature = keys
             .signer
             .sign(&ring::rand::SystemRandom::new(), text.as_bytes())
             .map(|signature| BASE64.encode(signature))
@@ -246,7 +270,8 @@ impl Tokens {
         }
         let signature = decode(signature)?;
         let good = self
-            .keys
+            .keys()
+            .public
             .iter()
             .filter(|key| key.algorithm == head.alg && (head.kid.is_empty() || head.kid == key.id))
             .any(|key| {
@@ -283,7 +308,8 @@ impl Tokens {
 
     /// `/.well-known/openid-configuration`.
     pub(crate) fn openid_configuration(&self) -> Value {
-        let mut algorithms: Vec<&str> = self.keys.iter().map(|key| key.algorithm).collect();
+        let mut algorithms: Vec<&str> =
+            self.keys().public.iter().map(|key| key.algorithm).collect();
         algorithms.sort_unstable();
         algorithms.dedup();
         json!({
@@ -297,7 +323,7 @@ impl Tokens {
 
     /// `/openid/v1/jwks`.
     pub(crate) fn jwks(&self) -> Value {
-        json!({"keys": self.keys.iter().map(|key| key.jwk.clone()).collect::<Vec<_>>()})
+        json!({"keys": self.keys().public.iter().map(|key| key.jwk.clone()).collect::<Vec<_>>()})
     }
 }
 

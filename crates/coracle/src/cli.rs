@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Common, Server};
+use crate::config::{Agent, Common, Server};
 use crate::snapshot::{self, Places};
 
 /// Kubernetes for a stack of small boards.
@@ -27,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a server: the Kubernetes API, its controllers, and this board's agent
     Server(Box<Server>),
+    /// Run an agent: this board's pods, for a cluster whose servers are other boards
+    Agent(Box<Agent>),
     /// Print the admin's kubeconfig
     Kubeconfig(Kubeconfig),
     /// Look at, fetch, import and remove images

@@ -95,6 +95,9 @@ pub struct Server {
         value_parser = clap::value_parser!(i64).range(0..)
     )]
     pub default_unreachable_toleration_seconds: i64,
+    /// Longest life of a certificate that is signed for a node, such as 8760h
+    #[arg(long, env = "CORACLE_CLUSTER_SIGNING_DURATION", default_value = "8760h")]
+    pub cluster_signing_duration: Span,
     /// Secret that agents join with [default: made at the first start]
     #[arg(long, env = "CORACLE_AGENT_TOKEN", hide_env_values = true)]
     pub agent_token: Option<String>,
@@ -110,6 +113,17 @@ pub struct Server {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub snapshot_places: Places,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub node: Node,
+}
+
+/// What `coracle agent` can be told.
+#[derive(Debug, Clone, Args)]
+pub struct Agent {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub membership: Membership,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub node: Node,

@@ -24,6 +24,14 @@ impl Failure {
         Failure { what: what.into(), source: None, hint: None, code: 1 }
     }
 
+    /// A failure and what caused it.
+    pub fn caused(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Failure { what: what.into(), source: Some(source.into()), hint: None }
+    }
+
     /// Adds the next step, as a sentence.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

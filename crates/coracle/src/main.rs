@@ -72,6 +72,10 @@ fn run(cli: Cli) -> Outcome {
             start_logging(&common.log)?;
             block_on(2, server::run(common, *options))
         }
+        Command::Agent(options) => {
+            start_logging(&common.log)?;
+            block_on(2, commands::agent::run(common, *options))
+        }
         Command::Image { command } => block_on(1, commands::image::run(common, command)),
         Command::Snapshot(options) => block_on(1, commands::snapshot::run(common, *options)),
         Command::Uninstall(options) => block_on(1, commands::install::uninstall(common, options)),

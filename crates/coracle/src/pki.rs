@@ -7,6 +7,7 @@
 //! authority is replaced, the old one counts beside the new one.
 
 mod authority;
+mod sign;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,6 +22,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
 pub use authority::{AuthorityKeys, Older};
+pub use sign::Signatory;
 
 use crate::failure::{Outcome, While};
 use crate::files;
@@ -194,6 +196,25 @@ fn still_good(
         && until - now > (identity.life.as_secs() / 3) as i64
         && from <= now
         && from + CLOCK_SKEW.as_secs() as i64 >= renew_after
+}
+
+/// Whether the first certificate of `authority` (PEM) names itself as the issuer of `leaf`.
+pub fn is_issued_by(leaf: &str, authority: &str) -> bool {
+    let (Ok((_, leaf)), Ok((_, ca))) =
+        (parse_x509_pem(leaf.as_bytes()), parse_x509_pem(authority.as_bytes()))
+    else {
+        return false;
+    };
+    match (leaf.parse_x509(), ca.parse_x509()) {
+        (Ok(leaf), Ok(ca)) => leaf.issuer() == ca.subject(),
+        _ => false,
+    }
+}
+
+/// When a certificate (PEM) ends.
+pub fn end_of(cert: &str) -> Option<Timestamp> {
+    let (_, pem) = parse_x509_pem(cert.as_bytes()).ok()?;
+    Timestamp::from_second(pem.parse_x509().ok()?.validity().not_after.timestamp()).ok()
 }
 
 fn name_of(name: &GeneralName<'_>) -> Option<String> {

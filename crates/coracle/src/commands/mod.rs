@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub mod agent;
 pub mod image;
 pub mod install;
 pub mod kubeconfig;

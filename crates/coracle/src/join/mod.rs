@@ -1,14 +1,28 @@
 //! How boards become one cluster: tokens, the secrets that all servers share, the desk at which
 //! a server lets others in, and the way a joining board takes to it.
 
+pub mod agent;
+pub mod bootstrap_tokens;
+mod certify;
+mod changes;
+mod checks;
+mod desk;
+pub mod door;
+mod node_certificates;
+mod passwords;
+pub mod protocol;
 mod sealed;
 pub mod secrets;
+mod servers;
 mod shared;
 pub mod token;
+mod trust;
 
+pub use desk::Desk;
 pub use secrets::{Equal, Secrets};
-pub use shared::{Bring, COLLECTION, adopt, change, follow};
+pub use shared::{Bring, COLLECTION, adopt, follow};
 pub use token::{Credential, Token};
+pub use trust::{GENERATION, Trust};
 
 use std::path::Path;
 

@@ -64,7 +64,7 @@ impl AuthorityKeys {
         self.older.iter().map(|older| older.cross.as_str()).collect()
     }
 
-    fn issuer(&self) -> Outcome<Issuer<'static, KeyPair>> {
+    pub(super) fn issuer(&self) -> Outcome<Issuer<'static, KeyPair>> {
         let hint = || "restore the cluster's keys from a backup".to_owned();
         let key = KeyPair::from_pem(&self.key).doing(|| "reading an authority's key".into());
         Issuer::from_ca_cert_pem(&self.cert, key.hint(hint)?)

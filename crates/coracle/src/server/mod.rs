@@ -3,9 +3,10 @@
 
 mod api;
 mod datastore;
+mod keys;
 pub mod node;
 mod opened;
-mod preflight;
+pub mod preflight;
 mod settings;
 mod singletons;
 pub mod tls;
@@ -22,18 +23,18 @@ pub use api::{must_be_stopped, store_options};
 pub use datastore::{Datastore, DatastoreOptions, EtcdOptions, Membership};
 pub use node::{remove_node_state, runtime_config};
 use opened::Opened;
-pub use settings::{Settings, version};
+pub use settings::{Settings, identity, version};
 use singletons::Singletons;
 
 use crate::commands::kubeconfig;
 use crate::config::{Common, Server};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::join::Secrets;
-use crate::pki::Pki;
+use crate::pki::{Pki, Signatory};
 use crate::{files, join, manifests, notify, snapshot, upgrade};
 
 /// How long parts may take to stop before the store is closed under them.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+pub const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// DNS for the cluster is in every agent; this gives it its address and its name.
 const DNS_MANIFEST: &str = include_str!("dns.yaml");
@@ -80,7 +81,8 @@ pub async fn run(common: Common, options: Server) -> Outcome {
     }
 }
 
-fn ended_early(ended: Result<Outcome, tokio::task::JoinError>) -> Failure {
+/// Why a part has ended that should not have.
+pub fn ended_early(ended: Result<Outcome, tokio::task::JoinError>) -> Failure {
     match ended {
         Ok(Err(failure)) => failure,
         Ok(Ok(())) => Failure::new("a part of the server ended by itself"),
@@ -111,6 +113,9 @@ async fn start(
     let server = api::start(&settings, &certificates, store.clone(), listener, parts, &stop)?;
     server.bootstrap().await.doing(|| "making the objects that a cluster starts with".into())?;
     write_kubeconfig(&settings, &certificates)?;
+    let acting = api::control_plane_client(&server);
+    let (name, known) = (&settings.node_name, secrets.clone());
+    join::Desk::open(&server, acting, store.clone(), known, name);
 
     let informers = client::Informers::new(api::control_plane_client(&server));
     let mut duties = duties(&settings, secrets.clone());
@@ -139,7 +144,9 @@ async fn start(
         node::start(board, informers.acting_as(client), parts, &stop).await?;
     }
     parts.spawn(join::follow(store.clone(), bring.folder, announce, stop.clone()));
-    parts.spawn(async move { certificates.keep_fresh(&settings, secrets, stop).await });
+    let client = api::control_plane_client(&server);
+    let keys = keys::Keys { settings: Arc::new(settings), certificates, api: server, client };
+    parts.spawn(keys.keep(secrets, stop));
     notify::notify("READY=1");
     Ok(opened)
 }
@@ -152,9 +159,10 @@ fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Single
         node_grace_seconds: settings.options.node_monitor_grace_period.seconds(),
         ..controllers::Config::default()
     };
+    let life_max = Duration::from_secs(settings.options.cluster_signing_duration.seconds().into());
     duties.add(move |informers, stop| {
         let (config, secrets) = (config.clone(), secrets.clone());
-        async move { control(informers, config, secrets, stop).await }
+        async move { control(informers, config, secrets, life_max, stop).await }
     });
     duties.add(|informers, stop| async move {
         let config = scheduler::Config::default();
@@ -203,11 +211,16 @@ async fn control(
     informers: client::Informers,
     config: controllers::Config,
     mut secrets: watch::Receiver<Arc<Secrets>>,
+    life_max: Duration,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let root_ca_pem = secrets.borrow_and_update().server_ca.bundle();
-        let config = controllers::Config { root_ca_pem, ..config.clone() };
+        let present = secrets.borrow_and_update().clone();
+        let config = controllers::Config {
+            root_ca_pem: present.server_ca.bundle(),
+            signer: Some(Arc::new(Signatory { secrets: present, life_max })),
+            ..config.clone()
+        };
         let until = stop.child_token();
         let client = informers.client().clone();
         let run = controllers::run(client, informers.clone(), config, until.clone());

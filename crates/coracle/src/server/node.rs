@@ -187,6 +187,37 @@ fn labels(node: &Node) -> Outcome<BTreeMap<String, String>> {
     node.node_label.iter().map(pair).collect()
 }
 
+/// Domains whose labels say what the cluster has decided, and the few that a node says itself.
+const RESERVED_DOMAINS: [&str; 2] = ["kubernetes.io", "k8s.io"];
+const OWN_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+const OWN_LABELS: [&str; 10] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "node.kubernetes.io/instance-type",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+];
+
+/// Refuses labels that the API would not take from a node: kubelet's own rule.
+pub fn check_labels(node: &Node) -> Outcome {
+    let within = |domain: &str, of: &str| domain == of || domain.ends_with(&format!(".{of}"));
+    for key in labels(node)?.keys() {
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        let reserved = RESERVED_DOMAINS.iter().any(|reserved| within(domain, reserved));
+        let own = OWN_DOMAINS.iter().any(|own| within(domain, own));
+        if reserved && !own && !OWN_LABELS.contains(&key.as_str()) {
+            return Err(Failure::new(format!("a node may not give itself the label {key}"))
+                .hint("set it from a server: `kubectl label node NAME KEY=VALUE`"));
+        }
+    }
+    Ok(())
+}
+
 fn taint(text: &str) -> Outcome<Taint> {
     let parsed = text
         .rsplit_once(':')

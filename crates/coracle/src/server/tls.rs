@@ -2,11 +2,8 @@
 //! cluster's secrets.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use crate::failure::Outcome;
@@ -14,8 +11,6 @@ use crate::join::Secrets;
 use crate::pki::{Identity, LEAF_LIFE, Pki, Signer};
 use crate::tls::{Shown, TrustedClients, TrustedServers, client_config, server_config};
 
-/// How often the age of certificates is looked at.
-const LOOK_AGAIN: Duration = Duration::from_secs(12 * 3600);
 /// The name by which kubelets know the API server.
 const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
@@ -64,29 +59,11 @@ impl Certificates {
         client_config(self.kubelets.clone(), self.kubelet_client.clone())
     }
 
-    /// Renews certificates before they expire and whenever the cluster's secrets change, until
-    /// `stop` is cancelled. The admin's kubeconfig is renewed with them.
-    pub async fn keep_fresh(
-        &self,
-        settings: &Settings,
-        mut secrets: watch::Receiver<Arc<Secrets>>,
-        stop: CancellationToken,
-    ) -> Outcome {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-                Ok(()) = secrets.changed() => {}
-                () = stop.cancelled() => return Ok(()),
-            }
-            let present = secrets.borrow_and_update().clone();
-            if let Err(failure) = self.renew(settings, present) {
-                tracing::error!(error = %base::chain(&failure), "certificates not renewed; will try again");
-            }
-        }
-    }
-
+    /// Makes leaves anew that are due, and follows the cluster's secrets. The admin's kubeconfig
+    /// is renewed with them.
+    ///
     /// Trust comes first: who shows a certificate of a new authority must find it trusted.
-    fn renew(&self, settings: &Settings, secrets: Arc<Secrets>) -> Outcome {
+    pub fn renew(&self, settings: &Settings, secrets: Arc<Secrets>) -> Outcome {
         let pki = Arc::new(Pki::new(self.pki().folder(), secrets)?);
         *self.pki.write().unwrap_or_else(PoisonError::into_inner) = pki.clone();
         self.api_clients.set(&pki.client_bundle())?;
