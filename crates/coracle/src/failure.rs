@@ -29,7 +29,7 @@ impl Failure {
         what: impl Into<String>,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> Self {
-        Failure { what: what.into(), source: Some(source.into()), hint: None }
+        Failure { source: Some(source.into()), ..Failure::new(what) }
     }
 
     /// Adds the next step, as a sentence.
