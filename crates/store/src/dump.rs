@@ -37,7 +37,11 @@ const NAMED_MAX_COLLECTIONS: usize = 3;
 
 impl Holdings {
     pub(crate) fn add(&mut self, collection: &Arc<str>) {
-        *self.0.entry(collection.clone()).or_default() += 1;
+        self.add_many(collection, 1);
+    }
+
+    pub(crate) fn add_many(&mut self, collection: &Arc<str>, count: usize) {
+        *self.0.entry(collection.clone()).or_default() += count;
     }
 
     /// Refuses unless nothing was counted.

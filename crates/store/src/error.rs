@@ -171,6 +171,19 @@ pub enum DriverError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A datastore elsewhere said no, and would say so again.
+    #[error("{doing} {datastore}")]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// What and where it is, without secrets.
+        datastore: String,
+        /// What a person can do about it, where that is known.
+        hint: Option<&'static str>,
+        /// Its reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A datastore that must be empty is not.
     #[error("{datastore} is not empty: it holds {holds}")]
     NotEmpty {
@@ -217,7 +230,7 @@ impl DriverError {
                 Some("name an empty datastore; nothing was changed in this one")
             }
             Self::HalfFilled { .. } => Some("run the move or the restore again: it starts over"),
-            Self::Remote { hint, .. } => *hint,
+            Self::Remote { hint, .. } | Self::Refused { hint, .. } => *hint,
             Self::Sqlite { .. } | Self::Io { .. } => None,
         }
     }

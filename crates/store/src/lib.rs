@@ -7,6 +7,7 @@
 
 mod barrier;
 mod datastore;
+mod decide;
 mod driver;
 mod dump;
 mod error;

@@ -4,15 +4,16 @@
 //! handed out exceeds. After a crash the store goes on from there, so that no revision is
 //! given twice although volatile writes use revisions without touching the medium.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::decide::decide;
 use crate::driver::{Change, Driver, Ground, Loaded, Outcome, Proposal, Verdict};
 use crate::dump::{Holdings, nobody};
-use crate::{DriverError, Dump, Expect, Feed, Key, Options, Recovery, Revision, Stats, Waker};
+use crate::{DriverError, Dump, Feed, Key, Options, Recovery, Revision, Stats, Waker};
 
 /// Revisions reserved at a time. With a volatile write each second a block lasts four hours,
 /// under full load some seconds; after a crash the counter jumps by at most this much.
@@ -95,13 +96,6 @@ pub struct Local<M> {
     stats: Stats,
 }
 
-/// An object as far as a decision needs it.
-#[derive(Clone, Copy)]
-struct Mark {
-    created: Revision,
-    revision: Revision,
-}
-
 impl<M: Medium> Local<M> {
     /// A driver over `medium`.
     pub fn new(medium: M) -> Self {
@@ -117,29 +111,17 @@ impl<M: Medium> Local<M> {
         }
     }
 
-    /// Decides each proposal upon the ones before it: the rows to write, and a verdict each.
+    /// Decides a batch: the rows to write, and a verdict each.
     fn decide(&mut self, batch: Vec<Proposal>, ground: &dyn Ground) -> (Vec<Row>, Vec<Verdict>) {
-        let mut marks: HashMap<Key, Option<Mark>> = HashMap::new();
-        let mut rows = Vec::with_capacity(batch.len());
-        let mut verdicts = Vec::with_capacity(batch.len());
-        for Proposal { key, expect, value } in batch {
-            let mark = *marks.entry(key.clone()).or_insert_with(|| {
-                ground.entry(&key).map(|e| Mark { created: e.created, revision: e.revision })
-            });
-            if let Err(refused) = judge(mark, expect, value.is_some()) {
-                verdicts.push(refused);
-                continue;
-            }
-            self.last += 1;
-            let revision = self.last;
-            let created = mark.map_or(revision, |m| m.created);
-            marks.insert(key.clone(), value.as_ref().map(|_| Mark { created, revision }));
-            let volatile = self.options.is_volatile(&key.collection);
-            let change = Change { key: key.clone(), created, revision, value: value.clone() };
-            verdicts.push(Verdict::Applied(change));
-            rows.push(Row { key, created, revision, value, volatile });
-        }
-        (rows, verdicts)
+        let (changes, verdicts) = decide(batch, ground, &mut self.last);
+        let row = |change: Change| Row {
+            volatile: self.options.is_volatile(&change.key.collection),
+            key: change.key,
+            created: change.created,
+            revision: change.revision,
+            value: change.value,
+        };
+        (changes.into_iter().map(row).collect(), verdicts)
     }
 
     /// Writes what must be durable now. On failure the revisions stay used up: part of
@@ -197,16 +179,6 @@ impl<M: Medium> Local<M> {
         self.dirty.clear();
         self.due = None;
         Ok(())
-    }
-}
-
-/// Whether a proposal may go ahead.
-fn judge(mark: Option<Mark>, expect: Expect, put: bool) -> Result<(), Verdict> {
-    match (mark, expect) {
-        (None, _) if !put => Err(Verdict::NotFound),
-        (None, Expect::Revision(_)) | (Some(_), Expect::Absent) => Err(Verdict::Conflict),
-        (Some(mark), Expect::Revision(r)) if mark.revision != r => Err(Verdict::Conflict),
-        _ => Ok(()),
     }
 }
 

@@ -10,5 +10,6 @@ mod model;
 mod process;
 mod recovery;
 mod remote;
+mod sqls;
 mod support;
 mod vfs;

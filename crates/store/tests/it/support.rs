@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use store::{
-    Codec, Driver, Etcd, EtcdOptions, Key, Labels, Memory, Options, Recovery, Revision, Sqlite,
-    Store,
+    Codec, Datastore, Driver, Key, Labels, Memory, Options, Recovery, Revision, Sqlite, Store,
 };
 
 use crate::etcds::Etcds;
+use crate::sqls::{Kind, Sql};
 
 /// Values are JSON with `"metadata":{` in front, as the API server writes them.
 pub struct Json;
@@ -30,13 +30,22 @@ impl Codec for Json {
 pub enum Medium {
     Memory(Memory),
     Sqlite(tempfile::TempDir),
-    Etcd(EtcdOptions),
+    Elsewhere(Datastore),
 }
 
 impl Medium {
     /// One of each kind.
     pub fn all() -> Vec<Medium> {
-        vec![Self::Memory(Memory::default()), Self::sqlite(), Self::Etcd(Etcds::shared())]
+        let mut all = vec![Self::Memory(Memory::default()), Self::sqlite()];
+        all.extend(Self::shared());
+        all
+    }
+
+    /// One of each kind that several processes can use at once.
+    pub fn shared() -> Vec<Medium> {
+        let etcd = Datastore::Etcd(Etcds::shared());
+        let sqls = [Kind::Postgres, Kind::Mysql].map(Sql::shared);
+        [etcd].into_iter().chain(sqls).map(Self::Elsewhere).collect()
     }
 
     pub fn sqlite() -> Medium {
@@ -58,7 +67,7 @@ impl Medium {
         match self {
             Self::Memory(memory) => Box::new(memory.driver()),
             Self::Sqlite(_) => Box::new(Sqlite::driver(self.path())),
-            Self::Etcd(options) => Box::new(Etcd::driver(options.clone())),
+            Self::Elsewhere(datastore) => datastore.driver(),
         }
     }
 
