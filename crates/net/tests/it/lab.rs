@@ -157,7 +157,7 @@ pub fn exchange(socket: &UdpSocket) -> Result<String, io::ErrorKind> {
     talk().map_err(|error: io::Error| error.kind())
 }
 
-fn enter(path: &std::path::Path) {
+pub fn enter(path: &std::path::Path) {
     setns(File::open(path).unwrap(), CloneFlags::CLONE_NEWNET).unwrap();
 }
 

@@ -5,3 +5,4 @@ mod dns;
 mod lab;
 mod pods;
 mod services;
+mod vip;
