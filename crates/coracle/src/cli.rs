@@ -39,6 +39,12 @@ pub enum Command {
     },
     /// Save the whole cluster to a file, and bring it back from one
     Snapshot(Box<Snapshot>),
+    /// Look at where the cluster's objects are stored, and move them elsewhere
+    Datastore {
+        #[command(subcommand)]
+        #[allow(missing_docs)]
+        command: DatastoreCommand,
+    },
     /// Install the systemd service, and start it
     Install(Install),
     /// Stop the service and its containers, and remove everything that Coracle has put on this
@@ -58,6 +64,22 @@ pub struct Kubeconfig {
     /// Address of the API server to put in, such as https://board:6443
     #[arg(long)]
     pub server: Option<String>,
+}
+
+/// Commands on the datastore.
+#[derive(Debug, Subcommand)]
+pub enum DatastoreCommand {
+    /// Move the cluster to another engine, with everything in it and revisions that go on. The
+    /// server must be stopped; the old data are kept
+    Move {
+        /// etcd (for several servers), sqlite (for one), or the URL of a datastore
+        #[arg(long)]
+        to: crate::server::Target,
+    },
+    /// Print the engine, its members, sizes, alarms and latency
+    Status,
+    /// Remove the old data that moves and repairs have kept
+    Forget,
 }
 
 /// Commands on images.

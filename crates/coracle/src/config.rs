@@ -6,10 +6,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, Args, Command};
+use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches};
 use net::Cidr;
 use serde_json::Value;
 
+use crate::cli::Cli;
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::server::DatastoreOptions;
 use crate::snapshot::{Places, ScheduleOptions};
@@ -339,6 +340,23 @@ pub fn with_file(command: &Command, mut arguments: Vec<OsString>) -> Outcome<Vec
     Ok(arguments)
 }
 
+/// What the server of this board is told by the configuration file and the environment; what its
+/// command line says besides is not known here.
+pub fn server_options(common: &Common) -> Outcome<Server> {
+    let command = Cli::command();
+    let mut line: Vec<OsString> = vec!["coracle".into(), "server".into()];
+    if common.config.exists() {
+        line.extend(["--config".into(), common.config.clone().into()]);
+    }
+    let line = with_file(&command, line)?;
+    let doing = || "reading the server's configuration".to_owned();
+    let matches = command.try_get_matches_from(line).doing(doing)?;
+    match Cli::from_arg_matches(&matches).doing(doing)?.command {
+        crate::cli::Command::Server(options) => Ok(*options),
+        _ => Err(Failure::new(doing())),
+    }
+}
+
 fn find_subcommand<'a>(
     command: &'a Command,
     arguments: &[OsString],
@@ -459,10 +477,7 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-    use crate::cli::Cli;
 
     fn merged(yaml: &str, arguments: &[&str]) -> Result<String, String> {
         let folder = tempfile::tempdir().expect("temporary folder");

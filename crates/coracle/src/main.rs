@@ -77,6 +77,10 @@ fn run(cli: Cli) -> Outcome {
             block_on(2, commands::agent::run(common, *options))
         }
         Command::Image { command } => block_on(1, commands::image::run(common, command)),
+        Command::Datastore { command } => {
+            start_logging("warn")?;
+            block_on(2, commands::datastore::run(common, command))
+        }
         Command::Snapshot(options) => block_on(1, commands::snapshot::run(common, *options)),
         Command::Uninstall(options) => block_on(1, commands::install::uninstall(common, options)),
         Command::Sandbox(options) => block_on(1, commands::sandbox::run(*options)),

@@ -110,7 +110,7 @@ pub async fn uninstall(common: Common, options: cli::Uninstall) -> Outcome {
         remove(&options.unit)?;
         systemctl(&["daemon-reload"])?;
     }
-    server::must_be_stopped(&common.data_dir, "removing Coracle").await?;
+    server::must_be_stopped(&common.data_dir, "removing Coracle")?;
     server::remove_node_state(&common, &options).await?;
     for path in everything {
         remove(path)?;

@@ -193,7 +193,7 @@ impl Here {
     ) -> Outcome {
         let server = self.common.data_dir.join("server");
         let what = "restoring a snapshot";
-        server::must_be_stopped(&self.common.data_dir, what).await?;
+        server::must_be_stopped(&self.common.data_dir, what)?;
         snapshot::may_replace(&server, replace)?;
         let found = self.find(wanted).await?;
         let passphrase = self.places.passphrase()?;

@@ -27,6 +27,8 @@ pub struct Place {
     pub binary: PathBuf,
     /// The server's data folder.
     pub data_dir: PathBuf,
+    /// The member's folder.
+    pub folder: PathBuf,
     /// The member's name: the node's.
     pub name: String,
     /// The board's address.
@@ -61,13 +63,9 @@ impl Place {
             cert: file("etcd-member.crt"),
             key: file("etcd-member.key"),
         };
-        let (data_dir, name) = (data_dir.to_owned(), name.to_owned());
-        Ok(Place { binary, data_dir, name, ip, options: options.clone(), tls })
-    }
-
-    /// The member's folder.
-    pub fn folder(&self) -> PathBuf {
-        folder(&self.data_dir)
+        let (folder, name) = (folder(data_dir), name.to_owned());
+        let (data_dir, options) = (data_dir.to_owned(), options.clone());
+        Ok(Place { binary, data_dir, folder, name, ip, options, tls })
     }
 
     /// Where other members reach it.
@@ -86,10 +84,10 @@ impl Place {
     }
 
     /// How it is started.
-    pub fn line<'a>(&'a self, folder: &'a Path) -> Line<'a> {
+    pub fn line(&self) -> Line<'_> {
         Line {
             binary: &self.binary,
-            folder,
+            folder: &self.folder,
             name: &self.name,
             ip: self.ip,
             options: &self.options,
@@ -127,7 +125,7 @@ impl Place {
     /// Whether there is a log to go on from. etcd without one would begin a cluster of its own
     /// with the same data.
     pub fn has_log(&self) -> bool {
-        let log = std::fs::read_dir(self.folder().join("member/wal"));
+        let log = std::fs::read_dir(self.folder.join("member/wal"));
         log.into_iter()
             .flatten()
             .flatten()
@@ -136,13 +134,13 @@ impl Place {
 
     /// Moves the member's folder out of the way, and keeps it: the last one of a kind.
     pub fn set_aside(&self, kind: Aside) -> Outcome<PathBuf> {
-        let (from, to) = (self.folder(), kind.folder(&self.data_dir));
+        let (from, to) = (&self.folder, kind.folder(&self.data_dir));
         let doing = || format!("moving {} to {}", from.display(), to.display());
         if from.exists() {
             if to.exists() {
                 std::fs::remove_dir_all(&to).doing(doing)?;
             }
-            std::fs::rename(&from, &to).doing(doing)?;
+            std::fs::rename(from, &to).doing(doing)?;
         }
         Ok(to)
     }

@@ -31,6 +31,16 @@ const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Different messages remembered for that.
 const SAID_MAX: usize = 64;
 
+/// What etcd warns of although it is how things are.
+const NO_NEWS: [&str; 6] = [
+    "simple token is not cryptographically signed",
+    "established TCP streaming connection with remote peer",
+    "stopped TCP streaming connection with remote peer",
+    "closed an existing TCP streaming connection",
+    "failed to find remote peer in cluster",
+    "rejected connection",
+];
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -187,6 +197,9 @@ fn pass_on(text: &str, said: &mut HashMap<String, Instant>) {
     }
     let details = Value::Object(fields);
     match level.as_str() {
+        _ if NO_NEWS.iter().any(|known| message.starts_with(known)) => {
+            tracing::debug!(target: "etcd", %details, "{message}");
+        }
         "info" | "debug" => tracing::debug!(target: "etcd", %details, "{message}"),
         "warn" => tracing::warn!(target: "etcd", %details, "{message}"),
         _ => tracing::error!(target: "etcd", %details, "{message}"),

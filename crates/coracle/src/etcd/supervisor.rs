@@ -129,10 +129,9 @@ impl Supervisor {
 
     /// One run of etcd.
     async fn turn(&self, start: &Start) -> Outcome<Turn> {
-        let folder = self.place.folder();
-        place::make_folder(&folder)?;
+        place::make_folder(&self.place.folder)?;
         let trusted = std::fs::read(&self.place.tls.ca).unwrap_or_default();
-        let arguments = self.place.line(&folder).arguments(start);
+        let arguments = self.place.line().arguments(start);
         let mut process = Process::spawn(&self.place.binary, arguments).await?;
         tracing::info!(pid = process.id(), "etcd started");
         let need = tokio::select! {
@@ -289,7 +288,7 @@ impl Supervisor {
 
     /// Gets a member back whose files are of no use: the others forget it and take it in anew.
     async fn repair(&self, what: &str) -> Outcome<Start> {
-        let folder = self.place.folder();
+        let folder = &self.place.folder;
         tracing::error!("etcd's data in {} are damaged: {what}", folder.display());
         if self.others().is_err() {
             return Err(Failure::new(format!(
@@ -356,7 +355,7 @@ impl Supervisor {
             Joining::Refuse { why, hint } => return Err(Failure::new(why).hint(hint)),
         };
         // From here on the old data are of no use: the member that they belong to is no more.
-        if place.folder().exists() {
+        if place.folder.exists() {
             let kept = place.set_aside(Aside::Damaged)?;
             tracing::warn!("the old data of etcd are kept in {}", kept.display());
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use apiserver::{ApiServer, KubeletClient, Limits, ServiceAccountConfig, User, Version};
-use store::{DriverError, OpenError, Sqlite, Store};
+use store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -45,19 +45,11 @@ pub fn store_options() -> store::Options {
 }
 
 /// Refuses to do `what` where a server is still running in a data folder: its files must not be
-/// taken from under it. A store that is damaged is no reason to refuse.
-pub async fn must_be_stopped(data_dir: &std::path::Path, what: &str) -> Outcome {
-    let folder = data_dir.join("server/db");
-    if !folder.exists() {
-        return Ok(());
-    }
-    let codec = Arc::new(apiserver::JsonCodec);
-    match Store::open(Sqlite::driver(&folder), codec, store::Options::default()).await {
-        Err(error @ OpenError::Driver(DriverError::InUse { .. })) => {
-            Err(error).doing(|| what.to_owned()).hint(|| "stop that process first".into())
-        }
-        Ok((store, _)) => store.close().await.doing(|| "closing the store".into()),
-        Err(_) => Ok(()),
+/// taken from under it.
+pub fn must_be_stopped(data_dir: &std::path::Path, what: &str) -> Outcome {
+    match data_dir.join("server").exists() {
+        true => super::Lock::take(data_dir, what).map(drop),
+        false => Ok(()),
     }
 }
 

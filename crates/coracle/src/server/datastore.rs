@@ -117,6 +117,13 @@ impl OnDisk {
     }
 }
 
+impl OnDisk {
+    /// Whether a move to etcd is what `--cluster-init` means.
+    pub fn only_sqlite(self) -> bool {
+        self.sqlite && !self.etcd
+    }
+}
+
 /// Where sqlite's files are.
 pub fn sqlite_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("server/db")

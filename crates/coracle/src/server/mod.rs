@@ -4,6 +4,8 @@
 mod api;
 mod datastore;
 mod keys;
+mod lock;
+pub mod moving;
 pub mod node;
 mod opened;
 pub mod preflight;
@@ -21,8 +23,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use api::{must_be_stopped, store_options};
 pub use datastore::{Datastore, DatastoreOptions, EtcdOptions, Membership};
+pub use lock::Lock;
+pub use moving::Target;
 pub use node::{remove_node_state, runtime_config};
 use opened::Opened;
+pub use opened::{external, open_store};
 pub use settings::{Settings, identity, version};
 use singletons::Singletons;
 
@@ -42,6 +47,7 @@ const DNS_MANIFEST: &str = include_str!("dns.yaml");
 /// Runs a server until SIGTERM or SIGINT, or until a part of it fails.
 pub async fn run(common: Common, options: Server) -> Outcome {
     crate::tls::install_provider();
+    let _lock = prepare(&common, &options).await?;
     let settings = Settings::new(common, options)?;
     let mut terminate = signal(SignalKind::terminate()).doing(|| "waiting for SIGTERM".into())?;
     let mut interrupt = signal(SignalKind::interrupt()).doing(|| "waiting for SIGINT".into())?;
@@ -81,6 +87,31 @@ pub async fn run(common: Common, options: Server) -> Outcome {
     }
 }
 
+/// Takes the data folder, finishes a move that was cut short, and makes the one that
+/// `--cluster-init` asks for where there is a cluster in sqlite already.
+async fn prepare(common: &Common, options: &Server) -> Outcome<Lock> {
+    let data_dir = &common.data_dir;
+    files::make_folder(data_dir, false)
+        .doing(|| format!("making the data folder {}", data_dir.display()))
+        .hint(|| "use sudo, or name a folder that can be written with --data-dir".into())?;
+    let lock = Lock::take(data_dir, "starting the server")?;
+    moving::finish(data_dir)?;
+    if options.datastore.cluster_init && datastore::OnDisk::look(data_dir).only_sqlite() {
+        tracing::info!("moving this cluster from sqlite to etcd");
+        let mut sqlite = options.clone();
+        sqlite.datastore.cluster_init = false;
+        let moved = moving::run(&Settings::new(common.clone(), sqlite)?, &Target::Etcd).await?;
+        let kept = moved.aside.unwrap_or_default();
+        tracing::info!(objects = moved.objects, kept = %kept.display(), "moved");
+    }
+    Ok(lock)
+}
+
+/// This board's member of etcd, as the settings have it.
+pub fn place(settings: &Settings) -> Outcome<crate::etcd::Place> {
+    opened::place(settings, &settings.bring()?)
+}
+
 /// Why a part has ended that should not have.
 pub fn ended_early(ended: Result<Outcome, tokio::task::JoinError>) -> Failure {
     match ended {
@@ -96,9 +127,6 @@ async fn start(
     stop: CancellationToken,
 ) -> Outcome<Opened> {
     let data_dir = &settings.common.data_dir;
-    files::make_folder(data_dir, false)
-        .doing(|| format!("making the data folder {}", data_dir.display()))
-        .hint(|| "use sudo, or name a folder that can be written with --data-dir".into())?;
     snapshot::must_be_whole(data_dir)?;
     let bring = settings.bring()?;
     // A port in use or a folder in use stops the start before anything has been changed.

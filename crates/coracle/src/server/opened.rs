@@ -55,7 +55,7 @@ impl Opened {
 }
 
 /// The engine behind `--datastore-endpoint`.
-fn external(settings: &Settings, endpoint: &str) -> Outcome<store::Datastore> {
+pub fn external(settings: &Settings, endpoint: &str) -> Outcome<store::Datastore> {
     let options = &settings.options.datastore;
     let files = TlsFiles {
         ca: options.datastore_cafile.clone(),
@@ -80,6 +80,16 @@ pub fn member_engine(place: &Place) -> store::Datastore {
 }
 
 async fn start_etcd(settings: &Settings, bring: &Bring, membership: &Membership) -> Outcome<Etcd> {
+    let place = place(settings, bring)?;
+    let endpoints = match membership {
+        Membership::Join(url) => etcd::endpoints_beside(url, &place)?,
+        _ => Vec::new(),
+    };
+    Etcd::start(place, membership, endpoints).await
+}
+
+/// This board's member, with a certificate from the cluster's authority.
+pub fn place(settings: &Settings, bring: &Bring) -> Outcome<Place> {
     let data_dir = &settings.common.data_dir;
     let secrets = bring.known_or_new()?;
     if bring.handed.is_some() {
@@ -88,12 +98,7 @@ async fn start_etcd(settings: &Settings, bring: &Bring, membership: &Membership)
     }
     let pki = Pki::new(&data_dir.join("server/tls"), Arc::new(secrets))?;
     let node = (settings.node_name.as_str(), settings.node_ip);
-    let place = Place::new(data_dir, node, &settings.options.datastore.etcd, &pki)?;
-    let endpoints = match membership {
-        Membership::Join(url) => etcd::endpoints_beside(url, &place)?,
-        _ => Vec::new(),
-    };
-    Etcd::start(place, membership, endpoints).await
+    Place::new(data_dir, node, &settings.options.datastore.etcd, &pki)
 }
 
 /// Opens the store over an engine, and says what was found.
