@@ -57,6 +57,16 @@ fetch() {
     echo "$*" >"$folder/.complete"
 }
 
+# A storage that speaks S3 and checks signatures, for snapshots.
+fetch_s3rver() {
+    [ -e "$tools/s3rver/node_modules/s3rver/bin/s3rver.js" ] && return
+    command -v npm >/dev/null 2>&1 || apt-get install -y -q --no-install-recommends nodejs npm \
+        </dev/null >"$tools/apt.log" 2>&1 || { tail -20 "$tools/apt.log"; exit 1; }
+    echo "    installing s3rver into target/tools/s3rver"
+    npm install --prefix "$tools/s3rver" --no-audit --no-fund --loglevel error s3rver@3.7.1 \
+        >"$tools/npm.log" 2>&1 || { tail -20 "$tools/npm.log"; exit 1; }
+}
+
 # The newest kubectl comes from Debian unstable through an apt configuration of its own, on the
 # machine's own mirror; the machine's package lists are not touched.
 fetch_newest_kubectl() {
@@ -98,6 +108,7 @@ fetch mariadb mariadb-server-core mariadb-client-core liburing2 libpmem1 libndct
     libaio1 libsnappy1v5
 fetch keepalived keepalived libnl-3-200 libnl-genl-3-200 libnl-route-3-200 libsnmp40 libipset13 \
     libpci3 libwrap0
+fetch age age
 fetch image-nginx nginx libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
 fetch image-python python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libssl3 \
     zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
@@ -105,4 +116,5 @@ fetch image-redis redis-tools redis-server libc6 libatomic1 libhiredis0.14 libje
     liblua5.1-0 liblzf1 libssl3 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 \
     libzstd1 libstdc++6 libgcc-s1 lua-bitop lua-cjson
 fetch_newest_kubectl
+fetch_s3rver
 ln -sf "$tools/registry/usr/bin/docker-registry" "$tools/bin/docker-registry"

@@ -7,6 +7,7 @@ mod basics;
 mod harness;
 mod hello;
 mod rollouts;
+mod snapshots;
 mod streams;
 mod survive;
 mod tiers;

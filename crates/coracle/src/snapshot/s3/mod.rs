@@ -158,7 +158,8 @@ impl Storage {
         let url = self.bucket.create_multipart_upload(credentials, &key).sign(SIGNATURE_LIFE);
         let text = self.wire.text(Method::POST, url.as_str(), Bytes::new()).await?;
         let upload = CreateMultipartUpload::parse_response(&text)
-            .doing(|| "starting an upload in parts".into())?;
+            .doing(|| "starting an upload in parts".into())
+            .hint(|| "see whether --s3-endpoint speaks S3".into())?;
         let sent = self.send_parts(&key, upload.upload_id(), file).await;
         if sent.is_err() {
             // Parts of an upload that goes nowhere would be kept, and paid for.
@@ -194,7 +195,8 @@ impl Storage {
         let text = self.wire.text(Method::POST, url.as_str(), action.body().into()).await?;
         // S3 may say 200 and fail all the same.
         CompleteMultipartUploadResponse::parse(&text)
-            .doing(|| "ending an upload in parts".into())?;
+            .doing(|| "ending an upload in parts".into())
+            .hint(|| "see whether the storage is well".into())?;
         Ok(hash.finalize().into())
     }
 

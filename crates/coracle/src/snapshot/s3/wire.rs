@@ -26,6 +26,7 @@ use crate::snapshot::options::S3Options;
 /// Where distributions keep the authorities that this machine believes.
 const MACHINE_AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+const NAMESPACE: &str = "http://s3.amazonaws.com/doc/2006-03-01/";
 /// Answers but for fetched snapshots are lists and messages.
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,10 +61,10 @@ impl Wire {
         Ok(Wire { tls: TlsConnector::from(Arc::new(config)), timeout: options.timeout() })
     }
 
-    /// Sends a request and gives its answer as text.
+    /// Sends a request and gives its answer as text, which is XML or nothing.
     pub async fn text(&self, method: Method, url: &str, body: Bytes) -> Outcome<String> {
         let response = self.send(method, url, body).await?;
-        read_text(response.into_body()).await
+        Ok(with_namespace(read_text(response.into_body()).await?))
     }
 
     /// Sends a part and gives its tag.
@@ -202,6 +203,22 @@ fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     behind.split_once("</").map(|(text, _)| text)
 }
 
+/// Some storages leave out the namespace that AWS gives its answers, or give an older one, and the
+/// parser insists on it.
+fn with_namespace(xml: String) -> String {
+    let body = xml.find("?>").map_or(0, |end| end + 2);
+    let Some(open) = xml[body..].find('<').map(|at| body + at) else { return xml };
+    let Some(close) = xml[open..].find('>').map(|at| open + at) else { return xml };
+    let tag = &xml[open..close];
+    let (before, behind) = match tag.split_once(" xmlns=\"") {
+        Some((before, named)) => (before, named.split_once('"').map_or("", |(_, rest)| rest)),
+        None => (tag.trim_end_matches('/'), ""),
+    };
+    let ends = if tag.ends_with('/') && !behind.ends_with('/') { "/" } else { "" };
+    let (head, rest) = (&xml[..open], &xml[close..]);
+    format!("{head}{before} xmlns=\"{NAMESPACE}\"{behind}{ends}{rest}")
+}
+
 fn authorities(options: &S3Options) -> Outcome<RootCertStore> {
     let mut roots = RootCertStore::empty();
     if options.s3_insecure {
@@ -263,5 +280,32 @@ impl ServerCertVerifier for Anyone {
         rustls::crypto::ring::default_provider()
             .signature_verification_algorithms
             .supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_have_the_namespace_that_the_parser_wants() {
+        let wanted = format!("<?xml version=\"1.0\"?>\n<List xmlns=\"{NAMESPACE}\"><Key>a</Key>");
+        for given in ["<List>", "<List xmlns=\"http://old/\">"] {
+            let given = format!("<?xml version=\"1.0\"?>\n{given}<Key>a</Key>");
+            assert_eq!(with_namespace(given), wanted);
+        }
+        assert_eq!(with_namespace(wanted.clone()), wanted);
+        assert_eq!(with_namespace("<List/>".into()), format!("<List xmlns=\"{NAMESPACE}\"/>"));
+        for other in ["", "no XML"] {
+            assert_eq!(with_namespace(other.into()), other);
+        }
+    }
+
+    #[test]
+    fn errors_are_found_in_what_the_storage_says() {
+        let xml = "<Error><Code>NoSuchBucket</Code><Message>The bucket</Message></Error>";
+        assert_eq!(element(xml, "Code"), Some("NoSuchBucket"));
+        assert_eq!(element(xml, "Message"), Some("The bucket"));
+        assert_eq!(element("", "Code"), None);
     }
 }

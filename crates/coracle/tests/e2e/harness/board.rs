@@ -127,7 +127,8 @@ impl Board {
         self.launch(line);
     }
 
-    fn launch(&self, mut line: Command) {
+    /// Starts a server by this command and waits for its API.
+    pub fn launch(&self, mut line: Command) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("log");
         let copy = log.try_clone().expect("log");
         let child = line.stdout(log).stderr(copy).spawn().expect("coracle");
