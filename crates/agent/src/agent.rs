@@ -20,6 +20,7 @@ use crate::manager::Manager;
 use crate::network::{Network, NetworkParts, Peers};
 use crate::node::machine::Machine;
 use crate::node::{self, Registrar};
+use crate::shutdown::{self, Leaving};
 use crate::{evict, gc, server, volumes};
 
 /// Pause after a watch broke.
@@ -65,7 +66,10 @@ pub struct NodeNetwork {
 /// Makes the Node object and gives it back, as a caller does before it waits for [`pod_cidrs`]
 /// and opens the pod network. [`run`] does it again.
 pub async fn register(config: &Config, client: &Client, runtime: Arc<dyn Runtime>) -> Node {
-    Registrar::new(config.clone(), client.clone(), runtime, Machine::read()).register().await
+    let leaving = Leaving::default();
+    Registrar::new(config.clone(), client.clone(), runtime, Machine::read(), leaving)
+        .register()
+        .await
 }
 
 /// Waits until the cluster has given the node its blocks of pod addresses.
@@ -100,7 +104,7 @@ pub async fn run(
     informers: Informers,
     runtime: Arc<dyn Runtime>,
     network: NodeNetwork,
-    stop: CancellationToken,
+    mut stop: CancellationToken,
 ) -> Result<(), AgentError> {
     let client = informers.client().clone();
     let machine = Machine::read();
@@ -123,8 +127,18 @@ pub async fn run(
     }));
     prepare_folders(&ctx)?;
     let manager = Manager::new(ctx.clone());
+    // When the whole machine stops, pods are ended before the parts that end them.
+    let asked = std::mem::replace(&mut stop, CancellationToken::new());
+    let ending = async {
+        asked.cancelled().await;
+        shutdown::at_stop(&manager).await;
+        stop.cancel();
+    };
     let listener = server::bind(&config)?;
-    let registrar = Registrar::new(config.clone(), client.clone(), runtime, machine);
+    let registrar = {
+        let leaving = ctx.leaving.clone();
+        Registrar::new(config.clone(), client.clone(), runtime, machine, leaving)
+    };
     let node = async {
         let (current, newest) = watch::channel(registrar.register().await);
         let lost = Arc::new(Notify::new());
@@ -142,6 +156,8 @@ pub async fn run(
     let peers = Peers::new(ctx.network.clone(), &config.node_name, informers.of());
     let network = Network::new(network.services, &config.node_name, &informers, pods.clone());
     tokio::join!(
+        ending,
+        shutdown::run(&manager, stop.clone()),
         node,
         manager.run(pods, stop.clone()),
         network.run(stop.clone()),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::shutdown::Periods as ShutdownPeriods;
+
 /// How the agent of one node is set up.
 #[derive(Clone)]
 pub struct Config {
@@ -48,6 +50,8 @@ pub struct Config {
     pub eviction: Eviction,
     /// When images are collected.
     pub image_gc: ImageGc,
+    /// How long pods may delay a shutdown of the board.
+    pub shutdown: ShutdownPeriods,
     /// The cache of pods holds all of them already (server and agent are one process): watch no
     /// second time for this node's.
     pub all_pods_cached: bool,
@@ -113,6 +117,7 @@ impl Config {
             reserved: BTreeMap::new(),
             eviction: Eviction::default(),
             image_gc: ImageGc::default(),
+            shutdown: ShutdownPeriods::default(),
             all_pods_cached: false,
         }
     }

@@ -15,6 +15,7 @@ use runtime::Runtime;
 use crate::config::Config;
 use crate::objects::Objects;
 use crate::pod::fields::Place;
+use crate::shutdown::Leaving;
 
 /// Attaches pods to the network; `net::PodNetwork` in production, a recorder in tests.
 #[async_trait]
@@ -103,6 +104,8 @@ pub struct Context {
     pub memory_bytes: u64,
     /// What the node offers to pods.
     pub allocatable: BTreeMap<String, Quantity>,
+    /// Whether the board is going down.
+    pub leaving: Leaving,
     /// One lock per image that is being pulled.
     pulls: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -140,6 +143,7 @@ impl Context {
             recorder: parts.recorder,
             memory_bytes: parts.memory_bytes,
             allocatable: parts.allocatable,
+            leaving: Leaving::default(),
             pulls: Mutex::default(),
         }
     }

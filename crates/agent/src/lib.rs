@@ -19,6 +19,7 @@ pub mod pod;
 mod probe;
 mod quantity;
 mod server;
+mod shutdown;
 mod volumes;
 mod worker;
 
@@ -26,3 +27,4 @@ pub use agent::{AgentError, NodeNetwork, pod_cidrs, register, run};
 pub use config::{Config, Eviction, ImageGc};
 pub use context::Attach;
 pub use network::NetworkParts;
+pub use shutdown::Periods as ShutdownPeriods;

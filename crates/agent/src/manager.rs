@@ -134,7 +134,7 @@ impl Manager {
         if let Some(handle) = workers.get(&uid) {
             handle.update(wanted);
         } else if !wanted.removed {
-            let excess = self.excess(&workers, &wanted.pod);
+            let excess = self.refusal(&workers, &wanted.pod);
             let (handle, task) = worker::spawn(self.ctx.clone(), wanted);
             if let Some(verdict) = excess {
                 handle.condemn(verdict);
@@ -151,9 +151,23 @@ impl Manager {
         }
     }
 
-    /// The verdict over a new pod that finds no room; one that has started before keeps its own.
-    fn excess(&self, workers: &HashMap<String, Handle>, pod: &Pod) -> Option<Verdict> {
+    /// Ends a pod with this verdict, within `period` whatever grace it asks for.
+    pub fn end(&self, uid: &str, verdict: Verdict, period: Duration) {
+        if let Some(handle) = self.workers().get(uid) {
+            handle.end_within(period);
+            handle.condemn(verdict);
+        }
+    }
+
+    /// The verdict over a new pod that cannot run here; one that has started before keeps its own.
+    fn refusal(&self, workers: &HashMap<String, Handle>, pod: &Pod) -> Option<Verdict> {
         let started = |pod: &Pod| pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+        if self.ctx.leaving.is_announced() && !started(pod) {
+            return Some(Verdict {
+                reason: "NodeShutdown".to_owned(),
+                message: "Pod was rejected as the node is shutting down.".to_owned(),
+            });
+        }
         let over = |pod: &Pod| terminal(pod.status.as_ref().and_then(|s| s.phase.as_deref()));
         let capacity = self.ctx.config.max_pods as usize;
         if started(pod) || workers.len() < capacity {

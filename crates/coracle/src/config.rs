@@ -190,6 +190,12 @@ pub struct Node {
     /// UDP port of VXLAN; the same on all nodes
     #[arg(long, env = "CORACLE_VXLAN_PORT", default_value_t = 8472)]
     pub vxlan_port: u16,
+    /// How long pods may delay the board's going off, all together, such as 30s; 0s: not at all
+    #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD", default_value = "30s")]
+    pub shutdown_grace_period: Span,
+    /// The part of it that is kept for critical pods, at the end
+    #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD_CRITICAL_PODS", default_value = "10s")]
+    pub shutdown_grace_period_critical_pods: Span,
     /// Bridge that the pods are joined by
     #[arg(long, env = "CORACLE_BRIDGE", default_value = "coracle0")]
     pub bridge: String,
@@ -263,6 +269,11 @@ impl Span {
     /// Its length.
     pub fn seconds(self) -> u32 {
         self.0
+    }
+
+    /// Its length.
+    pub fn duration(self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.0.into())
     }
 }
 

@@ -11,6 +11,7 @@ use super::machine::{self, Machine, Space};
 use super::{Resources, condition};
 use crate::config::Config;
 use crate::quantity;
+use crate::shutdown::Leaving;
 
 /// Images that the status lists at most, the largest first.
 const MAX_IMAGES: usize = 50;
@@ -56,14 +57,19 @@ pub fn allocatable(config: &Config, machine: &Machine) -> Resources {
 }
 
 /// The whole status.
-pub async fn status(config: &Config, runtime: &dyn Runtime, machine: &Machine) -> NodeStatus {
+pub async fn status(
+    config: &Config,
+    runtime: &dyn Runtime,
+    machine: &Machine,
+    leaving: &Leaving,
+) -> NodeStatus {
     let version = runtime.version().await.ok();
     let images = runtime.list_images().await.unwrap_or_default();
     NodeStatus {
         addresses: Some(addresses(config)),
         capacity: Some(capacity(config, machine)),
         allocatable: Some(allocatable(config, machine)),
-        conditions: Some(conditions(config, runtime).await),
+        conditions: Some(conditions(config, runtime, leaving).await),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.listen.port()) }),
         }),
@@ -105,7 +111,11 @@ fn list(mut images: Vec<ImageInfo>) -> Vec<ContainerImage> {
     images.into_iter().map(entry).collect()
 }
 
-async fn conditions(config: &Config, runtime: &dyn Runtime) -> Vec<NodeCondition> {
+async fn conditions(
+    config: &Config,
+    runtime: &dyn Runtime,
+    leaving: &Leaving,
+) -> Vec<NodeCondition> {
     let disk = machine::space(&config.data_dir).unwrap_or_default();
     let memory_low = machine::memory_available() < config.eviction.memory_available_bytes;
     let (max, running) = machine::pids();
@@ -134,6 +144,9 @@ async fn conditions(config: &Config, runtime: &dyn Runtime) -> Vec<NodeCondition
     };
     let status = runtime.status().await;
     let ready = match &status {
+        _ if leaving.is_announced() => {
+            condition("Ready", false, "KubeletNotReady", "node is shutting down")
+        }
         Ok(status) if status.ready => {
             condition("Ready", true, "KubeletReady", "kubelet is posting ready status")
         }

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::shutdown::Leaving;
 pub use gather::allocatable;
 pub use lease::renew;
 use machine::Machine;
@@ -37,6 +38,7 @@ pub struct Registrar {
     client: Client,
     runtime: Arc<dyn Runtime>,
     machine: Machine,
+    leaving: Leaving,
 }
 
 impl Registrar {
@@ -46,8 +48,9 @@ impl Registrar {
         client: Client,
         runtime: Arc<dyn Runtime>,
         machine: Machine,
+        leaving: Leaving,
     ) -> Self {
-        Registrar { config, client, runtime, machine }
+        Registrar { config, client, runtime, machine, leaving }
     }
 
     fn api(&self) -> Api<Node> {
@@ -124,7 +127,8 @@ impl Registrar {
     }
 
     async fn status(&self, old: Option<&Node>) -> NodeStatus {
-        let gathered = gather::status(&self.config, &*self.runtime, &self.machine).await;
+        let gathered =
+            gather::status(&self.config, &*self.runtime, &self.machine, &self.leaving).await;
         match old {
             None => gathered,
             Some(old) => {
@@ -170,10 +174,12 @@ impl Registrar {
         stop: CancellationToken,
     ) {
         let mut written = Timestamp::now();
+        let mut leaving = self.leaving.subscribe();
         loop {
             let asked = tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => false,
                 () = lost.notified() => true,
+                Ok(()) = leaving.changed() => true,
                 () = stop.cancelled() => return,
             };
             let node = current.borrow().clone();

@@ -43,7 +43,23 @@ pub fn conditions(
         .collect();
     let foreign = old.conditions.iter().flatten();
     out.extend(foreign.filter(|c| !own_name(&c.type_)).cloned());
+    out.extend(disruption(&out, facts));
     out
+}
+
+/// What tells a Job's failure policy that the node, not the pod, is to blame.
+fn disruption(known: &[PodCondition], facts: &Facts) -> Option<PodCondition> {
+    let verdict =
+        facts.verdict.filter(|v| matches!(v.reason.as_str(), "Evicted" | "Terminated"))?;
+    let told = known.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True");
+    (!told).then(|| PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some(verdict.message.clone()),
+        last_transition_time: Some(Time(facts.now)),
+        ..PodCondition::default()
+    })
 }
 
 /// True for the conditions that are the kubelet's to say.

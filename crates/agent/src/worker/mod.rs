@@ -77,6 +77,11 @@ impl Handle {
         pod
     }
 
+    /// Shortens the pod's end to `period`, whatever grace it asks for.
+    pub fn end_within(&self, period: Duration) {
+        stop::shorten(&self.shared, SignedDuration::try_from(period).unwrap_or_default());
+    }
+
     /// Fails the pod as a whole and ends it.
     pub fn condemn(&self, verdict: Verdict) {
         self.shared.state().verdict.get_or_insert(verdict);

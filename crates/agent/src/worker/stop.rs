@@ -29,7 +29,12 @@ fn grace(pod: &Pod) -> i64 {
 pub(super) fn set_deadline(shared: &Shared, pod: &Pod) {
     // Counted from when the agent learnt of it: boards have no battery clock, so the API's own
     // time stamp may be far from ours. Of many calls the first, and a shorter grace, hold.
-    let from = Timestamp::now() + SignedDuration::from_secs(grace(pod));
+    shorten(shared, SignedDuration::from_secs(grace(pod)));
+}
+
+/// Sees that the pod's containers have ended after `left` at the latest.
+pub(super) fn shorten(shared: &Shared, left: SignedDuration) {
+    let from = Timestamp::now() + left;
     shared.deadline.send_if_modified(|deadline| {
         let earlier = deadline.is_none_or(|known| from < known);
         if earlier {

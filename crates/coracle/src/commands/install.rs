@@ -30,6 +30,8 @@ pub fn install(common: &Common, options: &cli::Install) -> Outcome {
     systemctl(&["restart", &unit_name(&options.unit)])?;
     println!("started {}", unit_name(&options.unit));
     println!("kubectl: coracle kubeconfig > ~/.kube/config");
+    println!("so that pods may end in peace when this machine is shut down (logind waits 5 s):");
+    println!("  InhibitDelayMaxSec=30 below [Login] in /etc/systemd/logind.conf.d/coracle.conf");
     Ok(())
 }
 

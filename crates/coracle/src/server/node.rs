@@ -114,6 +114,10 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
         version: super::version(),
         max_pods: node.max_pods,
         eviction: node.eviction_hard,
+        shutdown: agent::ShutdownPeriods {
+            grace: node.shutdown_grace_period.duration(),
+            critical: node.shutdown_grace_period_critical_pods.duration(),
+        },
         all_pods_cached: board.all_pods_cached,
         ..agent::Config::new(&board.name, vec![board.ip], Arc::new(board.tls.clone()))
     })
