@@ -96,6 +96,10 @@ impl Member {
         Self { url, recipe, process: None, folder }
     }
 
+    pub fn port(&self) -> u16 {
+        self.url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
     /// Kills it if it runs.
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
@@ -115,5 +119,24 @@ impl Member {
 
     pub fn signal(&self, name: &str) {
         self.process.as_ref().expect("it runs").signal(name);
+    }
+}
+
+/// What another client does to it.
+impl Etcds {
+    async fn client(&self) -> etcd_client::Client {
+        let urls: Vec<&str> = self.members.iter().map(|m| &*m.url).collect();
+        etcd_client::Client::connect(urls, None).await.expect("etcd answers")
+    }
+
+    /// Writes a key behind the back of every store.
+    pub async fn put(&self, key: &str, value: &str) {
+        self.client().await.put(key, value, None).await.expect("put");
+    }
+
+    /// Whether the history at a revision is forgotten.
+    pub async fn is_compacted(&self, revision: u64) -> bool {
+        let at = etcd_client::GetOptions::new().with_revision(revision.cast_signed());
+        self.client().await.get("x", Some(at)).await.is_err()
     }
 }

@@ -171,3 +171,33 @@ fn mariadb(port: u16) -> (Folder, Recipe) {
     };
     (folder, recipe)
 }
+
+/// What its administrator sees.
+impl Sql {
+    /// The oldest change but one that is still in the log.
+    pub fn oldest_change(&self, database: &str) -> u64 {
+        let sql = "SELECT revision FROM coracle_change ORDER BY revision LIMIT 1 OFFSET 1";
+        let port = self.port.to_string();
+        let mut command = match self.kind {
+            Kind::Postgres => {
+                let mut psql = Command::new(tools("postgres/usr/lib/postgresql/15/bin/psql"));
+                psql.args(["-qAt", "-h", "127.0.0.1", "-U", "coracle", "-p", &port, "-c", sql]);
+                psql.arg(database).env("PGPASSWORD", PASSWORD);
+                psql.env(libraries("postgres").0, libraries("postgres").1);
+                psql
+            }
+            Kind::Mysql => {
+                let mut mariadb = Command::new(tools("mariadb/usr/bin/mariadb"));
+                mariadb.args(["--no-defaults", "-N", "-B", "-h", "127.0.0.1", "-u", "coracle"]);
+                mariadb.args([&format!("-p{PASSWORD}"), "-P", &port, "-e", sql, database]);
+                mariadb.env(libraries("mariadb").0, libraries("mariadb").1);
+                mariadb
+            }
+        };
+        let output = command.output().expect("start a client");
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim().parse().unwrap_or_else(|_| {
+            panic!("{text} {}", String::from_utf8_lossy(&output.stderr));
+        })
+    }
+}
