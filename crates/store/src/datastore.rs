@@ -106,12 +106,107 @@ impl std::fmt::Display for Datastore {
     }
 }
 
-/// The endpoint as it may be shown: everything between user and host is left out.
+/// The endpoint as it may be shown. Passwords also stand among the options behind the question
+/// mark, and one that was not escaped may look like a port.
 fn without_password(endpoint: &str) -> String {
     let Some((scheme, rest)) = endpoint.split_once("://") else { return endpoint.into() };
-    let Some((user, host)) = rest.rsplit_once('@') else { return endpoint.into() };
+    if matches!(scheme, "http" | "https" | "sqlite") {
+        return endpoint.into();
+    }
+    let (user, host) = rest.rsplit_once('@').unwrap_or(("", rest));
     let user = user.split(':').next().unwrap_or_default();
-    // A password may also stand among the options behind the question mark.
-    let host = host.split('?').next().unwrap_or_default();
-    format!("{scheme}://{user}@{host}")
+    let host = host.split(['?', ':']).next().unwrap_or_default();
+    let at = if user.is_empty() { "" } else { "@" };
+    format!("{scheme}://{user}{at}{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Encryption;
+
+    fn parse(endpoint: &str) -> Result<Datastore, EndpointError> {
+        Datastore::parse(endpoint, TlsFiles::default(), Path::new("/data/db"))
+    }
+
+    #[test]
+    fn endpoints_as_users_write_them() {
+        for (endpoint, expected) in [
+            ("", "SQLite in /data/db"),
+            ("sqlite", "SQLite in /data/db"),
+            ("sqlite:///other", "SQLite in /other"),
+            (
+                "https://a:2379,https://[fd00::1]:2379/",
+                "etcd at https://a:2379,https://[fd00::1]:2379",
+            ),
+            ("http://127.0.0.1:2379", "etcd at http://127.0.0.1:2379"),
+            ("postgres://u:p@db/k3s", "PostgreSQL at db:5432, database k3s"),
+            ("postgresql://db:6432", "PostgreSQL at db:6432, database coracle"),
+            (
+                "postgres://u:p%40@[fd00::1]:1/d?sslmode=disable",
+                "PostgreSQL at fd00::1:1, database d",
+            ),
+            ("postgres://u@/d?host=/run/postgresql", "PostgreSQL at /run/postgresql, database d"),
+            ("mysql://u:p@tcp(db:3307)/k3s", "MySQL at db:3307, database k3s"),
+            ("mysql://u:p@tcp(db)/?parseTime=true", "MySQL at db:3306, database coracle"),
+            ("mysql://u:p@db/k3s", "MySQL at db:3306, database k3s"),
+            ("mysql://u@unix(/run/mysqld.sock)/k3s", "MySQL at /run/mysqld.sock, database k3s"),
+        ] {
+            assert_eq!(parse(endpoint).map(|d| d.to_string()), Ok(expected.into()), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_read_and_never_shown() {
+        for endpoint in ["postgres://u:s%40cret@db/d", "mysql://u:s%40cret@tcp(db)/d"] {
+            let datastore = parse(endpoint).expect("an endpoint");
+            let (Datastore::Postgres(server) | Datastore::Mysql(server)) = &datastore else {
+                panic!("{datastore}");
+            };
+            assert_eq!(server.password.as_deref(), Some("s@cret"));
+            assert!(!format!("{datastore} {datastore:?}").contains("cret"));
+        }
+        for endpoint in [
+            "postgres://u:secret@db/d?what=1",
+            "postgres://u:se%cret@db/d",
+            "mysql://u:sec@ret@tcp(db/d",
+            "oracle://u:secret@db/d",
+            "postgres://db/d?password=secret&what=1",
+            "postgres://u:secret?@db/d",
+            "mysql://u:secret#1",
+        ] {
+            let refused = parse(endpoint).expect_err(endpoint).to_string();
+            assert!(!refused.contains("cret"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_is_wrong() {
+        for (endpoint, expected) in [
+            ("etcd", "is of no known kind"),
+            ("https://a:2379,b:2379", "begins neither with https:// nor with http://"),
+            ("https://a:2379/path", "is not of the form https://HOST:PORT"),
+            ("https://a:port", "whose port is not a number"),
+            ("nats://a", "NATS, which is not supported"),
+            ("postgres://a,b/d", "names several hosts"),
+            ("postgres://a/d?sslmode=verify-full", "--datastore-cafile"),
+            ("postgres://a/d\"; DROP", "letters, digits, - and _ are allowed"),
+            ("mysql://u@udp(a)/d", "the network \"udp\""),
+            ("mysql://u@tcp(a/d", "closing parenthesis"),
+        ] {
+            let refused = parse(endpoint).expect_err(endpoint).to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
+        let ca = TlsFiles { ca: Some("ca".into()), ..TlsFiles::default() };
+        let plain = Datastore::parse("http://a:2379", ca.clone(), Path::new(""));
+        assert!(plain.is_err_and(|e| e.reason.contains("not encrypted")));
+        let half = TlsFiles { cert: Some("cert".into()), ..TlsFiles::default() };
+        let half = Datastore::parse("https://a:2379", half, Path::new(""));
+        assert!(half.is_err_and(|e| e.reason.contains("certificate without a key")));
+        let Ok(Datastore::Postgres(server)) = Datastore::parse("postgres://a/d", ca, Path::new(""))
+        else {
+            panic!("an endpoint");
+        };
+        assert_eq!(server.encryption, Encryption::Verify);
+    }
 }

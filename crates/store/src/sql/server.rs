@@ -212,7 +212,9 @@ fn go_tls(value: &str) -> Result<Encryption, String> {
 }
 
 fn number(port: &str) -> Result<u16, String> {
-    port.parse().map_err(|_| format!("has the port {port:?}, which is not a number"))
+    // What stands there may be a part of a password that was not escaped.
+    let hint = "; in passwords write : / ? @ as %3A %2F %3F %40";
+    port.parse().map_err(|_| format!("has a port that is not a number{hint}"))
 }
 
 /// The options behind the question mark.

@@ -107,11 +107,6 @@ impl Member {
         }
     }
 
-    /// Starts it again with its data and waits until it serves.
-    pub fn start(&mut self) {
-        self.process = Some(Process::ready(&self.recipe, &self.folder.path));
-    }
-
     /// Starts it again and does not wait: alone it cannot serve.
     pub fn start_alone(&mut self) {
         self.process = Some(Process::start(&self.recipe, &self.folder.path).0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use store::{
-    BarrierError, Compacted, Datastore, DriverError, Dump, Etcd, Expect, Key, Memory, OpenError,
+    BarrierError, Compacted, Datastore, DriverError, Dump, Etcd, Expect, Memory, OpenError,
     Options, Page, Range, Store, TlsFiles, WriteError, fill,
 };
 
@@ -106,33 +106,32 @@ async fn an_interrupted_fill_is_told_and_made_good() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_datastore_out_of_reach_is_told() {
     let (etcds, sql) = (Etcds::start(1), Sql::start(Kind::Postgres));
-    for (port, is_etcd) in [(etcds.members[0].port(), true), (sql.port(), false)] {
-        let proxy = Proxy::to(port).await;
-        let datastore = match is_etcd {
-            true => Datastore::Etcd(store::EtcdOptions::new(
-                vec![format!("http://127.0.0.1:{}", proxy.port)],
-                TlsFiles::default(),
-            )),
-            false => sql.named("reach", proxy.port),
-        };
-        let opened = Store::open(datastore.driver(), Arc::new(Json), Options::default()).await;
-        let (store, _) = opened.unwrap();
-        store.put(key("a"), Expect::Any, value("1")).await.unwrap();
-        assert_eq!(store.health().error, None);
-        assert!(store.health().last_success.is_some());
-        proxy.set(Network::Holds);
-        eventually("bad health", async || store.health().error.is_some()).await;
-        let refused = store.barrier().await.unwrap_err();
-        let told = matches!(refused, BarrierError::Datastore(_) | BarrierError::Late { .. });
-        assert!(told, "{refused}");
-        assert!(store.get(&key("a")).is_some(), "what is known can be read");
-        let lost = store.put(key("a"), Expect::Any, value("2")).await.unwrap_err();
-        assert!(matches!(lost, WriteError::Unresolved(_) | WriteError::Storage(_)), "{lost}");
-        proxy.set(Network::Flows);
-        eventually("good health", async || store.health().error.is_none()).await;
-        store.barrier().await.unwrap();
-        store.put(key("a"), Expect::Any, value("3")).await.unwrap();
-    }
+    let to_etcd = Proxy::to(etcds.members[0].port()).await;
+    let urls = vec![format!("http://127.0.0.1:{}", to_etcd.port)];
+    let etcd = Datastore::Etcd(store::EtcdOptions::new(urls, TlsFiles::default()));
+    let to_sql = Proxy::to(sql.port()).await;
+    let sql = sql.named("reach", to_sql.port);
+    tokio::join!(out_of_reach(etcd, to_etcd), out_of_reach(sql, to_sql));
+}
+
+async fn out_of_reach(datastore: Datastore, proxy: Proxy) {
+    let opened = Store::open(datastore.driver(), Arc::new(Json), Options::default()).await;
+    let (store, _) = opened.unwrap();
+    store.put(key("a"), Expect::Any, value("1")).await.unwrap();
+    assert_eq!(store.health().error, None);
+    assert!(store.health().last_success.is_some());
+    proxy.set(Network::Holds);
+    eventually("bad health", async || store.health().error.is_some()).await;
+    let refused = store.barrier().await.unwrap_err();
+    let told = matches!(refused, BarrierError::Datastore(_) | BarrierError::Late { .. });
+    assert!(told, "{refused}");
+    assert!(store.get(&key("a")).is_some(), "what is known can be read");
+    let lost = store.put(key("a"), Expect::Any, value("2")).await.unwrap_err();
+    assert!(matches!(lost, WriteError::Unresolved(_) | WriteError::Storage(_)), "{lost}");
+    proxy.set(Network::Flows);
+    eventually("good health", async || store.health().error.is_none()).await;
+    store.barrier().await.unwrap();
+    store.put(key("a"), Expect::Any, value("3")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
