@@ -2,7 +2,7 @@
 //! permission, deadline; and what every answer gets on its way out.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::status::Status;
@@ -52,7 +52,8 @@ impl ApiServer {
     }
 
     fn outside_of(&self, path: &str) -> Option<Arc<dyn Outside>> {
-        self.outside.get().filter(|outside| outside.takes(path)).cloned()
+        let all = self.outside.read().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|outside| outside.takes(path)).cloned()
     }
 
     /// Turns a panic of a handler into an answer: one bad request must not end the server.

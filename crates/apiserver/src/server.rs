@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 
 use http_body_util::BodyExt;
@@ -46,7 +46,7 @@ pub struct ApiServer {
     /// Whether the objects that every cluster has are there.
     pub(crate) bootstrapped: Arc<AtomicBool>,
     /// Answers what is no part of the Kubernetes API.
-    pub(crate) outside: OnceLock<Arc<dyn Outside>>,
+    pub(crate) outside: RwLock<Vec<Arc<dyn Outside>>>,
 }
 
 /// Why an API server cannot be made of a configuration.
@@ -82,7 +82,7 @@ impl ApiServer {
             let done = done.load(Ordering::Acquire);
             if done { Ok(()) } else { Err("not finished".to_owned()) }
         });
-        let outside = OnceLock::new();
+        let outside = RwLock::default();
         Ok(Arc::new(ApiServer { context, registry, health, inflight, bootstrapped, outside }))
     }
 
@@ -97,9 +97,8 @@ impl ApiServer {
     }
 
     /// Hands the requests that it takes to somebody else, who also decides who may make them.
-    /// Only the first call counts.
-    pub fn set_outside(&self, outside: Arc<dyn Outside>) {
-        let _ = self.outside.set(outside);
+    pub fn add_outside(&self, outside: Arc<dyn Outside>) {
+        self.outside.write().unwrap_or_else(PoisonError::into_inner).push(outside);
     }
 
     /// The user behind a bearer token, for handlers that authenticate by themselves.

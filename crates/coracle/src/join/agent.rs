@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use client::{Balancer, Informers};
 use http::uri::Authority;
@@ -30,9 +28,6 @@ use crate::server::{self, node};
 const FILE: &str = "cluster.json";
 /// The file of what this board alone knows.
 const PASSWORD: &str = "node-password";
-/// Pause between attempts to reach a server.
-const RETRY: base::Backoff = base::Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
-
 /// What an agent knows of its cluster, from the last time it joined.
 #[derive(Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
@@ -66,7 +61,7 @@ pub async fn start(
     stop: CancellationToken,
 ) -> Outcome {
     let joining = Joining::new(&common, &options)?;
-    let Joined { cluster, certificates } = joining.join().await?;
+    let Joined { cluster, certificates } = door::patiently(|| joining.attempt()).await?;
     let file = joining.folder.join(FILE);
     let authorities = cluster.servers.iter().filter_map(|s| s.parse().ok());
     let servers: Vec<Authority> = authorities.chain(joining.server.clone()).collect();
@@ -121,25 +116,6 @@ impl Joining {
         let server = membership.server.as_deref().map(door::authority).transpose()?;
         let token = Token::of(membership)?;
         Ok(Joining { password: password(&folder)?, folder, name, ip, server, token })
-    }
-
-    /// Joins, or comes back, waiting for a server as long as it takes.
-    async fn join(&self) -> Outcome<Joined> {
-        let mut failures = 0;
-        loop {
-            let failure = match self.attempt().await {
-                Ok(joined) => return Ok(joined),
-                Err(Closed::Never(failure)) => return Err(failure),
-                Err(Closed::Later(failure)) => failure,
-            };
-            failures += 1;
-            tracing::warn!(
-                hint = failure.next_step().unwrap_or_default(),
-                "waiting for a server: {}",
-                base::chain(&failure)
-            );
-            tokio::time::sleep(RETRY.jittered(failures)).await;
-        }
     }
 
     async fn attempt(&self) -> Result<Joined, Closed> {

@@ -1,5 +1,5 @@
-//! The desk at which a server lets other boards in: what it answers below `/cacerts` and
-//! `/v1-coracle/`, on the port of the API.
+//! The desk at which a server lets other boards in: what it answers at `/cacerts` and
+//! below `/v1-coracle/`, on the port of the API.
 //!
 //! A caller is known by its client certificate or by a token. Whatever it sends is small, few
 //! are answered at once, and a refusal takes a moment, so that nobody can try tokens quickly.
@@ -23,7 +23,7 @@ use store::Store;
 use tokio::sync::{Semaphore, watch};
 
 use super::checks::{self, Role};
-use super::protocol::{AUTHORITIES, CHANGE, Hello, JOIN, PREFIX, Refusal, SERVER, Welcome};
+use super::protocol::{AUTHORITIES, CHANGE, Hello, JOIN, Refusal, SERVER, Welcome};
 use super::token::Credential;
 use super::{Secrets, bootstrap_tokens, certify, changes, passwords, servers};
 use crate::upgrade;
@@ -58,7 +58,7 @@ impl Desk {
         secrets: watch::Receiver<Arc<Secrets>>,
         own_name: &str,
     ) {
-        api.set_outside(Arc::new(Desk {
+        api.add_outside(Arc::new(Desk {
             api: Arc::downgrade(api),
             client,
             store,
@@ -176,7 +176,7 @@ impl Desk {
 
 impl Outside for Desk {
     fn takes(&self, path: &str) -> bool {
-        path == AUTHORITIES || path.starts_with(PREFIX)
+        [AUTHORITIES, JOIN, SERVER, CHANGE].contains(&path)
     }
 
     fn answer(

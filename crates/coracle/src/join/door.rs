@@ -33,6 +33,8 @@ const DEFAULT_PORT: u16 = 6443;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for an answer; the desk waits for a certificate to be signed meanwhile.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pause between attempts to reach a server.
+const RETRY: base::Backoff = base::Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 /// The largest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -50,6 +52,25 @@ impl From<Closed> for Failure {
         match closed {
             Closed::Later(failure) | Closed::Never(failure) => failure,
         }
+    }
+}
+
+/// Asks again and again until there is an answer or a refusal, and says what is waited for.
+pub async fn patiently<T>(ask: impl AsyncFn() -> Result<T, Closed>) -> Outcome<T> {
+    let mut failures = 0;
+    loop {
+        let failure = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(Closed::Never(failure)) => return Err(failure),
+            Err(Closed::Later(failure)) => failure,
+        };
+        failures += 1;
+        tracing::warn!(
+            hint = failure.next_step().unwrap_or_default(),
+            "waiting for a server: {}",
+            base::chain(&failure)
+        );
+        tokio::time::sleep(RETRY.jittered(failures)).await;
     }
 }
 

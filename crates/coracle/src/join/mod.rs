@@ -8,6 +8,7 @@ mod changes;
 mod checks;
 mod desk;
 pub mod door;
+mod newcomer;
 mod node_certificates;
 mod passwords;
 pub mod protocol;
@@ -19,6 +20,7 @@ pub mod token;
 mod trust;
 
 pub use desk::Desk;
+pub use newcomer::fetch;
 pub use secrets::{Equal, Secrets};
 pub use shared::{Bring, COLLECTION, adopt, follow};
 pub use token::{Credential, Token};
@@ -41,4 +43,12 @@ pub fn write_tokens(folder: &Path, secrets: &Secrets) -> Outcome {
             .doing(|| format!("writing the token {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Takes the name of this board's node, as every other board does when it joins.
+pub async fn claim_name(client: &kube::Client, data_dir: &Path, name: &str) -> Outcome {
+    let folder = data_dir.join("agent");
+    files::make_folder(&folder, true).doing(|| format!("making {}", folder.display()))?;
+    let password = agent::password(&folder)?;
+    passwords::claim(client, name, &password).await.map_err(Into::into)
 }

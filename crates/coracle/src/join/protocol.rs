@@ -8,8 +8,6 @@ use crate::failure::Failure;
 
 /// The bundle of authorities, for whoever holds a token to check it against.
 pub const AUTHORITIES: &str = "/cacerts";
-/// Everything else that is ours on the API's port.
-pub const PREFIX: &str = "/v1-coracle/";
 /// A node joins, or comes back.
 pub const JOIN: &str = "/v1-coracle/join";
 /// A further server asks for the cluster's secrets.

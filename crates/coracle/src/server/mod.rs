@@ -128,7 +128,8 @@ async fn start(
 ) -> Outcome<Opened> {
     let data_dir = &settings.common.data_dir;
     snapshot::must_be_whole(data_dir)?;
-    let bring = settings.bring()?;
+    let mut bring = settings.bring()?;
+    join::fetch(&mut bring, &settings.options.membership, data_dir, &settings.node_name).await?;
     // A port in use or a folder in use stops the start before anything has been changed.
     let listener = api::listen(&settings).await?;
     let opened = Opened::open(&settings, &bring).await?;
@@ -143,6 +144,7 @@ async fn start(
     write_kubeconfig(&settings, &certificates)?;
     let acting = api::control_plane_client(&server);
     let (name, known) = (&settings.node_name, secrets.clone());
+    join::claim_name(&acting, data_dir, name).await?;
     join::Desk::open(&server, acting, store.clone(), known, name);
 
     let informers = client::Informers::new(api::control_plane_client(&server));
@@ -230,7 +232,7 @@ fn take_snapshots(
             snapshot::keep(desk.clone(), plan.clone(), recorder, stop)
         });
     }
-    server.set_outside(desk);
+    server.add_outside(desk);
     Ok(())
 }
 

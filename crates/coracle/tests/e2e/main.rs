@@ -6,6 +6,7 @@ mod bad_input;
 mod basics;
 mod harness;
 mod hello;
+mod joining;
 mod rollouts;
 mod snapshots;
 mod streams;
