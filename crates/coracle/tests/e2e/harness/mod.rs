@@ -17,7 +17,7 @@ mod netns;
 mod registry;
 mod wait;
 
-pub use board::{BOARD_ADDRESS, Board, coracle, tools};
+pub use board::{BOARD_ADDRESS, Board, SHELL, coracle, tools};
 pub use cleanup::pids_with;
 pub use http::get;
 pub use image::{Image, busybox};
