@@ -91,6 +91,7 @@ const CONTROLLERS: &[Controller] = &[
     nodes::NODE_LIFECYCLE,
     nodes::TAINT_EVICTION,
     nodes::NODE_IPAM,
+    nodes::NODE_ROLES,
     podgc::POD_GC,
     certificates::APPROVER,
     certificates::SIGNER,

@@ -70,6 +70,7 @@ impl State {
         }
         let revision = self.revision() + 1;
         let created = now.map_or(revision, |now| now.created);
+        let last = now.and_then(|now| now.value.clone());
         let change = Change { key: key.clone(), created, revision, value };
         match change.value {
             Some(_) => drop(self.objects.insert(key, change.clone())),
@@ -82,7 +83,8 @@ impl State {
                 link.tell();
             }
         }
-        Verdict::Applied(change)
+        // The verdict about a deletion has the value that is gone.
+        Verdict::Applied(Change { value: change.value.clone().or(last), ..change })
     }
 }
 

@@ -7,7 +7,9 @@
 
 pub(crate) mod policy;
 
-use std::net::IpAddr;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
@@ -79,8 +81,18 @@ impl ApiServer {
             .collect();
         rest.extend(fixed());
         rest.extend(own_service(&self.context.config));
+        // Of several servers each is announced once it serves.
+        if !self.context.store.is_shared() {
+            rest.extend(endpoints(&[self.context.config.advertise]));
+        }
         rest.extend(client_authority(&self.context.config));
         self.write_all(rest).await?;
+        if let Err(status) = self.registry.repair().await {
+            tracing::warn!(
+                error = status.message,
+                "addresses and ports could not be looked through"
+            );
+        }
         aggregate::reconcile(self).await;
         aggregate::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);
@@ -316,12 +328,78 @@ fn fixed() -> Vec<Wanted> {
     ]
 }
 
-/// The Service that pods reach the API by, where it leads, and the range that its address
-/// is from.
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
+/// Where the Service `default/kubernetes` leads: every server of the family of the first one.
+fn endpoints(servers: &[SocketAddr]) -> Vec<Wanted> {
+    let mut servers = servers.to_vec();
+    servers.sort();
+    servers.dedup();
+    let Some(first) = servers.first().copied() else { return Vec::new() };
+    servers.retain(|server| server.is_ipv4() == first.is_ipv4());
+    let mut by_port: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for server in &servers {
+        by_port.entry(server.port()).or_default().push(server.ip().to_string());
+    }
+    let port_of = |port: u16| json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let subsets: Vec<Value> = by_port
+        .iter()
+        .map(|(port, ips)| {
+            let addresses: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+            json!({"addresses": addresses, "ports": port_of(*port)})
+        })
+        .collect();
+    // A slice has one port for all; servers elsewhere are reached by the Endpoints alone.
+    let common = by_port.iter().max_by_key(|(port, ips)| (ips.len(), Reverse(**port)));
+    let (port, ips) = common.map_or((first.port(), &[][..]), |(port, ips)| (*port, ips));
+    let ready: Vec<Value> =
+        ips.iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+    let legacy = json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": subsets,
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": family(first.ip()),
+        "endpoints": ready,
+        "ports": port_of(port),
+    });
+    let (group, members) = ("discovery.k8s.io", Keep::Members(&["endpoints", "ports"]));
+    vec![
+        Wanted::new("", "v1", "endpoints", legacy, Keep::Members(&["subsets"])),
+        Wanted::new(group, "v1", "endpointslices", slice, members),
+    ]
+}
+
+/// Makes the Service `default/kubernetes` lead to these servers; writes nothing where it does.
+pub(crate) async fn publish_endpoints(
+    server: &Arc<ApiServer>,
+    servers: &[SocketAddr],
+) -> Result<(), BootstrapError> {
+    for wanted in endpoints(servers) {
+        let store = &server.context.store;
+        let known = objects::object(store, &wanted.collection, &wanted.namespace, &wanted.name);
+        if wanted.change(known.as_ref()).is_some() {
+            settle(Arc::clone(server), wanted).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The Service that pods reach the API by, and the range that its address is from.
 fn own_service(config: &Config) -> Vec<Wanted> {
     let Some(address) = config.first_service_address() else { return Vec::new() };
-    let family = |ip: IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
-    let (advertised, port) = (config.advertise.ip(), config.advertise.port());
+    let port = config.advertise.port();
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {
@@ -338,27 +416,6 @@ fn own_service(config: &Config) -> Vec<Wanted> {
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": port}],
         },
     });
-    let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
-        },
-        "subsets": [{
-            "addresses": [{"ip": advertised.to_string()}],
-            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-        }],
-    });
-    let slice = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kubernetes", "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "addressType": family(advertised),
-        "endpoints": [{"addresses": [advertised.to_string()], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
-    });
     let cidrs: Vec<String> = config.service_cidrs.iter().map(ToString::to_string).collect();
     let range = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
@@ -366,14 +423,6 @@ fn own_service(config: &Config) -> Vec<Wanted> {
     });
     vec![
         Wanted::new("", "v1", "services", service, Keep::Members(&["spec"])),
-        Wanted::new("", "v1", "endpoints", endpoints, Keep::Members(&["subsets"])),
-        Wanted::new(
-            "discovery.k8s.io",
-            "v1",
-            "endpointslices",
-            slice,
-            Keep::Members(&["endpoints", "ports"]),
-        ),
         Wanted::new("networking.k8s.io", "v1", "servicecidrs", range, Keep::Existing),
     ]
 }

@@ -115,6 +115,9 @@ impl Registry {
         };
         match result {
             Ok(entry) => {
+                if gone {
+                    self.release(target, &live, None).await;
+                }
                 let value = entry.value.clone();
                 Ok(Some(Deleted { value, gone, uid, committed: true }))
             }

@@ -5,6 +5,7 @@
 //! `api::strategy`; the few views with a meaning of their own (scale, binding, eviction) build
 //! a change and take the same road.
 
+mod allocation;
 mod call;
 mod codec;
 pub(crate) mod decode;
@@ -34,7 +35,6 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
 use store::{Key, Page, Range, Store};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 pub use codec::JsonCodec;
@@ -46,6 +46,7 @@ use crate::request::{Request, RequestInfo, Response};
 use crate::response;
 use crate::server::Context;
 use crate::user::User;
+use allocation::Orphans;
 use call::{Call, Reply, Target};
 use expiry::Swept;
 use negotiate::Negotiated;
@@ -61,8 +62,7 @@ pub(crate) struct Registry {
     context: Arc<Context>,
     resources: HashMap<Path, Arc<Resource>>,
     clock: Arc<dyn Clock>,
-    /// Held while addresses and ports are given out, until the Service is written.
-    allocation: Mutex<()>,
+    orphans: Orphans,
     swept: Swept,
 }
 
@@ -79,9 +79,9 @@ impl Registry {
             }
         }
         let clock = Arc::new(SystemClock);
-        let allocation = Mutex::new(());
+        let orphans = Orphans::default();
         let swept = Swept::default();
-        Arc::new(Registry { context, resources, clock, allocation, swept })
+        Arc::new(Registry { context, resources, clock, orphans, swept })
     }
 
     /// Answers one authorized request.

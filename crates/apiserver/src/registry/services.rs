@@ -1,6 +1,5 @@
-//! Cluster addresses and node ports of Services. What is taken is read from the stored
-//! Services, so there is no second record that could disagree; the caller holds a lock from
-//! reading to writing. Rules as upstream's `pkg/registry/core/service/storage`.
+//! Cluster addresses and node ports of Services: which a Service wants, keeps and gets, beside
+//! those that are taken. Rules as upstream's `pkg/registry/core/service/storage`.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,22 +21,49 @@ pub struct Ranges<'a> {
     pub node_ports: (u16, u16),
 }
 
-/// What the stored Services hold.
-#[derive(Debug, Default)]
-pub struct Taken {
-    addresses: BTreeSet<IpAddr>,
-    ports: BTreeSet<u16>,
+/// Cluster addresses and node ports.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Numbers {
+    /// Cluster addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Node ports, those of health checks among them.
+    pub ports: BTreeSet<u16>,
 }
 
-impl Taken {
+impl Numbers {
+    /// What a Service of this spec has.
+    pub fn of(spec: &Value) -> Self {
+        let mut ports: BTreeSet<u16> = BTreeSet::new();
+        for port in spec["ports"].as_array().into_iter().flatten() {
+            ports.extend(port_number(&port["nodePort"]));
+        }
+        ports.extend(port_number(&spec["healthCheckNodePort"]));
+        let addresses = cluster_ips(spec).iter().filter_map(|ip| ip.parse().ok()).collect();
+        Numbers { addresses, ports }
+    }
+
+    /// What a stored Service has.
+    pub fn of_stored(stored: &[u8]) -> Self {
+        codec::extract(stored, &["spec"]).map(|spec| Numbers::of(&spec)).unwrap_or_default()
+    }
+
     /// Counts in one stored Service.
     pub fn add(&mut self, stored: &[u8]) {
-        let Some(spec) = codec::extract(stored, &["spec"]) else { return };
-        self.addresses.extend(cluster_ips(&spec).iter().filter_map(|ip| ip.parse::<IpAddr>().ok()));
-        for port in spec["ports"].as_array().into_iter().flatten() {
-            self.ports.extend(port_number(&port["nodePort"]));
-        }
-        self.ports.extend(port_number(&spec["healthCheckNodePort"]));
+        let Numbers { addresses, ports } = Numbers::of_stored(stored);
+        self.addresses.extend(addresses);
+        self.ports.extend(ports);
+    }
+
+    /// Counts in what stands for one number: an address or a port.
+    pub fn add_claimed(&mut self, name: &str) {
+        self.addresses.extend(name.parse::<IpAddr>());
+        self.ports.extend(name.parse::<u16>());
+    }
+
+    /// Takes these out.
+    pub fn remove(&mut self, others: &Numbers) {
+        self.addresses.retain(|ip| !others.addresses.contains(ip));
+        self.ports.retain(|port| !others.ports.contains(port));
     }
 }
 
@@ -82,7 +108,7 @@ fn headless(spec: &Value) -> bool {
 pub fn complete(
     service: &mut Value,
     old: Option<&Value>,
-    mut taken: Taken,
+    mut taken: Numbers,
     ranges: &Ranges<'_>,
 ) -> Outcome<()> {
     let name = meta::name(service).to_owned();
@@ -90,7 +116,8 @@ pub fn complete(
     let mut spec = Value::Object(std::mem::take(meta::member(service, "spec")));
     if let Some(old) = old {
         let old = &old["spec"];
-        release(&mut taken, old);
+        // What the old state holds is free for the new one.
+        taken.remove(&Numbers::of(old));
         drop_for_type(&mut spec, old);
         keep_allocated(&mut spec, old);
         if let Some(error) = check_immutable(&spec, old) {
@@ -111,17 +138,6 @@ pub fn complete(
         object.insert("spec".to_owned(), spec);
     }
     Ok(())
-}
-
-/// What the old state of the same Service holds is free for its new state.
-fn release(taken: &mut Taken, old: &Value) {
-    for ip in cluster_ips(old).iter().filter_map(|ip| ip.parse().ok()) {
-        taken.addresses.remove(&ip);
-    }
-    for port in old["ports"].as_array().into_iter().flatten() {
-        port_number(&port["nodePort"]).map(|port| taken.ports.remove(&port));
-    }
-    port_number(&old["healthCheckNodePort"]).map(|port| taken.ports.remove(&port));
 }
 
 fn fields(spec: &mut Value) -> &mut Map<String, Value> {
@@ -320,7 +336,7 @@ fn families(spec: &mut Value, ranges: &Ranges<'_>) -> Result<(), Vec<FieldError>
 /// Gives the Service an address of each of its families.
 fn addresses(
     spec: &mut Value,
-    taken: &Taken,
+    taken: &Numbers,
     ranges: &Ranges<'_>,
     invalid: &dyn Fn(&[FieldError]) -> Status,
 ) -> Outcome<()> {
@@ -357,7 +373,7 @@ fn addresses(
     Ok(())
 }
 
-fn check_address(ip: IpAddr, range: Option<&IpNet>, taken: &Taken) -> Result<(), &'static str> {
+fn check_address(ip: IpAddr, range: Option<&IpNet>, taken: &Numbers) -> Result<(), &'static str> {
     if !range.is_some_and(|range| range.contains(&ip)) {
         return Err("the provided network does not match the current range");
     }
@@ -375,7 +391,7 @@ fn pick(size: u64, band: u64, free: impl Fn(u64) -> bool) -> Option<u64> {
     by_chance.or_else(|| (band..size).chain(0..band.min(size)).find(|n| free(*n)))
 }
 
-fn pick_address(range: &IpNet, taken: &Taken) -> Option<IpAddr> {
+fn pick_address(range: &IpNet, taken: &Numbers) -> Option<IpAddr> {
     // The first address is the network's own; the last of an IPv4 range its broadcast.
     let bits = u32::from(range.max_prefix_len() - range.prefix_len()).min(16);
     let edge = if range.addr().is_ipv4() { 2 } else { 1 };
@@ -390,14 +406,14 @@ fn pick_address(range: &IpNet, taken: &Taken) -> Option<IpAddr> {
     pick(size, band, |offset| !taken.addresses.contains(&address(offset))).map(address)
 }
 
-fn pick_port(taken: &Taken, (first, last): (u16, u16)) -> Option<u16> {
+fn pick_port(taken: &Numbers, (first, last): (u16, u16)) -> Option<u16> {
     let size = u64::from(last.saturating_sub(first)) + 1;
     let band = if size <= 16 { 0 } else { (size / 32).clamp(16, 128) };
     let port = |offset: u64| first.saturating_add(offset as u16);
     pick(size, band, |offset| !taken.ports.contains(&port(offset))).map(port)
 }
 
-fn check_port(port: u16, taken: &Taken, (first, last): (u16, u16)) -> Result<(), String> {
+fn check_port(port: u16, taken: &Numbers, (first, last): (u16, u16)) -> Result<(), String> {
     if port < first || port > last {
         return Err(format!(
             "provided port is not in the valid range. The range of valid ports is {first}-{last}"
@@ -412,7 +428,7 @@ fn check_port(port: u16, taken: &Taken, (first, last): (u16, u16)) -> Result<(),
 
 fn node_ports(
     spec: &mut Value,
-    taken: &mut Taken,
+    taken: &mut Numbers,
     ranges: &Ranges<'_>,
     invalid: &dyn Fn(&[FieldError]) -> Status,
 ) -> Outcome<()> {
@@ -463,7 +479,7 @@ fn node_ports(
 
 fn health_port(
     spec: &mut Value,
-    taken: &mut Taken,
+    taken: &mut Numbers,
     ranges: &Ranges<'_>,
     invalid: &dyn Fn(&[FieldError]) -> Status,
 ) -> Outcome<()> {
@@ -488,7 +504,7 @@ mod tests {
     fn done(spec: Value, old: Option<Value>, others: &[Value]) -> Outcome<Value> {
         let cidrs = ["10.43.0.0/16".parse().unwrap()];
         let ranges = Ranges { cidrs: &cidrs, node_ports: (30000, 32767) };
-        let mut taken = Taken::default();
+        let mut taken = Numbers::default();
         let old = old.map(|spec| json!({"metadata": {"name": "s"}, "spec": spec}));
         for spec in others.iter().chain(old.as_ref().map(|old| &old["spec"])) {
             taken.add(json!({"spec": spec}).to_string().as_bytes());

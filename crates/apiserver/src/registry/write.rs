@@ -6,12 +6,12 @@ use api::status::{FieldError, MODIFIED, Status};
 use api::strategy;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use store::{Entry, Expect, Page, Range, WriteError};
+use store::{Entry, Expect, WriteError};
 
+use super::allocation::is_unresolved;
 use super::call::{Call, Reply, Target};
 use super::options::{FieldValidation, WriteOptions};
 use super::read::invalid_options;
-use super::services::{self, Ranges, Taken};
 use super::{Outcome, Registry, codec, decode, meta, names, negotiate, signing};
 use crate::admission::{self, Attributes, Operation};
 use crate::authz::{self, escalation};
@@ -115,24 +115,26 @@ impl Registry {
         object: Value,
         record: bool,
     ) -> Outcome<Written> {
-        if !self.store().is_shared() {
-            return self.create_once(target, writer, object, record).await;
-        }
-        match self.create_once(target, writer, object.clone(), record).await {
-            Err(status) if may_be_stale(&status) && self.context.refreshed().await => {
-                self.create_once(target, writer, object, record).await
+        let mut fresh = !self.store().is_shared();
+        for _ in 0..WRITE_ATTEMPTS {
+            match self.create_once(target, writer, object.clone(), record).await {
+                Ok(Some(written)) => return Ok(written),
+                Err(status) if fresh || !may_be_stale(&status) => return Err(status),
+                Ok(None) | Err(_) => self.context.fresh().await?,
             }
-            other => other,
+            fresh = true;
         }
+        Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
     }
 
+    /// One attempt; `None` where another Service was given the same address or port meanwhile.
     async fn create_once(
         &self,
         target: &Target,
         writer: &Writer<'_>,
         object: Value,
         record: bool,
-    ) -> Outcome<Written> {
+    ) -> Outcome<Option<Written>> {
         let resource = &*target.resource;
         if meta::revision(&object).is_some() {
             return Err(Status::new(
@@ -171,7 +173,7 @@ impl Registry {
             &mut object,
         )?;
         strategy::default(resource, &resource.storage_version, &mut object);
-        let _turn = self.allocate(&target, &mut object, None).await?;
+        self.choose_numbers(&target, &mut object, None)?;
         strategy::prepare_create(resource, &mut object);
         signing::note_requester(resource, &mut object, writer.user);
         let mut errors = strategy::validate(resource, &object);
@@ -179,19 +181,38 @@ impl Registry {
         if !errors.is_empty() {
             return Err(invalid(&target, &errors));
         }
+        self.put_new(&target, writer, &object).await
+    }
+
+    /// Writes a new object, with the numbers that it has.
+    async fn put_new(
+        &self,
+        target: &Target,
+        writer: &Writer<'_>,
+        object: &Value,
+    ) -> Outcome<Option<Written>> {
         let key = target.key();
+        let exists = || Status::already_exists(&*target.resource, &target.name);
+        let value: Bytes = codec::encode(object).into();
         if writer.dry_run {
-            if self.store().get(&key).is_some() {
-                return Err(Status::already_exists(resource, &target.name));
+            return match self.store().get(&key) {
+                Some(_) => Err(exists()),
+                None => Ok(Some(Written { value, created: true, committed: false })),
+            };
+        }
+        let Some(claims) = self.claim(target, object, None).await? else { return Ok(None) };
+        let refused = match self.store().put(key, Expect::Absent, value).await {
+            Ok(entry) => {
+                let value = entry.value.clone();
+                return Ok(Some(Written { value, created: true, committed: true }));
             }
-            let value = codec::encode(&object).into();
-            return Ok(Written { value, created: true, committed: false });
+            Err(WriteError::Conflict { .. }) => exists(),
+            Err(error) => write_failure(target, error),
+        };
+        if !is_unresolved(&refused) {
+            self.give_back(target, claims).await;
         }
-        match self.store().put(key, Expect::Absent, codec::encode(&object).into()).await {
-            Ok(entry) => Ok(Written { value: entry.value.clone(), created: true, committed: true }),
-            Err(WriteError::Conflict { .. }) => Err(Status::already_exists(resource, &target.name)),
-            Err(error) => Err(write_failure(&target, error)),
-        }
+        Err(refused)
     }
 
     /// PUT on an object or one of its views.
@@ -301,10 +322,9 @@ impl Registry {
             ),
             &mut object,
         )?;
-        let _turn = match change.subresource {
-            "" => self.allocate(target, &mut object, Some(&live)).await?,
-            _ => None,
-        };
+        if change.subresource.is_empty() {
+            self.choose_numbers(target, &mut object, Some(&live))?;
+        }
         strategy::prepare_update(resource, change.subresource, &mut object, &live);
         strategy::date_conditions(resource, &mut object, &live, &names::time(self.now()));
         let errors = strategy::validate_update(resource, change.subresource, &object, &live);
@@ -347,6 +367,7 @@ impl Registry {
             return Ok(Some(Written { value, created: false, committed: false }));
         }
         let expect = Expect::Revision(entry.revision);
+        let Some(claims) = self.claim(target, &object, Some(live)).await? else { return Ok(None) };
         let done = if gone {
             let value = store::Codec::stamp(&codec::JsonCodec, &encoded, entry.revision);
             self.store().delete(&entry.key, expect).await.map(|_| value)
@@ -356,35 +377,18 @@ impl Registry {
                 .await
                 .map(|entry| entry.value.clone())
         };
-        match done {
-            Ok(value) => Ok(Some(Written { value, created: false, committed: true })),
-            Err(WriteError::Conflict { .. } | WriteError::NotFound) => Ok(None),
-            Err(error) => Err(write_failure(target, error)),
+        let refused = match done {
+            Ok(value) => {
+                self.release(target, live, (!gone).then_some(&object)).await;
+                return Ok(Some(Written { value, created: false, committed: true }));
+            }
+            Err(WriteError::Conflict { .. } | WriteError::NotFound) => None,
+            Err(error) => Some(write_failure(target, error)),
+        };
+        if !refused.as_ref().is_some_and(is_unresolved) {
+            self.give_back(target, claims).await;
         }
-    }
-
-    /// Completes a Service's addresses and ports. What comes back is held until the Service is
-    /// written: no two are given the same address.
-    async fn allocate(
-        &self,
-        target: &Target,
-        object: &mut Value,
-        old: Option<&Value>,
-    ) -> Outcome<Option<tokio::sync::MutexGuard<'_, ()>>> {
-        if target.resource.collection() != "services" {
-            return Ok(None);
-        }
-        let turn = self.allocation.lock().await;
-        let mut taken = Taken::default();
-        let range = Range { collection: "services", namespace: None };
-        let list = self.store().list(range, Page::default());
-        for entry in list.map_err(|error| Status::internal_error(&error.to_string()))?.entries {
-            taken.add(&entry.value);
-        }
-        let config = self.config();
-        let ranges = Ranges { cidrs: &config.service_cidrs, node_ports: config.node_ports };
-        services::complete(object, old, taken, &ranges)?;
-        Ok(Some(turn))
+        refused.map_or(Ok(None), Err)
     }
 
     pub(super) fn attributes<'a>(

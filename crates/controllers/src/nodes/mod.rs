@@ -4,6 +4,7 @@
 mod addresses;
 mod eviction;
 mod lifecycle;
+mod roles;
 mod zones;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use eviction::{TAINT_EVICTION, disrupt};
 #[cfg(test)]
 pub use lifecycle::HEARTBEAT;
 pub use lifecycle::NODE_LIFECYCLE;
+pub use roles::NODE_ROLES;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";

@@ -146,6 +146,11 @@ async fn start(
     let (name, known) = (&settings.node_name, secrets.clone());
     join::claim_name(&acting, data_dir, name).await?;
     join::Desk::open(&server, acting, store.clone(), known, name);
+    let present = server.clone().announce(presence(&settings), stop.clone());
+    parts.spawn(async move {
+        present.await;
+        Ok(())
+    });
 
     let informers = client::Informers::new(api::control_plane_client(&server));
     let mut duties = duties(&settings, secrets.clone());
@@ -181,11 +186,21 @@ async fn start(
     Ok(opened)
 }
 
+/// What this server says of itself to the others.
+fn presence(settings: &Settings) -> apiserver::Presence {
+    let mut roles = vec!["control-plane".to_owned()];
+    if matches!(settings.datastore, Datastore::Etcd(_)) {
+        roles.push("etcd".to_owned());
+    }
+    apiserver::Presence { node: settings.node_name.clone(), roles }
+}
+
 /// What one server does for all.
 fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Singletons {
     let mut duties = Singletons::default();
     let config = controllers::Config {
         cluster_cidr: settings.options.cluster_cidr.to_string(),
+        api_url: format!("https://{}", settings.advertise),
         node_grace_seconds: settings.options.node_monitor_grace_period.seconds(),
         ..controllers::Config::default()
     };

@@ -1,3 +1,5 @@
 //! Several API servers over one datastore.
 
+mod numbers;
+mod presence;
 mod reads;

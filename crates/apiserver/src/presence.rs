@@ -1,0 +1,245 @@
+//! Which servers there are: each keeps a Lease of its own fresh, and each keeps the endpoints of
+//! `default/kubernetes` at what the fresh ones say (upstream's lease reconciler, with Leases that
+//! everybody can see in place of keys in etcd).
+//!
+//! A server's clock is compared with nobody else's: a Lease is as old as the time for which this
+//! server has seen it unchanged. A single server writes its Lease once and never again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode, header};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use store::{Page, Range};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::bootstrap;
+use crate::response;
+use crate::server::ApiServer;
+use crate::user::User;
+
+/// A Lease that nobody has renewed for so long is a dead server's.
+const LEASE_LIFE: Duration = Duration::from_secs(15);
+/// How often a server renews its Lease and looks at the others'.
+const RENEW_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a server looks for addresses and ports that are claimed for no Service.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(180);
+/// How long a server that stops takes at most to say so.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
+const COLLECTION: &str = "coordination.k8s.io/leases";
+const NAMESPACE: &str = "kube-system";
+const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+/// Upstream's mark of an API server's own Lease.
+const IDENTITY: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
+const HOSTNAME: &str = "kubernetes.io/hostname";
+const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
+
+/// What a server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// The node that it runs on; a controller gives that node the roles.
+    pub node: String,
+    /// `control-plane` and, where it runs a member of etcd, `etcd`.
+    pub roles: Vec<String>,
+}
+
+/// A server's Lease as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Record {
+    name: String,
+    revision: u64,
+    address: SocketAddr,
+}
+
+/// Since when each Lease has been as it is.
+#[derive(Default)]
+struct Observed(HashMap<String, (u64, Instant)>);
+
+impl Observed {
+    /// The records that are fresh, and those that are not.
+    fn sort(&mut self, records: Vec<Record>, now: Instant) -> (Vec<Record>, Vec<Record>) {
+        self.0.retain(|name, _| records.iter().any(|record| record.name == *name));
+        for record in &records {
+            let seen = self.0.entry(record.name.clone()).or_insert((record.revision, now));
+            if seen.0 != record.revision {
+                *seen = (record.revision, now);
+            }
+        }
+        let fresh = |record: &Record| now.duration_since(self.0[&record.name].1) < LEASE_LIFE;
+        records.into_iter().partition(fresh)
+    }
+}
+
+impl ApiServer {
+    /// Announces this server until `stop`, and takes it back then. To be called once the server
+    /// is served and [`bootstrap`](Self::bootstrap) is done.
+    pub async fn announce(self: Arc<Self>, presence: Presence, stop: CancellationToken) {
+        let name = format!("apiserver-{}", presence.node);
+        if !self.context.store.is_shared() {
+            self.announce_alone(&name, &presence).await;
+            return stop.cancelled().await;
+        }
+        let mut observed = Observed::default();
+        let mut repaired = Instant::now();
+        while !stop.is_cancelled() {
+            if let Err(error) = self.renew(&name, &presence).await {
+                tracing::warn!(error, "this server's Lease could not be renewed");
+            }
+            let (fresh, stale) = observed.sort(self.records(), Instant::now());
+            for record in stale {
+                tracing::warn!(server = record.name, "has not been heard of and is taken off");
+                self.remove(&record.name).await;
+            }
+            self.publish(fresh).await;
+            if repaired.elapsed() >= REPAIR_INTERVAL {
+                repaired = Instant::now();
+                if let Err(status) = self.registry.repair().await {
+                    tracing::debug!(
+                        error = status.message,
+                        "addresses and ports not looked through"
+                    );
+                }
+            }
+            stop.run_until_cancelled(tokio::time::sleep(RENEW_INTERVAL)).await;
+        }
+        let leave = async {
+            self.remove(&name).await;
+            let (mut fresh, _) = observed.sort(self.records(), Instant::now());
+            fresh.retain(|record| record.name != name);
+            // The last one leaves its address where it is: it may come back there.
+            if !fresh.is_empty() {
+                self.publish(fresh).await;
+            }
+        };
+        if tokio::time::timeout(LEAVE_PATIENCE, leave).await.is_err() {
+            tracing::warn!("the other servers could not be told in time that this one stops");
+        }
+    }
+
+    /// The only server says once who it is, and that there are no others.
+    async fn announce_alone(self: &Arc<Self>, name: &str, presence: &Presence) {
+        for record in self.records().iter().filter(|record| record.name != name) {
+            self.remove(&record.name).await;
+        }
+        let wanted = self.lease(name, presence, None);
+        let known = crate::objects::object(&self.context.store, COLLECTION, NAMESPACE, name);
+        let same = known.is_some_and(|known| {
+            known["metadata"]["labels"] == wanted["metadata"]["labels"]
+                && known["spec"]["holderIdentity"] == wanted["spec"]["holderIdentity"]
+        });
+        if !same && let Err(error) = self.renew(name, presence).await {
+            tracing::warn!(error, "this server's Lease could not be written");
+        }
+    }
+
+    fn lease(&self, name: &str, presence: &Presence, now: Option<Timestamp>) -> Value {
+        let mut labels = BTreeMap::from([
+            (IDENTITY.0.to_owned(), IDENTITY.1.to_owned()),
+            (HOSTNAME.to_owned(), presence.node.clone()),
+        ]);
+        let roles = presence.roles.iter();
+        labels.extend(roles.map(|role| (format!("{ROLE_PREFIX}{role}"), "true".to_owned())));
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+            "spec": {
+                "holderIdentity": self.context.config.advertise.to_string(),
+                "leaseDurationSeconds": LEASE_LIFE.as_secs(),
+                "renewTime": now.map(|now| format!("{now:.6}")),
+            },
+        })
+    }
+
+    async fn renew(self: &Arc<Self>, name: &str, presence: &Presence) -> Result<(), String> {
+        let lease = self.lease(name, presence, Some(Timestamp::now()));
+        let path = format!("{PATH}/{name}");
+        match self.ask(Method::PATCH, &path, lease.clone()).await? {
+            StatusCode::NOT_FOUND => match self.ask(Method::POST, PATH, lease).await? {
+                code if code.is_success() => Ok(()),
+                code => Err(code.to_string()),
+            },
+            code if code.is_success() => Ok(()),
+            code => Err(code.to_string()),
+        }
+    }
+
+    async fn remove(self: &Arc<Self>, name: &str) {
+        let gone = self.ask(Method::DELETE, &format!("{PATH}/{name}"), Value::Null).await;
+        match gone {
+            Ok(code) if code.is_success() || code == StatusCode::NOT_FOUND => {}
+            Ok(code) => tracing::debug!(server = name, %code, "Lease not removed"),
+            Err(error) => tracing::debug!(server = name, error, "Lease not removed"),
+        }
+    }
+
+    async fn ask(
+        self: &Arc<Self>,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<StatusCode, String> {
+        let kind = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, kind)
+            .body(response::full(body))
+            .map_err(|error| error.to_string())?;
+        Ok(Arc::clone(self).answer(request, Some(User::apiserver())).await.status())
+    }
+
+    /// The Leases of all servers, as far as this server knows.
+    fn records(&self) -> Vec<Record> {
+        let range = Range { collection: COLLECTION, namespace: Some(NAMESPACE) };
+        let Ok(list) = self.context.store.list(range, Page::default()) else { return Vec::new() };
+        let of_server =
+            |entry: &&Arc<store::Entry>| entry.labels.get(IDENTITY.0) == Some(IDENTITY.1);
+        let record = |entry: &Arc<store::Entry>| {
+            let lease: Value = serde_json::from_slice(&entry.value).ok()?;
+            let address = lease["spec"]["holderIdentity"].as_str()?.parse().ok()?;
+            Some(Record { name: entry.key.name.to_string(), revision: entry.revision, address })
+        };
+        list.entries.iter().filter(of_server).filter_map(record).collect()
+    }
+
+    async fn publish(self: &Arc<Self>, fresh: Vec<Record>) {
+        let addresses: Vec<SocketAddr> = fresh.iter().map(|record| record.address).collect();
+        if let Err(error) = bootstrap::publish_endpoints(self, &addresses).await {
+            tracing::warn!(error = %base::chain(&error), "the servers' endpoints could not be written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &str, revision: u64) -> Record {
+        Record { name: name.into(), revision, address: "192.0.2.1:6443".parse().unwrap() }
+    }
+
+    #[test]
+    fn a_lease_is_as_old_as_it_is_seen_unchanged() {
+        let start = Instant::now();
+        let mut observed = Observed::default();
+        let mut fresh = |seconds: u64, records: &[(&str, u64)]| {
+            let records = records.iter().map(|(name, revision)| record(name, *revision)).collect();
+            let (fresh, _) = observed.sort(records, start + Duration::from_secs(seconds));
+            fresh.iter().map(|record| record.name.clone()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(fresh(0, &[("a", 1), ("b", 2)]), "a b");
+        assert_eq!(fresh(10, &[("a", 3), ("b", 2)]), "a b");
+        assert_eq!(fresh(15, &[("a", 3), ("b", 2)]), "a");
+        assert_eq!(fresh(16, &[("a", 4), ("b", 5)]), "a b", "back again");
+        assert_eq!(fresh(17, &[("b", 5)]), "b");
+        assert_eq!(fresh(40, &[("a", 4), ("b", 9)]), "a b", "what was forgotten is new");
+    }
+}
