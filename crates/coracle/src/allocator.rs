@@ -50,7 +50,12 @@ fn is_shim() -> bool {
         read
     };
     let line = &line[..usize::try_from(read).unwrap_or(0)];
-    let small = [runtime::shim::ARGUMENT, sandbox::INIT_ARGUMENT, sandbox::WIRE_ARGUMENT];
+    let small = [
+        runtime::shim::ARGUMENT,
+        sandbox::INIT_ARGUMENT,
+        sandbox::WIRE_ARGUMENT,
+        crate::vip::holder::ARGUMENT,
+    ];
     line.split(|byte| *byte == 0)
         .nth(1)
         .is_some_and(|first| small.iter().any(|name| name.as_bytes() == first))

@@ -14,6 +14,7 @@ use crate::cli::Cli;
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::server::DatastoreOptions;
 use crate::snapshot::{Places, ScheduleOptions};
+use crate::vip::VipOptions;
 
 /// Where the configuration file is looked for when none is named.
 const DEFAULT_CONFIG: &str = "/etc/coracle/config.yaml";
@@ -108,6 +109,9 @@ pub struct Server {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub datastore: DatastoreOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub vip: VipOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub snapshots: ScheduleOptions,

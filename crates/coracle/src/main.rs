@@ -17,6 +17,7 @@ mod server;
 mod snapshot;
 mod tls;
 mod upgrade;
+mod vip;
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -35,6 +36,9 @@ fn main() -> ExitCode {
     // The shim is this binary too: it must start before any thread does.
     if arguments.get(1).is_some_and(|first| first == runtime::shim::ARGUMENT) {
         return runtime::shim::main(arguments.into_iter().skip(2));
+    }
+    if arguments.get(1).is_some_and(|first| first == vip::holder::ARGUMENT) {
+        return vip::holder::main();
     }
     if arguments.get(1).is_some_and(|first| first == sandbox::INIT_ARGUMENT) {
         return sandbox::init_main(arguments.into_iter().skip(2));

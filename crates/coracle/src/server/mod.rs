@@ -36,6 +36,7 @@ use crate::config::{Common, Server};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::join::Secrets;
 use crate::pki::{Pki, Signatory};
+use crate::vip::Vip;
 use crate::{files, join, manifests, notify, snapshot, upgrade};
 
 /// How long parts may take to stop before the store is closed under them.
@@ -56,8 +57,9 @@ pub async fn run(common: Common, options: Server) -> Outcome {
     }
     let stop = CancellationToken::new();
     let mut parts = JoinSet::new();
+    let mut vip = Vip::default();
     let started = tokio::select! {
-        started = start(settings, &mut parts, stop.clone()) => Some(started),
+        started = start(settings, &mut parts, &mut vip, stop.clone()) => Some(started),
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
     };
@@ -75,6 +77,7 @@ pub async fn run(common: Common, options: Server) -> Outcome {
         None => (None, Ok(())),
     };
     notify::notify("STOPPING=1");
+    vip.release().await;
     stop.cancel();
     let stopped = async { while parts.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_PATIENCE, stopped).await.is_err() {
@@ -124,6 +127,7 @@ pub fn ended_early(ended: Result<Outcome, tokio::task::JoinError>) -> Failure {
 async fn start(
     settings: Settings,
     parts: &mut JoinSet<Outcome>,
+    vip: &mut Vip,
     stop: CancellationToken,
 ) -> Outcome<Opened> {
     let data_dir = &settings.common.data_dir;
@@ -142,6 +146,7 @@ async fn start(
     let server = api::start(&settings, &certificates, store.clone(), listener, parts, &stop)?;
     server.bootstrap().await.doing(|| "making the objects that a cluster starts with".into())?;
     write_kubeconfig(&settings, &certificates)?;
+    vip.start(&settings.options.vip, &settings.common.log, &settings.node_name, &server);
     let acting = api::control_plane_client(&server);
     let (name, known) = (&settings.node_name, secrets.clone());
     join::claim_name(&acting, data_dir, name).await?;

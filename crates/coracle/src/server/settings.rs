@@ -59,6 +59,7 @@ impl Settings {
             .hint("choose networks apart with --cluster-cidr and --service-cidr"));
         }
         let advertise = SocketAddr::new(advertise, options.https_listen_port);
+        options.vip.check(node_ip, options.bind_address)?;
         let datastore = Datastore::new(&common.data_dir, &options)?;
         Ok(Settings { common, options, datastore, node_name, node_ip, advertise, cluster_dns })
     }
@@ -108,6 +109,7 @@ impl Settings {
             .chain([format!("kubernetes.default.svc.{domain}"), "localhost".to_owned()])
             .chain([self.node_name.clone()])
             .chain(self.options.tls_san.iter().cloned())
+            .chain(self.options.vip.vip.iter().map(|vip| vip.ip.to_string()))
             .chain(
                 [
                     Some(IpAddr::from([127, 0, 0, 1])),
