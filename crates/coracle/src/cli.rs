@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::certificate::CertificateCommand;
+use crate::commands::token::TokenCommand;
 use crate::config::{Agent, Common, Server};
 use crate::snapshot::{self, Places};
 
@@ -29,6 +31,18 @@ pub enum Command {
     Server(Box<Server>),
     /// Run an agent: this board's pods, for a cluster whose servers are other boards
     Agent(Box<Agent>),
+    /// Make, list, show and replace the tokens that boards join with
+    Token {
+        #[command(subcommand)]
+        #[allow(missing_docs)]
+        command: TokenCommand,
+    },
+    /// Look at certificates, and replace them
+    Certificate {
+        #[command(subcommand)]
+        #[allow(missing_docs)]
+        command: CertificateCommand,
+    },
     /// Print the admin's kubeconfig
     Kubeconfig(Kubeconfig),
     /// Look at, fetch, import and remove images

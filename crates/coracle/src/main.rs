@@ -80,6 +80,10 @@ fn run(cli: Cli) -> Outcome {
             start_logging(&common.log)?;
             block_on(2, commands::agent::run(common, *options))
         }
+        Command::Token { command } => block_on(1, commands::token::run(common, command)),
+        Command::Certificate { command } => {
+            block_on(1, commands::certificate::run(common, command))
+        }
         Command::Image { command } => block_on(1, commands::image::run(common, command)),
         Command::Datastore { command } => {
             start_logging("warn")?;

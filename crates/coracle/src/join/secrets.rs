@@ -104,26 +104,20 @@ impl Secrets {
     /// The secrets kept below `server`, with the digest of the entry that they came from; `None`
     /// where there are none. A folder of before they were kept together is read as well.
     pub fn read(server: &Path, settings: &Equal) -> Outcome<Option<(Secrets, String)>> {
-        let path = server.join("cred").join(FILE);
-        match fs::read(&path) {
-            Ok(content) => {
-                let kept: Kept = serde_json::from_slice(&content)
-                    .doing(|| format!("reading {}", path.display()))
-                    .hint(|| {
-                        "restore it from a backup, or remove it: the datastore has it too".into()
-                    })?;
-                Ok(Some((kept.secrets, kept.entry)))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let tls = server.join("tls");
-                let found = ["server-ca.crt", "server-ca.key"].map(|file| tls.join(file).exists());
-                match found.contains(&true) {
-                    true => Ok(Some((Secrets::import(&tls, settings)?, String::new()))),
-                    false => Ok(None),
-                }
-            }
-            Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
+        if let Some(kept) = Kept::read(server)? {
+            return Ok(Some((kept.secrets, kept.entry)));
         }
+        let tls = server.join("tls");
+        let found = ["server-ca.crt", "server-ca.key"].map(|file| tls.join(file).exists());
+        match found.contains(&true) {
+            true => Ok(Some((Secrets::import(&tls, settings)?, String::new()))),
+            false => Ok(None),
+        }
+    }
+
+    /// The secrets kept below `server`, for commands beside a server that has run.
+    pub fn kept(server: &Path) -> Outcome<Option<Secrets>> {
+        Ok(Kept::read(server)?.map(|kept| kept.secrets))
     }
 
     /// Keeps the secrets below `server`. `entry` is the digest of the datastore's form of them.
@@ -204,6 +198,21 @@ impl Secrets {
     /// Has every leaf made anew.
     pub fn renew_leaves(&mut self) {
         self.renew_after = Timestamp::now().as_second();
+    }
+}
+
+impl Kept {
+    fn read(server: &Path) -> Outcome<Option<Kept>> {
+        let path = server.join("cred").join(FILE);
+        let doing = || format!("reading {}", path.display());
+        match fs::read(&path) {
+            Ok(content) => serde_json::from_slice(&content)
+                .map(Some)
+                .doing(doing)
+                .hint(|| "restore it from a backup, or remove it: the datastore has it too".into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).doing(doing),
+        }
     }
 }
 
