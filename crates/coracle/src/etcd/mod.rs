@@ -32,16 +32,6 @@ use supervisor::Supervisor;
 /// power cut.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
-/// Where the etcd of the server at `url` should be, by that server's address.
-pub fn endpoints_beside(url: &str, place: &Place) -> Outcome<Vec<String>> {
-    let host = url.parse::<http::Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
-    let host = host.ok_or_else(|| {
-        Failure::new(format!("{url:?} is no address of a server"))
-            .hint("write --server https://HOST:6443")
-    })?;
-    Ok(vec![format!("https://{host}:{}", place.options.etcd_client_port)])
-}
-
 /// A supervised etcd that serves.
 pub struct Etcd {
     /// This board's member.

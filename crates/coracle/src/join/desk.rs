@@ -23,10 +23,10 @@ use store::Store;
 use tokio::sync::{Semaphore, watch};
 
 use super::checks::{self, Role};
-use super::protocol::{AUTHORITIES, CHANGE, Hello, JOIN, Refusal, SERVER, Welcome};
+use super::protocol::{AUTHORITIES, CHANGE, Handover, Hello, JOIN, Refusal, SERVER, Welcome};
 use super::token::Credential;
 use super::{Secrets, bootstrap_tokens, certify, changes, passwords, servers};
-use crate::upgrade;
+use crate::{etcd, upgrade};
 
 /// Callers answered at once; more wait.
 const CALLERS_MAX: usize = 32;
@@ -46,6 +46,8 @@ pub struct Desk {
     store: Store,
     secrets: watch::Receiver<Arc<Secrets>>,
     own_name: String,
+    /// This server's etcd, where it has one.
+    etcd: Option<etcd::Place>,
     callers: Semaphore,
 }
 
@@ -57,6 +59,7 @@ impl Desk {
         store: Store,
         secrets: watch::Receiver<Arc<Secrets>>,
         own_name: &str,
+        etcd: Option<etcd::Place>,
     ) {
         api.add_outside(Arc::new(Desk {
             api: Arc::downgrade(api),
@@ -64,6 +67,7 @@ impl Desk {
             store,
             secrets,
             own_name: own_name.to_owned(),
+            etcd,
             callers: Semaphore::new(CALLERS_MAX),
         }));
     }
@@ -130,14 +134,33 @@ impl Desk {
     }
 
     /// Hands the cluster's secrets to a further server.
-    async fn server(&self, request: Request) -> Result<Secrets, Refusal> {
+    async fn server(&self, request: Request) -> Result<Handover, Refusal> {
         let credential = credential(request.headers());
         let hello: Hello = body(request).await?;
         checks::must_be_server(self.role(credential).await?)?;
         checks::clock(&hello, Timestamp::now())?;
         checks::server_version(&hello, upgrade::current(), &self.own_name)?;
+        let members = self.members().await;
+        let dead = |(seen, _): &(etcd::Seen, _)| seen.member.name == hello.name && !seen.alive;
+        if members.iter().any(dead) {
+            // The server token opens everything, and the server of that name is no more: this is
+            // its board, set up anew.
+            passwords::release(&self.client, &hello.name).await?;
+        }
         passwords::claim(&self.client, &hello.name, &hello.password).await?;
-        Ok(Secrets::clone(&self.secrets()))
+        let alive = members.into_iter().filter(|(seen, _)| seen.alive);
+        Ok(Handover {
+            secrets: Secrets::clone(&self.secrets()),
+            etcd: alive.filter_map(|(seen, _)| seen.member.client_url).collect(),
+        })
+    }
+
+    /// The members of the cluster's etcd, and how they are.
+    async fn members(&self) -> Vec<(etcd::Seen, Option<etcd::Status>)> {
+        let Some(place) = &self.etcd else { return Vec::new() };
+        let members = async { place.local().await?.members().await };
+        let members = members.await.unwrap_or_else(|_| etcd::remembered(&place.data_dir));
+        etcd::look(members, &place.tls).await
     }
 
     /// Changes tokens or authorities for an administrator.

@@ -11,16 +11,18 @@ use crate::config::Membership;
 use crate::failure::{Failure, Outcome, While};
 use crate::{files, server};
 
-/// Asks the server that the flags name for the cluster's secrets, unless this server has them
-/// already. Waits for that server as long as it takes.
+/// Asks the server that the flags name for the cluster's secrets and the members of its etcd,
+/// unless this server has the secrets already and does not join etcd. Waits for that server as
+/// long as it takes.
 pub async fn fetch(
     bring: &mut Bring,
     membership: &Membership,
     data_dir: &Path,
     name: &str,
+    joins: bool,
 ) -> Outcome {
     let Some(server) = &membership.server else { return Ok(()) };
-    if bring.known()?.is_some() {
+    if bring.known()?.is_some() && !joins {
         return Ok(());
     }
     let server = door::authority(server)?;
@@ -31,7 +33,7 @@ pub async fn fetch(
     let folder = data_dir.join("agent");
     files::make_folder(&folder, true).doing(|| format!("making {}", folder.display()))?;
     let password = agent::password(&folder)?;
-    let ask = async || -> Result<Secrets, Closed> {
+    let ask = async || -> Result<Handover, Closed> {
         let hello = Hello {
             name: name.to_owned(),
             password: password.clone(),
@@ -41,8 +43,8 @@ pub async fn fetch(
         };
         Door::by_token(server.clone(), token).await?.ask(SERVER, &hello).await
     };
-    let secrets = door::patiently(ask).await?;
+    let Handover { secrets, etcd } = door::patiently(ask).await?;
     bring.settings.must_be(&secrets.settings)?;
-    bring.handed = Some(secrets);
+    (bring.handed, bring.etcd) = (Some(secrets), etcd);
     Ok(())
 }

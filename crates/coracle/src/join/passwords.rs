@@ -60,6 +60,15 @@ pub async fn claim(client: &Client, node: &str, password: &str) -> Result<(), Re
     Err(taken(node))
 }
 
+/// Forgets whose a name was. Only for a board that has proved otherwise that it may.
+pub async fn release(client: &Client, node: &str) -> Result<(), Refusal> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
+    match api.delete(&secret_name(node), &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(drop).map_err(|error| Refusal::internal(&error)),
+    }
+}
+
 fn taken(node: &str) -> Refusal {
     Refusal::new(
         StatusCode::FORBIDDEN,

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::secrets::Equal;
+use super::secrets::{Equal, Secrets};
 use crate::failure::Failure;
 
 /// The bundle of authorities, for whoever holds a token to check it against.
@@ -47,6 +47,15 @@ pub struct Welcome {
     /// The client certificate that was asked for, PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
+}
+
+/// What a further server is given.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Handover {
+    /// The cluster's secrets.
+    pub secrets: Secrets,
+    /// Where the members of the cluster's etcd are; none where the datastore is another.
+    pub etcd: Vec<String>,
 }
 
 /// What an administrator asks for.

@@ -51,6 +51,8 @@ pub struct Bring {
     pub agent_token: Option<String>,
     /// What another server has handed over.
     pub handed: Option<Secrets>,
+    /// Where the members of the cluster's etcd are, as that server said.
+    pub etcd: Vec<String>,
 }
 
 impl Bring {

@@ -133,7 +133,9 @@ async fn start(
     let data_dir = &settings.common.data_dir;
     snapshot::must_be_whole(data_dir)?;
     let mut bring = settings.bring()?;
-    join::fetch(&mut bring, &settings.options.membership, data_dir, &settings.node_name).await?;
+    let joins = matches!(settings.datastore, Datastore::Etcd(Membership::Join(_)));
+    let (membership, name) = (&settings.options.membership, &settings.node_name);
+    join::fetch(&mut bring, membership, data_dir, name, joins).await?;
     // A port in use or a folder in use stops the start before anything has been changed.
     let listener = api::listen(&settings).await?;
     let opened = Opened::open(&settings, &bring).await?;
@@ -150,7 +152,8 @@ async fn start(
     let acting = api::control_plane_client(&server);
     let (name, known) = (&settings.node_name, secrets.clone());
     join::claim_name(&acting, data_dir, name).await?;
-    join::Desk::open(&server, acting, store.clone(), known, name);
+    let member = opened.etcd.as_ref().map(|etcd| etcd.place.clone());
+    join::Desk::open(&server, acting, store.clone(), known, name, member);
     let present = server.clone().announce(presence(&settings), stop.clone());
     parts.spawn(async move {
         present.await;

@@ -7,7 +7,7 @@ use store::{OpenError, Recovery, Store, TlsFiles};
 
 use super::datastore::{Datastore, Membership, sqlite_folder};
 use super::{Settings, store_options};
-use crate::etcd::{self, Etcd, Place};
+use crate::etcd::{Etcd, Place};
 use crate::failure::{Failure, Outcome, While};
 use crate::join::Bring;
 use crate::pki::Pki;
@@ -79,13 +79,19 @@ pub fn member_engine(place: &Place) -> store::Datastore {
     store::Datastore::Etcd(store::EtcdOptions::new(vec![place.local_url()], files))
 }
 
-async fn start_etcd(settings: &Settings, bring: &Bring, membership: &Membership) -> Outcome<Etcd> {
-    let place = place(settings, bring)?;
-    let endpoints = match membership {
-        Membership::Join(url) => etcd::endpoints_beside(url, &place)?,
-        _ => Vec::new(),
-    };
-    Etcd::start(place, membership, endpoints).await
+async fn start_etcd(
+    settings: &Settings,
+    bring: &Bring,
+    membership: &Membership,
+) -> Outcome<Etcd> {
+    if let (Membership::Join(url), true) = (membership, bring.etcd.is_empty()) {
+        return Err(Failure::new(format!("the cluster of {url} does not keep its objects in etcd"))
+            .hint(
+                "a cluster in sqlite has one server: start that with --cluster-init, which moves \
+                 it to etcd; with a datastore of your own, give --datastore-endpoint here too",
+            ));
+    }
+    Etcd::start(place(settings, bring)?, membership, bring.etcd.clone()).await
 }
 
 /// This board's member, with a certificate from the cluster's authority.

@@ -82,6 +82,7 @@ impl Settings {
             token: Token::of(&self.options.membership)?,
             agent_token: self.options.agent_token.clone(),
             handed: None,
+            etcd: Vec::new(),
         })
     }
 
