@@ -6,6 +6,7 @@
 //! in Rust, and the one that Kubernetes trusts is the distribution's to update.
 
 mod admin;
+mod care;
 mod kin;
 mod line;
 mod membership;

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Admin, Alarm, Member};
+use super::care::{self, View};
 use super::kin;
 use super::line::Start;
 use super::membership::{self, Joining};
@@ -52,6 +53,13 @@ enum Need {
     Restart,
     /// The others hold something else.
     Rebuild,
+}
+
+/// What was seen at the last look.
+#[derive(Debug, Default)]
+struct Last {
+    revision: u64,
+    learner_looks: u32,
 }
 
 impl Supervisor {
@@ -188,12 +196,13 @@ impl Supervisor {
 
     /// Looks after the running member until it has to be ended.
     async fn tend(&self, trusted: &[u8]) -> Need {
+        let mut last = Last::default();
         loop {
             tokio::time::sleep(TEND_EVERY).await;
             if std::fs::read(&self.place.tls.ca).is_ok_and(|now| now != trusted) {
                 return Need::Restart;
             }
-            match self.tend_once().await {
+            match self.tend_once(&mut last).await {
                 Ok(None) => {}
                 Ok(Some(need)) => return need,
                 Err(failure) => {
@@ -203,7 +212,7 @@ impl Supervisor {
         }
     }
 
-    async fn tend_once(&self) -> Outcome<Option<Need>> {
+    async fn tend_once(&self, last: &mut Last) -> Outcome<Option<Need>> {
         let local = self.place.local().await?;
         let status = local.status().await?;
         let members = local.members().await?;
@@ -211,6 +220,26 @@ impl Supervisor {
         let alarms = local.alarms().await?;
         if alarms.contains(&Alarm::Corrupt(status.id)) && members.len() > 1 {
             return Ok(Some(Need::Rebuild));
+        }
+        let writes = status.revision.saturating_sub(last.revision);
+        last.revision = status.revision;
+        if status.leader != status.id {
+            *last = Last { learner_looks: 0, ..*last };
+            return Ok(None);
+        }
+        let members = kin::look(members, &self.place.tls).await;
+        let away = members.iter().any(|(seen, _)| seen.member.learner && !seen.alive);
+        last.learner_looks = if away { last.learner_looks + 1 } else { 0 };
+        let view = View {
+            members,
+            alarms,
+            leader: status.leader,
+            writes,
+            learner_looks: last.learner_looks,
+            quota: u64::from(self.place.options.etcd_quota) << 20,
+        };
+        if let Some(act) = care::decide(&view) {
+            care::act(act, &view, &self.place, &local).await?;
         }
         Ok(None)
     }

@@ -5,6 +5,7 @@ mod api;
 mod datastore;
 mod keys;
 mod lock;
+mod members;
 pub mod moving;
 pub mod node;
 mod opened;
@@ -163,6 +164,9 @@ async fn start(
     let informers = client::Informers::new(api::control_plane_client(&server));
     let mut duties = duties(&settings, secrets.clone());
     take_snapshots(&settings, &store, &server, &mut duties)?;
+    let member = opened.etcd.as_ref().map(|etcd| etcd.place.clone());
+    duties.add(move |informers, stop| members::keep(member.clone(), informers, stop));
+    readiness(&server, &store);
     let alone = settings.datastore == Datastore::Sqlite;
     match alone {
         true => duties.run_alone(&informers, parts, &stop),
@@ -201,6 +205,18 @@ fn presence(settings: &Settings) -> apiserver::Presence {
         roles.push("etcd".to_owned());
     }
     apiserver::Presence { node: settings.node_name.clone(), roles }
+}
+
+/// `/readyz` says what is missing.
+fn readiness(server: &Arc<apiserver::ApiServer>, store: &store::Store) {
+    let store = store.clone();
+    server.add_check("datastore", move || match store.health() {
+        store::Health { error: Some(error), last_success } => {
+            let since = last_success.map_or(0, |time| time.as_secs());
+            Err(format!("the datastore has not answered for {since} s: {error}"))
+        }
+        _ => Ok(()),
+    });
 }
 
 /// What one server does for all.
