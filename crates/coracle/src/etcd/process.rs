@@ -32,11 +32,12 @@ const SAY_AGAIN: Duration = Duration::from_secs(300);
 const SAID_MAX: usize = 64;
 
 /// What etcd warns of although it is how things are.
-const NO_NEWS: [&str; 6] = [
+const NO_NEWS: [&str; 7] = [
     "simple token is not cryptographically signed",
     "established TCP streaming connection with remote peer",
     "stopped TCP streaming connection with remote peer",
     "closed an existing TCP streaming connection",
+    "closed TCP streaming connection with remote peer",
     "failed to find remote peer in cluster",
     "rejected connection",
 ];
