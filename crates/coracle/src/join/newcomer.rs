@@ -5,8 +5,8 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use super::door::{self, Closed, Door};
-use super::protocol::{Hello, SERVER};
-use super::{Bring, Secrets, agent};
+use super::protocol::{Handover, Hello, SERVER};
+use super::{Bring, agent};
 use crate::config::Membership;
 use crate::failure::{Failure, Outcome, While};
 use crate::{files, server};

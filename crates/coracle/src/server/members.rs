@@ -18,8 +18,6 @@ use crate::failure::{Outcome, While};
 
 /// What holds a Node until its member is gone.
 const FINALIZER: &str = "coracle.internal/etcd-member";
-/// The label that upstream's tools know such nodes by.
-const ROLE: &str = "node-role.kubernetes.io/etcd";
 /// How often members are looked at where no Node changes: a server may join without a Node.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Pause after a failure.
@@ -31,7 +29,6 @@ struct Holder {
     name: String,
     held: bool,
     deleting: bool,
-    labelled: bool,
 }
 
 /// What to do.
@@ -53,7 +50,7 @@ fn plan(nodes: &[Holder], seen: &[Seen]) -> Vec<Act> {
     let act = |node: &Holder| {
         let member = seen.iter().find(|seen| seen.member.name == node.name);
         match (member, node.deleting) {
-            (Some(_), false) if !node.held || !node.labelled => Some(Act::Hold(node.name.clone())),
+            (Some(_), false) if !node.held => Some(Act::Hold(node.name.clone())),
             (Some(seen_member), true) if node.held => {
                 Some(match etcd::may_leave(seen_member.member.id, seen) {
                     Ok(()) => Act::Remove(seen_member.member.clone()),
@@ -115,7 +112,6 @@ fn holder(node: &Node) -> Holder {
         name: node.name_any(),
         held: node.finalizers().iter().any(|finalizer| finalizer == FINALIZER),
         deleting: node.metadata.deletion_timestamp.is_some(),
-        labelled: node.labels().contains_key(ROLE),
     }
 }
 
@@ -166,11 +162,9 @@ async fn mark(api: &Api<Node>, name: &str, held: bool) -> Outcome {
     if held {
         finalizers.push(FINALIZER.to_owned());
     }
-    let label = if held { json!("true") } else { json!(null) };
     let patch = json!({ "metadata": {
         "resourceVersion": node.resource_version(),
         "finalizers": finalizers,
-        "labels": { ROLE: label },
     } });
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).doing(doing)
 }
@@ -184,7 +178,6 @@ mod tests {
         let one = |word: &str| Holder {
             name: word.trim_end_matches(['-', '~']).to_owned(),
             held: !word.ends_with('-'),
-            labelled: !word.ends_with('-'),
             deleting: word.ends_with('~'),
         };
         words.split_whitespace().map(one).collect()

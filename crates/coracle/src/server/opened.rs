@@ -79,17 +79,15 @@ pub fn member_engine(place: &Place) -> store::Datastore {
     store::Datastore::Etcd(store::EtcdOptions::new(vec![place.local_url()], files))
 }
 
-async fn start_etcd(
-    settings: &Settings,
-    bring: &Bring,
-    membership: &Membership,
-) -> Outcome<Etcd> {
+async fn start_etcd(settings: &Settings, bring: &Bring, membership: &Membership) -> Outcome<Etcd> {
     if let (Membership::Join(url), true) = (membership, bring.etcd.is_empty()) {
-        return Err(Failure::new(format!("the cluster of {url} does not keep its objects in etcd"))
-            .hint(
-                "a cluster in sqlite has one server: start that with --cluster-init, which moves \
+        return Err(Failure::new(format!(
+            "the cluster of {url} does not keep its objects in etcd"
+        ))
+        .hint(
+            "a cluster in sqlite has one server: start that with --cluster-init, which moves \
                  it to etcd; with a datastore of your own, give --datastore-endpoint here too",
-            ));
+        ));
     }
     Etcd::start(place(settings, bring)?, membership, bring.etcd.clone()).await
 }
