@@ -176,6 +176,7 @@ impl Members {
         until: Instant,
         request: impl Fn(Member) -> F,
     ) -> Result<T, DriverError> {
+        let mut told = false;
         loop {
             match self.request(doing, &request).await {
                 Ok(answer) => return Ok(answer),
@@ -185,7 +186,13 @@ impl Members {
                 Err(trouble) if Instant::now() + RETRY_PAUSE >= until => {
                     return Err(trouble.into_error(&self.options));
                 }
-                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(trouble) => {
+                    if !std::mem::replace(&mut told, true) {
+                        let error = trouble.into_error(&self.options);
+                        tracing::info!(error = base::chain(&error), "trying again");
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
             }
         }
     }

@@ -159,10 +159,13 @@ impl<L: Link> Sql<L> {
     /// Connects as soon as the server can be reached.
     async fn connect(core: &Core<L>) -> Result<L, DriverError> {
         let until = Instant::now() + LOAD_PATIENCE;
+        let mut told = false;
         loop {
             match step(&core.server, L::connect(&core.server, None)).await {
                 Err(error) if can_pass(&error) && Instant::now() + RETRY_PAUSE < until => {
-                    tracing::debug!(error = base::chain(&error), "connect to the datastore");
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::info!(error = base::chain(&error), "trying again");
+                    }
                 }
                 other => return other,
             }

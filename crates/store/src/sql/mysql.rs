@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::link::{self, FIRST_REVISION, LAYOUT, Link, Unwritten, Writes, remote, to_sql};
 use super::server::{Encryption, Server};
+use super::tls;
 use crate::{Change, DriverError, Key, Revision};
 
 /// After how long a silent peer is asked whether it is there.
@@ -248,7 +249,8 @@ fn options(server: &Server) -> OptsBuilder {
         false => options.ip_or_hostname(&server.host).tcp_port(server.port),
     };
     let files = &server.files;
-    let tls = SslOpts::default().with_disable_built_in_roots(true);
+    // Without a CA of ours nobody is verified, but the client insists on having roots.
+    let tls = SslOpts::default().with_disable_built_in_roots(files.ca.is_some());
     let roots = files.ca.iter().map(|path| path.clone().into()).collect();
     let identity = files.cert.clone().zip(files.key.clone());
     let identity = identity.map(|(cert, key)| ClientIdentity::new(cert.into(), key.into()));
@@ -294,6 +296,9 @@ const TOO_MANY_CONNECTIONS: u16 = 1040;
 const PACKET_TOO_LARGE: u16 = 1153;
 
 fn refusal(server: &Server, doing: &'static str, error: Error) -> DriverError {
+    if tls::is_refusal(&error) {
+        return link::refused(server, doing, Some(tls::HINT), error);
+    }
     let hint = match &error {
         Error::Server(refused) => match refused.code {
             code if ACCESS_DENIED.contains(&code) => {

@@ -387,6 +387,9 @@ async fn make_database(server: &Server) -> Result<(), DriverError> {
 
 /// Names the refusals that a person can do something about.
 fn refusal(server: &Server, doing: &'static str, error: Error) -> DriverError {
+    if tls::is_refusal(&error) {
+        return link::refused(server, doing, Some(tls::HINT), error);
+    }
     let state = error.code().cloned();
     let refused = match state.as_ref().map(SqlState::code) {
         // Classes and states of the SQL standard: login, rights, no such database.

@@ -13,14 +13,14 @@ use super::link::refused;
 use super::server::{Encryption, Server};
 use crate::DriverError;
 
-/// What a person can do about TLS that cannot be prepared.
-const TLS_HINT: &str = "check the files named for TLS (--datastore-cafile, \
+/// What a person can do about TLS that does not come about.
+pub(super) const HINT: &str = "check the files named for TLS (--datastore-cafile, \
      --datastore-certfile, --datastore-keyfile)";
 
 /// The configuration for a server: its certificate is checked where a CA is named, as libpq
 /// has it.
 pub(super) fn config(server: &Server) -> Result<ClientConfig, DriverError> {
-    let bad = |error: String| refused(server, "prepare TLS to", Some(TLS_HINT), error);
+    let bad = |error: String| refused(server, "prepare TLS to", Some(HINT), error);
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -47,6 +47,20 @@ pub(super) fn config(server: &Server) -> Result<ClientConfig, DriverError> {
         }
         _ => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// Whether TLS, and not the network, is why there is no connection: waiting does not help.
+pub(super) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = inner.map(|inner| inner.is::<Error>());
+        if error.is::<Error>() || inner == Some(true) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {

@@ -24,6 +24,11 @@ pub struct Member {
 impl Etcds {
     /// Starts members and waits for all of them.
     pub fn start(count: usize) -> Self {
+        Self::start_with(count, &[])
+    }
+
+    /// The same with more flags.
+    pub fn start_with(count: usize, more: &[String]) -> Self {
         let ports: Vec<(u16, u16)> = (0..count).map(|_| (free_port(), free_port())).collect();
         let peers: Vec<String> = ports
             .iter()
@@ -31,7 +36,7 @@ impl Etcds {
             .map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}"))
             .collect();
         let members = ports.iter().enumerate();
-        let members = members.map(|(n, ports)| Member::new(n, *ports, &peers.join(","), &[]));
+        let members = members.map(|(n, ports)| Member::new(n, *ports, &peers.join(","), more));
         let mut members: Vec<Member> = members.collect();
         let started = members.iter_mut().map(|member| {
             let (process, ready) = Process::start(&member.recipe, &member.folder.path);

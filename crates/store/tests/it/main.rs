@@ -15,4 +15,5 @@ mod remote;
 mod shared;
 mod sqls;
 mod support;
+mod tls;
 mod vfs;

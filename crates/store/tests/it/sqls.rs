@@ -32,11 +32,17 @@ pub enum Kind {
 
 impl Sql {
     pub fn start(kind: Kind) -> Self {
+        Self::start_with(kind, |_| Vec::new())
+    }
+
+    /// The same with more settings, which may use the server's folder.
+    pub fn start_with(kind: Kind, more: impl Fn(&Path) -> Vec<String>) -> Self {
         let port = free_port();
-        let (folder, recipe) = match kind {
+        let (folder, mut recipe) = match kind {
             Kind::Postgres => postgres(port),
             Kind::Mysql => mariadb(port),
         };
+        recipe.arguments.extend(more(&folder.path));
         let process = Some(Process::ready(&recipe, &folder.path));
         Self { kind, port, recipe, process, folder }
     }
@@ -56,15 +62,20 @@ impl Sql {
 
     /// A database, reached through a port.
     pub fn named(&self, database: &str, port: u16) -> Datastore {
-        let endpoint = match self.kind {
+        let endpoint = self.endpoint(database, port);
+        Datastore::parse(&endpoint, TlsFiles::default(), Path::new("")).expect("an endpoint")
+    }
+
+    /// What a user writes to reach it.
+    pub fn endpoint(&self, database: &str, port: u16) -> String {
+        match self.kind {
             Kind::Postgres => {
                 format!("postgres://coracle:{PASSWORD_IN_URL}@127.0.0.1:{port}/{database}")
             }
             Kind::Mysql => {
                 format!("mysql://coracle:{PASSWORD_IN_URL}@tcp(127.0.0.1:{port})/{database}")
             }
-        };
-        Datastore::parse(&endpoint, TlsFiles::default(), Path::new("")).expect("an endpoint")
+        }
     }
 
     pub fn port(&self) -> u16 {
