@@ -76,7 +76,8 @@ pub fn member_engine(place: &Place) -> store::Datastore {
         cert: Some(place.tls.cert.clone()),
         key: Some(place.tls.key.clone()),
     };
-    store::Datastore::Etcd(store::EtcdOptions::new(vec![place.local_url()], files))
+    let local = store::EtcdOptions::new(vec![place.local_url()], files);
+    store::Datastore::Etcd(store::EtcdOptions { discover: true, ..local })
 }
 
 async fn start_etcd(settings: &Settings, bring: &Bring, membership: &Membership) -> Outcome<Etcd> {

@@ -12,6 +12,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, KvClient
 use tokio::sync::watch;
 
 use super::EtcdOptions;
+use super::options::ENDPOINTS_MAX;
 use crate::DriverError;
 
 /// How long one request may take. A member that is well answers in milliseconds, on a slow
@@ -38,6 +39,8 @@ pub(super) struct Members {
 
 #[derive(Default)]
 struct State {
+    /// Those of the options first, in their order.
+    urls: Vec<String>,
     at: usize,
     client: Option<Client>,
 }
@@ -82,7 +85,8 @@ impl Trouble {
 
 impl Members {
     pub(super) fn new(options: EtcdOptions) -> Self {
-        Self { options, state: Mutex::default(), generation: watch::Sender::new(0) }
+        let state = State { urls: options.endpoints.clone(), ..State::default() };
+        Self { options, state: Mutex::new(state), generation: watch::Sender::new(0) }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -91,20 +95,63 @@ impl Members {
 
     /// The member in use; its connection is made with the first request.
     pub(super) async fn current(&self) -> Result<Member, DriverError> {
-        let (known, at) = {
+        let (known, url, generation) = {
             let state = self.state();
-            (state.client.clone(), state.at)
+            let url = state.urls.get(state.at).cloned().unwrap_or_default();
+            (state.client.clone(), url, *self.generation.borrow())
         };
-        let generation = *self.generation.borrow();
         if let Some(client) = known {
             return Ok(Member { client, generation });
         }
-        let url = &self.options.endpoints[at];
+        let client = self.connect(&url).await?;
+        let mut state = self.state();
+        if *self.generation.borrow() == generation {
+            state.client = Some(client.clone());
+        }
+        Ok(Member { client, generation })
+    }
+
+    async fn connect(&self, url: &str) -> Result<Client, DriverError> {
         let options = self.connect_options(url)?;
         let client = Client::connect([url], Some(options)).await;
-        let client = client.map_err(|e| self.error("connect to", &e))?;
-        self.state().client = Some(client.clone());
-        Ok(Member { client, generation })
+        client.map_err(|e| self.error("connect to", &e))
+    }
+
+    /// Takes members to fall back on, behind those of the options.
+    pub(super) fn fall_back_on(&self, others: Vec<String>) {
+        let mut urls = self.options.endpoints.clone();
+        for url in others {
+            if urls.len() < ENDPOINTS_MAX && !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        let mut state = self.state();
+        // The connection in use stays, wherever its member stands now.
+        let current = state.urls.get(state.at);
+        let at = urls.iter().position(|url| Some(url) == current);
+        state.at = at.unwrap_or(state.at).min(urls.len().saturating_sub(1));
+        state.urls = urls;
+    }
+
+    /// Goes back to the first member, the nearest, if another is in use and it is well.
+    pub(super) async fn prefer_first(&self) -> Result<(), DriverError> {
+        let Some(first) = self.options.endpoints.first().filter(|_| self.state().at != 0) else {
+            return Ok(());
+        };
+        let client = self.connect(first).await?;
+        let probe = client.kv_client();
+        let probed = async move { { probe }.get("\0", None).await };
+        match tokio::time::timeout(REQUEST_PATIENCE, probed).await {
+            Ok(Ok(_)) => {
+                let mut state = self.state();
+                (state.at, state.client) = (0, Some(client));
+                self.generation.send_modify(|g| *g += 1);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(self.error("go back to", &error)),
+            // It stays away.
+            Err(_) => Ok(()),
+        }
     }
 
     /// Says that a member did not do well: the next one is taken, unless somebody has said so.
@@ -113,7 +160,7 @@ impl Members {
         if *self.generation.borrow() != generation {
             return;
         }
-        state.at = (state.at + 1) % self.options.endpoints.len().max(1);
+        state.at = (state.at + 1) % state.urls.len().max(1);
         state.client = None;
         self.generation.send_modify(|g| *g += 1);
     }

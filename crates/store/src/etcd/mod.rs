@@ -1,6 +1,7 @@
 //! The driver for etcd v3: etcd decides, its watch feeds the index.
 
 mod compact;
+mod discover;
 mod follow;
 mod layout;
 mod ledger;
@@ -293,6 +294,7 @@ impl Driver for Etcd {
         let Some(engine) = &self.engine else { return };
         engine.spawn(self.core.clone().follow(self.loaded));
         engine.spawn(self.core.clone().probe());
+        engine.spawn(self.core.clone().discover());
         engine.spawn(self.core.clone().compact(self.core.options.compact_interval));
     }
 

@@ -9,7 +9,7 @@ pub const DEFAULT_PREFIX: &str = "/coracle";
 /// How often history is forgotten, as upstream.
 const COMPACT_INTERVAL: Duration = Duration::from_secs(300);
 /// Most endpoints that are taken.
-const ENDPOINTS_MAX: usize = 16;
+pub(super) const ENDPOINTS_MAX: usize = 16;
 
 /// An etcd and the place in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct EtcdOptions {
     pub files: TlsFiles,
     /// Every key of ours begins with this and a slash; other users of the etcd must keep out.
     pub prefix: String,
+    /// Whether to fall back on members that the etcd itself names, so that one is enough here.
+    pub discover: bool,
     /// How long history is kept at the least.
     pub compact_interval: Duration,
 }
@@ -28,7 +30,13 @@ pub struct EtcdOptions {
 impl EtcdOptions {
     /// An etcd at these URLs.
     pub fn new(endpoints: Vec<String>, files: TlsFiles) -> Self {
-        Self { endpoints, files, prefix: DEFAULT_PREFIX.into(), compact_interval: COMPACT_INTERVAL }
+        Self {
+            endpoints,
+            files,
+            prefix: DEFAULT_PREFIX.into(),
+            discover: false,
+            compact_interval: COMPACT_INTERVAL,
+        }
     }
 
     /// Reads a list of URLs, as k3s takes it.

@@ -1,6 +1,7 @@
 //! A network between a store and its datastore that can be held up or cut.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,6 +23,7 @@ pub enum Network {
 pub struct Proxy {
     pub port: u16,
     network: Arc<watch::Sender<Network>>,
+    passed: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -29,15 +31,21 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let network = Arc::new(watch::Sender::new(Network::Flows));
-        let shared = network.clone();
+        let (shared, passed) = (network.clone(), Arc::new(AtomicUsize::new(0)));
+        let counter = passed.clone();
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 if *shared.borrow() != Network::Cut {
-                    tokio::spawn(pass(near, target, shared.subscribe()));
+                    tokio::spawn(pass(near, target, shared.subscribe(), counter.clone()));
                 }
             }
         });
-        Self { port, network }
+        Self { port, network, passed }
+    }
+
+    /// How many connections came about.
+    pub fn passed(&self) -> usize {
+        self.passed.load(Ordering::Relaxed)
     }
 
     pub fn set(&self, network: Network) {
@@ -45,8 +53,14 @@ impl Proxy {
     }
 }
 
-async fn pass(near: TcpStream, target: u16, mut network: watch::Receiver<Network>) {
+async fn pass(
+    near: TcpStream,
+    target: u16,
+    mut network: watch::Receiver<Network>,
+    passed: Arc<AtomicUsize>,
+) {
     let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
+    passed.fetch_add(1, Ordering::Relaxed);
     let ((from_near, to_near), (from_far, to_far)) = (near.into_split(), far.into_split());
     let (there, back) = (network.clone(), network.clone());
     tokio::select! {

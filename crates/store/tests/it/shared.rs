@@ -17,7 +17,7 @@ const PODS: Range<'static> = Range { collection: "pods", namespace: None };
 
 /// Waits for something that comes by itself.
 async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition().await {
         assert!(Instant::now() < deadline, "{what} does not come");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -241,4 +241,27 @@ async fn a_log_is_pruned_and_who_missed_it_reads_anew() {
         assert!(watch.next().await.unwrap().is_err(), "the watch has a gap and says so");
         assert!(away.get(&key("comes")).is_some() && away.get(&key("stays")).is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_that_the_etcd_names_step_in_and_the_nearest_is_taken_back() {
+    let mut etcds = Etcds::start(3);
+    let nearest = Proxy::to(etcds.members[0].port()).await;
+    let mut options = etcds.options();
+    options.endpoints = vec![format!("http://127.0.0.1:{}", nearest.port)];
+    options.discover = true;
+    let (store, _) =
+        Store::open(Etcd::driver(options), Arc::new(Json), Options::default()).await.unwrap();
+    store.put(key("a"), Expect::Any, value("1")).await.unwrap();
+    etcds.members[0].kill();
+    let before = Instant::now();
+    store.put(key("a"), Expect::Any, value("2")).await.unwrap();
+    store.barrier().await.unwrap();
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    let connections = nearest.passed();
+    etcds.members[0].start_alone();
+    eventually("the nearest member", async || nearest.passed() > connections).await;
+    store.put(key("a"), Expect::Any, value("3")).await.unwrap();
+    etcds.members[1].kill();
+    store.put(key("a"), Expect::Any, value("4")).await.unwrap();
 }
