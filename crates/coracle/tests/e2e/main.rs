@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod basics;
+mod boards;
 mod harness;
 mod hello;
 mod joining;

@@ -91,9 +91,9 @@ fn on_terminal(kubectl: &Kubectl, arguments: &str, typed: &str) -> String {
         .map(|word| format!("'{}'", word.to_str().unwrap()))
         .collect::<Vec<_>>()
         .join(" ");
-    let mut script = kubectl.board.netns.command("script");
+    let mut script = kubectl.netns.command("script");
     script.args(["-qec", &line, "/dev/null"]);
-    script.env("HOME", &kubectl.board.folder);
+    script.env("HOME", &kubectl.home);
     let mut child =
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use super::board::Board;
+use super::netns::Netns;
 use super::wait::eventually_some;
 
 /// Which kubectl: each test of a verb runs with both.
@@ -40,7 +41,12 @@ impl Version {
 /// kubectl of one version in a namespace of its own.
 pub struct Kubectl<'a> {
     pub version: Version,
-    pub board: &'a Board,
+    /// Where it runs.
+    pub netns: &'a Netns,
+    pub kubeconfig: PathBuf,
+    pub home: PathBuf,
+    /// The server, where it is not the one of the kubeconfig.
+    pub server: Option<String>,
     pub namespace: String,
 }
 
@@ -57,24 +63,31 @@ pub fn both(board: &Board, test: impl Fn(&Kubectl)) {
 impl<'a> Kubectl<'a> {
     /// The namespace must be made before it is used.
     pub fn new(board: &'a Board, version: Version) -> Self {
-        Self { version, board, namespace: version.namespace().into() }
+        let seat = Self::at(&board.netns, board.kubeconfig(), board.folder.clone());
+        Self { version, namespace: version.namespace().into(), ..seat }
     }
 
     /// The newest, in the namespace `default`.
     pub fn default(board: &'a Board) -> Self {
-        Self { version: Version::New, board, namespace: "default".into() }
+        Self::at(&board.netns, board.kubeconfig(), board.folder.clone())
+    }
+
+    /// The newest, in the namespace `default`, run anywhere.
+    pub fn at(netns: &'a Netns, kubeconfig: PathBuf, home: PathBuf) -> Self {
+        let namespace = "default".into();
+        Self { version: Version::New, netns, kubeconfig, home, server: None, namespace }
     }
 
     /// A command; arguments are words, single quotes hold one together.
     pub fn command(&self, arguments: &str) -> Command {
-        let mut command = self.board.netns.command(self.version.program());
+        let mut command = self.netns.command(self.version.program());
         command
-            .arg("--kubeconfig")
-            .arg(self.board.kubeconfig())
-            .args(["--cache-dir".as_ref(), self.board.folder.join("kube-cache").as_os_str()])
+            .args(["--kubeconfig".as_ref(), self.kubeconfig.as_os_str()])
+            .args(["--cache-dir".as_ref(), self.home.join("kube-cache").as_os_str()])
+            .args(self.server.iter().flat_map(|server| ["--server", server]))
             .args(["--namespace", &self.namespace])
             .args(words(arguments))
-            .env("HOME", &self.board.folder)
+            .env("HOME", &self.home)
             .env_remove("KUBECONFIG")
             .stdin(Stdio::null());
         command

@@ -15,6 +15,7 @@ mod kubectl;
 mod member;
 mod netns;
 mod registry;
+mod stack;
 mod wait;
 
 pub use board::{BOARD_ADDRESS, Board, SHELL, coracle, tools};
@@ -23,5 +24,7 @@ pub use http::get;
 pub use image::{Image, busybox};
 pub use kubectl::{Kubectl, both};
 pub use member::Member;
+pub use netns::Netns;
 pub use registry::Registry;
-pub use wait::{eventually, eventually_some};
+pub use stack::{RECOVERY, Stack, Took};
+pub use wait::{eventually, eventually_some, within};

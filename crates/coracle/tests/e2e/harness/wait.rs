@@ -9,9 +9,18 @@ pub const SOON: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Waits until `look` gives `Ok`; panics with the last `Err`.
+pub fn eventually_some<T, E: Debug>(what: &str, look: impl FnMut() -> Result<T, E>) -> T {
+    within(SOON, what, look)
+}
+
+/// Waits until `look` gives `Ok`, no longer than `patience`; panics with the last `Err`.
 #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition")]
-pub fn eventually_some<T, E: Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
-    let deadline = Instant::now() + SOON;
+pub fn within<T, E: Debug>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         match look() {
             Ok(value) => return value,

@@ -1,0 +1,8 @@
+//! Many boards: the sandbox itself, then what a cluster of several boards must stand.
+
+mod across;
+mod input;
+mod power;
+mod sandbox;
+mod story;
+mod trouble;

@@ -1,0 +1,191 @@
+//! A stack of boards, as `coracle sandbox` makes it: a laptop in a namespace of its own, the
+//! switch, the boards. Everything is done through the command line that people use.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::board::{SHELL, coracle, tools};
+use super::image::busybox;
+use super::kubectl::Kubectl;
+use super::netns::Netns;
+use super::wait::within;
+
+/// What a cluster of several boards may take to recover from anything, on two busy cores.
+pub const RECOVERY: Duration = Duration::from_secs(120);
+/// How much of a board's log is shown where a test fails.
+const LOG_TAIL_LINES: usize = 25;
+
+/// Boards that are joined by a switch, and the laptop that they are used from.
+pub struct Stack {
+    pub laptop: Netns,
+    pub folder: PathBuf,
+    servers: usize,
+    vip: bool,
+}
+
+/// How long something took.
+#[derive(Debug)]
+pub struct Took(pub Duration);
+
+impl Stack {
+    /// A laptop and a disk, no boards yet.
+    pub fn unstarted() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let laptop = Netns::new("laptop");
+        let base = std::env::var_os("CORACLE_TEST_DIR").map_or("/var/tmp".into(), PathBuf::from);
+        let folder = base.join(format!("cor-e2e-{}-stack-{count}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for the stack");
+        // The boards share it: one that is nearly full would put all nodes under pressure.
+        let disk = Some("size=8g,mode=0755");
+        mount(Some("stack"), &folder, Some("tmpfs"), MsFlags::empty(), disk).expect("a disk");
+        Self { laptop, folder, servers: 0, vip: false }
+    }
+
+    /// Boards that are ready and have the shell image; `options` are those of `up`.
+    pub fn up(options: &str) -> Self {
+        let mut stack = Self::unstarted();
+        let archive = stack.folder.join("busybox.tar");
+        busybox().archive(&archive, SHELL);
+        let shape: Vec<&str> = options.split(' ').collect();
+        let servers = shape.iter().position(|word| *word == "--servers");
+        stack.servers = servers.map_or(3, |at| shape[at + 1].parse().expect("a number"));
+        stack.vip = shape.contains(&"--vip");
+        println!("{}", stack.ok(&format!("up {options} --image {}", archive.display())));
+        stack
+    }
+
+    /// `coracle sandbox LINE` on the laptop.
+    pub fn command(&self, line: &str) -> Command {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let etcd = tools().join("etcd/usr/bin");
+        let mut command = self.laptop.command(coracle());
+        command
+            .arg("sandbox")
+            .args(line.split(' '))
+            .env("CORACLE_SANDBOX_DIR", self.boards())
+            .env("PATH", format!("{}:{path}", etcd.display()))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Where the sandbox is kept.
+    pub fn boards(&self) -> PathBuf {
+        self.folder.join("sandboxes")
+    }
+
+    /// Runs `coracle sandbox LINE`; gives whether it succeeded and all that it said.
+    pub fn run(&self, line: &str) -> (bool, String) {
+        let out = self.command(line).output().expect("coracle");
+        let said = [out.stdout, out.stderr].concat();
+        (out.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// As `run`, and must succeed.
+    #[track_caller]
+    pub fn ok(&self, line: &str) -> String {
+        let (success, said) = self.run(line);
+        assert!(success, "coracle sandbox {line}\n{said}");
+        said
+    }
+
+    /// As `run`, and must fail.
+    #[track_caller]
+    pub fn fails(&self, line: &str) -> String {
+        let (success, said) = self.run(line);
+        assert!(!success, "should have failed: coracle sandbox {line}\n{said}");
+        said
+    }
+
+    /// kubectl at the address that the sandbox tells its user: the virtual one, if there is one.
+    pub fn kubectl(&self) -> Kubectl<'_> {
+        let path = self.boards().join("lab/kubeconfig");
+        Kubectl::at(&self.laptop, path, self.folder.clone())
+    }
+
+    /// kubectl at one server.
+    pub fn kubectl_at(&self, server: usize) -> Kubectl<'_> {
+        let server = Some(format!("https://{}:6443", self.address(server)));
+        Kubectl { server, ..self.kubectl() }
+    }
+
+    /// The address of the nth board, from 1, servers first.
+    pub fn address(&self, board: usize) -> String {
+        format!("10.87.0.{}", 10 + board)
+    }
+
+    /// A client of the admin at each server.
+    pub async fn clients(&self) -> Vec<(String, kube::Client)> {
+        let path = self.boards().join("lab/kubeconfig");
+        let mut clients = Vec::new();
+        for server in 1..=self.servers {
+            let mut config = kube::config::Kubeconfig::read_from(&path).expect("a kubeconfig");
+            let cluster = config.clusters[0].cluster.as_mut().expect("a cluster");
+            cluster.server = Some(format!("https://{}:6443", self.address(server)));
+            let config = kube::Config::from_custom_kubeconfig(config, &Default::default());
+            let client = kube::Client::try_from(config.await.expect("a configuration"));
+            clients.push((format!("server-{server}"), client.expect("a client")));
+        }
+        clients
+    }
+
+    /// Waits until exactly these nodes are ready, as the cluster says at the user's address.
+    pub fn until_ready(&self, wanted: &[&str]) -> Took {
+        self.until_ready_at(&self.kubectl(), wanted)
+    }
+
+    /// As `until_ready`, asked through a certain kubectl.
+    pub fn until_ready_at(&self, kubectl: &Kubectl, wanted: &[&str]) -> Took {
+        let begun = Instant::now();
+        let conditions = "{.metadata.name} {.status.conditions[?(@.type==\"Ready\")].status}";
+        let line = format!(
+            "get nodes --request-timeout=3s -o 'jsonpath={{range .items[*]}}{conditions},{{end}}'"
+        );
+        let wanted: Vec<String> = wanted.iter().map(|name| format!("{name} True")).collect();
+        within(RECOVERY, &format!("{wanted:?} alone are ready"), || {
+            let run = kubectl.run(&line);
+            let mut ready: Vec<&str> =
+                run.stdout.split(',').filter(|node| node.ends_with(" True")).collect();
+            ready.sort_unstable();
+            if ready == wanted { Ok(()) } else { Err(run) }
+        });
+        Took(begun.elapsed())
+    }
+
+    /// Everything that a board's command has logged.
+    pub fn log(&self, board: &str) -> String {
+        let path = self.boards().join("lab/boards").join(board).join("log");
+        String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}", self.run("status").1);
+            let kubectl = self.kubectl();
+            for what in ["get nodes", "get pods -A -o wide", "get endpointslices -A"] {
+                eprintln!("--- {:?}", kubectl.run(&format!("{what} --request-timeout=3s")));
+            }
+            let boards = fs::read_dir(self.boards().join("lab/boards"));
+            for board in boards.into_iter().flatten().flatten() {
+                let name = board.file_name().to_string_lossy().into_owned();
+                let log = self.log(&name);
+                let lines: Vec<&str> = log.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..];
+                eprintln!("--- the log of {name}\n{}", tail.join("\n"));
+            }
+        }
+        let (success, said) = self.run("down lab");
+        if !success {
+            eprintln!("--- coracle sandbox down\n{said}");
+        }
+        let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
