@@ -162,7 +162,11 @@ fn remove_once(group: &Path) -> io::Result<()> {
             remove_once(&entry.path())?;
         }
     }
-    fs::remove_dir(group)
+    match fs::remove_dir(group) {
+        // With cgroup v2 beside v1, some folders are seen in two places.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 #[cfg(test)]

@@ -73,14 +73,14 @@ fn hold(folder: &Folder, name: &str) -> Result {
     let board = plan.boards.iter().find(|board| board.name == name);
     let mut flags = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS;
     if board.is_some() {
-        cgroup::join(&plan.name, name)?;
+        cgroup::join(&folder.group(), name)?;
         flags |= CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWCGROUP;
     }
     unshare(flags)
         .doing(|| format!("making namespaces for {name}"))
         .hinted("use sudo; in a container, start it privileged")?;
     if board.is_some() {
-        cgroup::step_aside(&plan.name, name)?;
+        cgroup::step_aside(&folder.group(), name)?;
     }
     let (go, set_out) = pipe().doing(|| "making a pipe".into())?;
     // SAFETY: this process has one thread, so the child may do all that the parent could.

@@ -137,7 +137,7 @@ impl Sandbox {
             root::format_disk(&place, mib)?;
         }
         // What a board that lost its power had left behind.
-        cgroup::remove(&self.plan.name, Some(&board.name))?;
+        cgroup::remove(&self.folder.group(), Some(&board.name))?;
         let (init, started) = self.start(&board.name)?;
         network::connect(&self.plan, board, &switch, &init).await?;
         self.apply_cable(board, &switch).await?;
@@ -255,7 +255,7 @@ impl Sandbox {
             self.faults.clocks.remove(&board.name);
         }
         write_json(&self.folder.faults(), &self.faults)?;
-        clock::shift(&self.plan.name, &board.name, seconds)
+        clock::shift(&self.folder.group(), &board.name, seconds)
     }
 
     /// Fills a board's disk to the last byte; says how many bytes that took.
@@ -324,7 +324,7 @@ impl Sandbox {
         if let Some(plan) = &plan {
             network::unlink(plan).await?;
         }
-        cgroup::remove(name, None)?;
+        cgroup::remove(&folder.group(), None)?;
         fs::remove_dir_all(folder.path())
             .doing(|| format!("removing {}", folder.path().display()))
             .hinted("see what uses it with `fuser -vm`, end that, and run the command again")?;

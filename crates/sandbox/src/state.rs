@@ -35,6 +35,17 @@ impl Folder {
         &self.0
     }
 
+    /// The name of its control group: sandboxes of one name may be in several folders.
+    pub(crate) fn group(&self) -> String {
+        let name = self.0.file_name().unwrap_or_default().to_string_lossy();
+        let bytes = self.0.as_os_str().as_encoded_bytes();
+        // FNV-1a, 32 bits: short, and the same in every process.
+        let hash = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        format!("{name}-{hash:08x}")
+    }
+
     pub(crate) fn exists(&self) -> bool {
         self.0.is_dir()
     }

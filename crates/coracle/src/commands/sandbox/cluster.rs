@@ -1,5 +1,6 @@
 //! The cluster that runs on a sandbox's boards, seen from this machine.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -100,8 +101,8 @@ pub async fn api(sandbox: &Sandbox, server: &Board, deadline: Instant) -> Outcom
     .await
 }
 
-/// The names of the nodes that are ready.
-pub async fn ready(client: &Client) -> Outcome<Vec<String>> {
+/// The nodes that there are, and whether each is ready.
+pub async fn nodes(client: &Client) -> Outcome<BTreeMap<String, bool>> {
     let nodes = Api::<Node>::all(client.clone());
     let nodes = nodes.list(&ListParams::default()).await.doing(|| "listing the nodes".into())?;
     let is_ready = |node: &Node| {
@@ -110,7 +111,8 @@ pub async fn ready(client: &Client) -> Outcome<Vec<String>> {
             conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True")
         })
     };
-    Ok(nodes.items.into_iter().filter(is_ready).filter_map(|node| node.metadata.name).collect())
+    let pair = |node: Node| Some((node.metadata.name.clone()?, is_ready(&node)));
+    Ok(nodes.items.into_iter().filter_map(pair).collect())
 }
 
 /// Waits until `look` succeeds. What it failed with last is the cause that a person gets.

@@ -69,12 +69,15 @@ pub fn sandboxes(dir: &Path) -> Outcome {
 /// The boards of a sandbox.
 pub async fn boards(sandbox: &Sandbox) -> Outcome {
     let mut rows = vec![row(["NODE", "ADDRESS", "POWER", "NODE STATUS", "WRONG WITH IT"])];
-    let nodes = ready_nodes(sandbox).await;
+    let nodes = nodes(sandbox).await;
     for board in &sandbox.plan().boards {
         let status = match &nodes {
             None => "unknown",
-            Some(ready) if ready.contains(&board.name) => "Ready",
-            Some(_) => "NotReady",
+            Some(nodes) => match nodes.get(&board.name) {
+                Some(true) => "Ready",
+                Some(false) => "NotReady",
+                None => "not joined",
+            },
         };
         let power = if sandbox.is_on(board) { "on" } else { "off" };
         rows.push(vec![
@@ -90,13 +93,13 @@ pub async fn boards(sandbox: &Sandbox) -> Outcome {
 }
 
 /// As any server that answers tells it.
-async fn ready_nodes(sandbox: &Sandbox) -> Option<Vec<String>> {
+async fn nodes(sandbox: &Sandbox) -> Option<BTreeMap<String, bool>> {
     let servers = sandbox.plan().boards.iter().filter(|b| b.role == sandbox::Role::Server);
     for server in servers.filter(|server| sandbox.is_on(server)) {
         if let Ok(client) = cluster::client(sandbox, Some(server)).await
-            && let Ok(ready) = cluster::ready(&client).await
+            && let Ok(nodes) = cluster::nodes(&client).await
         {
-            return Some(ready);
+            return Some(nodes);
         }
     }
     None

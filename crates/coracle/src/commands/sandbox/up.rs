@@ -173,7 +173,8 @@ async fn wait_for_nodes(
         || "all nodes are ready".into(),
         sandbox,
         async || {
-            for name in cluster::ready(client).await? {
+            let nodes = cluster::nodes(client).await?;
+            for (name, _) in nodes.into_iter().filter(|(_, ready)| *ready) {
                 let taken = started.get(&name).map_or(Duration::ZERO, Instant::elapsed);
                 ready.entry(name).or_insert(taken);
             }

@@ -12,22 +12,32 @@ pub fn seed() -> u64 {
     std::env::var("CORACLE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_121)
 }
 
+/// Between two looks whether the trouble is over; the clients go on meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Runs `trouble` under a workload that calls all servers, and judges what was seen.
 pub fn judged(stack: &Stack, trouble: impl FnOnce(&Run) + Send) {
-    stack.laptop.block_on(async || {
-        let clients = stack.clients().await;
-        println!("seed {}", seed());
-        let run = Workload::new(seed(), clients).start().await.expect("a cluster that is well");
-        // The trouble is made by commands; the clients go on meanwhile.
+    println!("seed {}", seed());
+    let history = stack.laptop.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let run = runtime
+            .block_on(async { Workload::new(seed(), stack.clients().await).start().await })
+            .expect("a cluster that is well");
         std::thread::scope(|scope| {
             let maker = scope.spawn(|| trouble(&run));
-            tokio::task::block_in_place(|| maker.join())
-        })
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let history = run.finish(RECOVERY).await.expect("a cluster that is well again");
-        let wrong = judge(&history);
-        assert!(wrong.is_empty(), "seed {}: {wrong:#?}", seed());
+            runtime.block_on(async {
+                while !maker.is_finished() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            });
+            maker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+        runtime.block_on(run.finish(RECOVERY)).expect("a cluster that is well again")
     });
+    let wrong = judge(&history);
+    assert!(wrong.is_empty(), "seed {}: {wrong:#?}", seed());
+    println!("{} calls, nothing wrong with what they saw", history.operations.len());
 }
 
 /// Waits until more writes are acknowledged.

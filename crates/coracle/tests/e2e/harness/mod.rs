@@ -24,7 +24,6 @@ pub use http::get;
 pub use image::{Image, busybox};
 pub use kubectl::{Kubectl, both};
 pub use member::Member;
-pub use netns::Netns;
 pub use registry::Registry;
-pub use stack::{RECOVERY, Stack, Took};
+pub use stack::{RECOVERY, Stack};
 pub use wait::{eventually, eventually_some, within};

@@ -28,10 +28,6 @@ pub struct Stack {
     vip: bool,
 }
 
-/// How long something took.
-#[derive(Debug)]
-pub struct Took(pub Duration);
-
 impl Stack {
     /// A laptop and a disk, no boards yet.
     pub fn unstarted() -> Self {
@@ -127,20 +123,21 @@ impl Stack {
             let mut config = kube::config::Kubeconfig::read_from(&path).expect("a kubeconfig");
             let cluster = config.clusters[0].cluster.as_mut().expect("a cluster");
             cluster.server = Some(format!("https://{}:6443", self.address(server)));
-            let config = kube::Config::from_custom_kubeconfig(config, &Default::default());
-            let client = kube::Client::try_from(config.await.expect("a configuration"));
+            let options = kube::config::KubeConfigOptions::default();
+            let config = kube::Config::from_custom_kubeconfig(config, &options).await;
+            let client = kube::Client::try_from(config.expect("a configuration"));
             clients.push((format!("server-{server}"), client.expect("a client")));
         }
         clients
     }
 
     /// Waits until exactly these nodes are ready, as the cluster says at the user's address.
-    pub fn until_ready(&self, wanted: &[&str]) -> Took {
+    pub fn until_ready(&self, wanted: &[&str]) -> Duration {
         self.until_ready_at(&self.kubectl(), wanted)
     }
 
     /// As `until_ready`, asked through a certain kubectl.
-    pub fn until_ready_at(&self, kubectl: &Kubectl, wanted: &[&str]) -> Took {
+    pub fn until_ready_at(&self, kubectl: &Kubectl, wanted: &[&str]) -> Duration {
         let begun = Instant::now();
         let conditions = "{.metadata.name} {.status.conditions[?(@.type==\"Ready\")].status}";
         let line = format!(
@@ -154,7 +151,7 @@ impl Stack {
             ready.sort_unstable();
             if ready == wanted { Ok(()) } else { Err(run) }
         });
-        Took(begun.elapsed())
+        begun.elapsed()
     }
 
     /// Everything that a board's command has logged.
