@@ -50,6 +50,8 @@ pub struct Config {
     pub eviction: Eviction,
     /// When images are collected.
     pub image_gc: ImageGc,
+    /// The bridge of the pods, where the board may be cut off by `coracle drill`; none: it refuses.
+    pub drill_bridge: Option<String>,
     /// How long pods may delay a shutdown of the board.
     pub shutdown: ShutdownPeriods,
     /// The cache of pods holds all of them already (server and agent are one process): watch no
@@ -117,6 +119,7 @@ impl Config {
             reserved: BTreeMap::new(),
             eviction: Eviction::default(),
             image_gc: ImageGc::default(),
+            drill_bridge: None,
             shutdown: ShutdownPeriods::default(),
             all_pods_cached: false,
         }

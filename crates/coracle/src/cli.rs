@@ -66,6 +66,8 @@ pub enum Command {
     Uninstall(Uninstall),
     /// Run a cluster of several boards on this machine, and make trouble for it
     Sandbox(Box<crate::commands::sandbox::Options>),
+    /// Take one board after the other out of the live cluster, and measure what was away
+    Drill(Box<crate::drill::Options>),
     /// Serve the hello page (what the image coracle.local/hello runs)
     Hello(Hello),
     /// Print the version

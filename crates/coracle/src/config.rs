@@ -194,6 +194,9 @@ pub struct Node {
     /// UDP port of VXLAN; the same on all nodes
     #[arg(long, env = "CORACLE_VXLAN_PORT", default_value_t = 8472)]
     pub vxlan_port: u16,
+    /// Have this board refuse to be cut off by `coracle drill`
+    #[arg(long, env = "CORACLE_DISABLE_DRILL")]
+    pub disable_drill: bool,
     /// How long pods may delay the board's going off, all together, such as 30s; 0s: not at all
     #[arg(long, env = "CORACLE_SHUTDOWN_GRACE_PERIOD", default_value = "30s")]
     pub shutdown_grace_period: Span,

@@ -5,6 +5,7 @@ mod allocator;
 mod cli;
 mod commands;
 mod config;
+mod drill;
 mod etcd;
 mod failure;
 mod files;
@@ -92,6 +93,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Snapshot(options) => block_on(1, commands::snapshot::run(common, *options)),
         Command::Uninstall(options) => block_on(1, commands::install::uninstall(common, options)),
         Command::Sandbox(options) => block_on(1, commands::sandbox::run(*options)),
+        Command::Drill(options) => block_on(2, drill::run(common, *options)),
         Command::Hello(options) => block_on(1, hello::run(options.port)),
     }
 }

@@ -24,6 +24,7 @@ pub use cidr::{Cidr, CidrParseError};
 pub use dns::{Dns, DnsConfig, DnsError, Upstreams, Zone};
 pub use linux::address::{AddressError, ServiceAddress};
 pub use linux::disturbances::Disturbances;
+pub use linux::outage::{LONGEST as LONGEST_OUTAGE, MAX_PORTS as MAX_OUTAGE_PORTS, Outage};
 pub use pod::{
     Attachment, Backend, Peer, PodNetwork, PodNetworkConfig, PodNetworkError, VxlanConfig,
 };

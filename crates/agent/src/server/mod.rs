@@ -4,6 +4,7 @@
 mod auth;
 mod channels;
 mod command;
+mod drill;
 mod logs;
 mod metrics;
 mod portforward;
@@ -113,6 +114,9 @@ async fn answer(
     let parts: Vec<&str> = call.parts.iter().map(String::as_str).collect();
     match parts[..] {
         ["pods"] => pods(manager),
+        ["v1-coracle", "drill"] => {
+            drill::answer(&manager.context().config, request.method(), &call).await
+        }
         ["stats", "summary"] => json(&stats::summary(manager).await),
         ["metrics"] => metrics::plain(manager),
         ["metrics", "resource"] => metrics::resource(manager).await,

@@ -114,6 +114,7 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
         version: super::version(),
         max_pods: node.max_pods,
         eviction: node.eviction_hard,
+        drill_bridge: (!node.disable_drill).then(|| node.bridge.clone()),
         shutdown: agent::ShutdownPeriods {
             grace: node.shutdown_grace_period.duration(),
             critical: node.shutdown_grace_period_critical_pods.duration(),

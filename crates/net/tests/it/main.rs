@@ -3,6 +3,7 @@
 mod boards;
 mod dns;
 mod lab;
+mod outage;
 mod pods;
 mod services;
 mod vip;
