@@ -3,7 +3,7 @@
 # workload and DNS in a network namespace of its own. The table goes to standard output and to
 # bench/RESULTS.md, the raw figures to bench/RESULTS.txt.
 #
-#   bench/run.sh [STEP...]      only some of: idle pods load etcd
+#   bench/run.sh [STEP...]      only some of: idle pods load etcd vip
 #
 # CORACLE_BIN           a static release binary instead of building one
 # BENCH_DIR             where the data goes; a file system like the one that is meant (/var/tmp)
@@ -24,7 +24,8 @@ stop_seconds=20
 pods=50
 etcd_seconds=10
 full_percent=74
-steps=${*:-idle pods load etcd}
+steps=${*:-idle pods load etcd vip}
+vip_kills=50
 musl=$(uname -m)-unknown-linux-musl
 
 id=$$
@@ -152,6 +153,9 @@ hello() {
     fail "the hello workload does not answer"
 }
 
+# keepalived: the distribution's, or the one that the tests have unpacked.
+keepalived() { command -v keepalived || echo target/tools/keepalived/usr/sbin/keepalived; }
+
 measure_etcd() {
     command -v etcd >/dev/null || { say "etcd is not installed: no yardstick"; return 0; }
     say "etcd"
@@ -232,6 +236,11 @@ for step in $steps; do
     etcd)
         stop
         measure_etcd
+        ;;
+    vip)
+        say "virtual address, $vip_kills kills"
+        target/release/bench "$figures" vip "$CORACLE_BIN" "${KEEPALIVED:-$(keepalived)}" \
+            "$vip_kills" >&2
         ;;
     *) fail "no step is called $step" ;;
     esac || fail "step $step"

@@ -10,6 +10,7 @@ mod pods;
 mod processes;
 mod report;
 mod startup;
+mod vip;
 mod watchers;
 
 use std::error::Error;
@@ -26,6 +27,7 @@ const USAGE: &str = "usage: bench FIGURES COMMAND
   pods KUBECONFIG PID RUN_DIR COUNT       create to Running
   load KUBECONFIG PID RUN_DIR             creates, gets, lists, watchers, memory of 5,000 pods
   etcd ADDRESS SECONDS                    etcd's own put rate
+  vip CORACLE KEEPALIVED KILLS            how long the virtual address is away
   report PROMISES                         the table";
 
 fn main() -> ExitCode {
@@ -48,6 +50,11 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &[String]) -> Outcome {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        [_, "vip-probe"] => return vip::probe(),
+        [_, "vip-echo"] => return vip::echo(),
+        _ => {}
+    }
     let [figures, command @ ..] = arguments.as_slice() else { return Err(USAGE.into()) };
     let mut figures = Figures::open(figures)?;
     match command {
@@ -64,6 +71,9 @@ async fn run(arguments: &[String]) -> Outcome {
             load::run(&mut figures, kubeconfig, pid, run_dir).await
         }
         ["etcd", address, seconds] => etcd::run(&mut figures, address, seconds.parse()?).await,
+        ["vip", coracle, keepalived, kills] => {
+            vip::run(&mut figures, coracle, keepalived, kills.parse()?)
+        }
         ["report", promises] => report::run(&figures, promises),
         _ => Err(USAGE.into()),
     }
