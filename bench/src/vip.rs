@@ -121,8 +121,11 @@ impl Stage {
         stage.ip("switch", "link set switch up")?;
         for (role, last) in [("a", 1), ("b", 2), ("client", 9)] {
             let to = stage.netns(role);
-            stage.ip("switch", &format!("link add {role} type veth peer name eth0 netns {to}"))?;
-            stage.ip("switch", &format!("link set {role} master switch up"))?;
+            stage.ip(
+                "switch",
+                &format!("link add name port-{role} type veth peer name eth0 netns {to}"),
+            )?;
+            stage.ip("switch", &format!("link set port-{role} master switch up"))?;
             stage.ip(role, &format!("addr add 192.0.2.{last}/24 dev eth0"))?;
             stage.ip(role, "link set eth0 up")?;
         }
@@ -166,7 +169,7 @@ impl Stage {
             }
             let holder = self.holder()?;
             let (role, process) = &mut members[usize::from(holder == "b")];
-            self.ip("switch", &format!("link set {role} down"))?;
+            self.ip("switch", &format!("link set port-{role} down"))?;
             self.kill(process.take())?;
             match outages.recv_timeout(PATIENCE) {
                 Ok(away) => took.push(away),
@@ -175,7 +178,7 @@ impl Stage {
             }
             // A board that comes back has forgotten what its interfaces had.
             self.ip(role, &format!("addr flush dev eth0 to {VIP}"))?;
-            self.ip("switch", &format!("link set {role} up"))?;
+            self.ip("switch", &format!("link set port-{role} up"))?;
             *process = Some(start(&self, role)?);
         }
         for (_, process) in &mut members {

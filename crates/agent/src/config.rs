@@ -16,6 +16,8 @@ use crate::shutdown::Periods as ShutdownPeriods;
 pub struct Config {
     /// Name of the Node object.
     pub node_name: String,
+    /// Whether the node's pods reach all others through the tunnel, as it tells them.
+    pub tunnel: bool,
     /// Addresses of the node, first the preferred one.
     pub node_ips: Vec<IpAddr>,
     /// Further labels of the Node object.
@@ -103,6 +105,7 @@ impl Config {
         Config {
             node_name: node_name.to_owned(),
             node_ips,
+            tunnel: false,
             labels: BTreeMap::new(),
             taints: Vec::new(),
             data_dir: PathBuf::from("/var/lib/coracle/agent"),

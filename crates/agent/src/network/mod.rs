@@ -6,7 +6,7 @@ mod peers;
 mod services;
 
 pub use driver::{Network, NetworkParts};
-pub(crate) use peers::Peers;
+pub(crate) use peers::{NOTE_BACKEND, Peers};
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;

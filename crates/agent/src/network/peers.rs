@@ -15,6 +15,8 @@ use crate::context::Attach;
 /// Names the address that other boards send a node's pod traffic to, where it is not the node's
 /// internal address.
 const NOTE_ADDRESS: &str = "coracle.io/pod-network-address";
+/// Says `vxlan` on a node that sends its pods' packets through the tunnel to everybody.
+pub(crate) const NOTE_BACKEND: &str = "coracle.io/network-backend";
 /// Changes within this time are one change: a link that comes up tells so several times.
 const GATHER: Duration = Duration::from_millis(100);
 /// Pause after the kernel refused, doubling.
@@ -36,18 +38,17 @@ fn peer(node: &Node) -> Option<Peer> {
     let one = spec.pod_cidr.iter().filter(|_| spec.pod_cidrs.is_none());
     let blocks = spec.pod_cidrs.iter().flatten().chain(one);
     let pod_cidrs: Vec<net::Cidr> = blocks.filter_map(|block| block.parse().ok()).collect();
-    let noted = node.metadata.annotations.as_ref().and_then(|notes| notes.get(NOTE_ADDRESS));
+    let note = |key| node.metadata.annotations.as_ref().and_then(|notes| notes.get(key));
+    let tunnel = note(NOTE_BACKEND).is_some_and(|backend| backend == "vxlan");
+    let noted = note(NOTE_ADDRESS);
     let noted: Vec<IpAddr> = noted
         .iter()
         .flat_map(|text| text.split(','))
         .filter_map(|ip| ip.trim().parse().ok())
         .collect();
     let node_ips = if noted.is_empty() { internal_addresses(node) } else { noted };
-    (!pod_cidrs.is_empty() && !node_ips.is_empty()).then_some(Peer {
-        node: name,
-        pod_cidrs,
-        node_ips,
-    })
+    let known = !pod_cidrs.is_empty() && !node_ips.is_empty();
+    known.then_some(Peer { node: name, pod_cidrs, node_ips, tunnel })
 }
 
 fn internal_addresses(node: &Node) -> Vec<IpAddr> {
@@ -160,7 +161,11 @@ mod tests {
 
     fn told(nodes: &[Node]) -> Vec<String> {
         let peers = peers(nodes, "me");
-        peers.iter().map(|p| format!("{} {:?} {:?}", p.node, blocks(p), p.node_ips)).collect()
+        let told = peers.iter().map(|p| {
+            let tunnel = if p.tunnel { " tunnel" } else { "" };
+            format!("{} {:?} {:?}{tunnel}", p.node, blocks(p), p.node_ips)
+        });
+        told.collect()
     }
 
     fn blocks(peer: &Peer) -> Vec<String> {
@@ -172,8 +177,11 @@ mod tests {
         let internal =
             [("Hostname", "b"), ("ExternalIP", "203.0.113.1"), ("InternalIP", "192.0.2.2")];
         let mut noted = node("d", json!({"podCIDR": "10.42.4.0/24"}), &internal);
-        noted.metadata.annotations =
-            Some([(NOTE_ADDRESS.to_owned(), "198.51.100.4, fd00::4".to_owned())].into());
+        noted.metadata.annotations = Some(
+            [(NOTE_ADDRESS, "198.51.100.4, fd00::4"), (NOTE_BACKEND, "vxlan")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+        );
         assert_eq!(
             told(&[
                 noted,
@@ -188,7 +196,7 @@ mod tests {
             ]),
             [
                 r#"b ["10.42.2.0/24", "fd00:42::/64"] [192.0.2.2]"#,
-                r#"d ["10.42.4.0/24"] [198.51.100.4, fd00::4]"#,
+                r#"d ["10.42.4.0/24"] [198.51.100.4, fd00::4] tunnel"#,
             ]
         );
     }

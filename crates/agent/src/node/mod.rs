@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::network::NOTE_BACKEND;
 use crate::shutdown::Leaving;
 pub use gather::allocatable;
 pub use lease::renew;
@@ -82,10 +83,7 @@ impl Registrar {
                 metadata: ObjectMeta {
                     name: Some(name.clone()),
                     labels: Some(labels),
-                    annotations: Some(BTreeMap::from([(
-                        "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
-                        "true".to_owned(),
-                    )])),
+                    annotations: Some(self.annotations()),
                     ..ObjectMeta::default()
                 },
                 spec: Some(NodeSpec { taints: self.taints(), ..NodeSpec::default() }),
@@ -97,7 +95,10 @@ impl Registrar {
                 Err(error) => Err(error),
             };
         };
-        let patch = json!({"metadata": {"labels": labels}});
+        // A node that asks for the tunnel no more says so by not saying it.
+        let backend = self.annotations().remove(NOTE_BACKEND);
+        let notes = json!({NOTE_BACKEND: backend});
+        let patch = json!({"metadata": {"labels": labels, "annotations": notes}});
         let old = self
             .api()
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
@@ -105,6 +106,15 @@ impl Registrar {
             .unwrap_or(old);
         let status = NodeStatus { conditions: self.carry_over(&old, status.conditions), ..status };
         self.write(&old, status).await
+    }
+
+    fn annotations(&self) -> BTreeMap<String, String> {
+        let tunnel = self.config.tunnel.then_some((NOTE_BACKEND, "vxlan"));
+        [("volumes.kubernetes.io/controller-managed-attach-detach", "true")]
+            .into_iter()
+            .chain(tunnel)
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect()
     }
 
     fn taints(&self) -> Option<Vec<Taint>> {

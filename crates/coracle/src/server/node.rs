@@ -113,6 +113,7 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
         resolv_conf: node.resolv_conf.clone(),
         version: super::version(),
         max_pods: node.max_pods,
+        tunnel: node.network_backend == net::Backend::Vxlan,
         eviction: node.eviction_hard,
         drill_bridge: (!node.disable_drill).then(|| node.bridge.clone()),
         shutdown: agent::ShutdownPeriods {

@@ -14,4 +14,5 @@ mod streams;
 mod survive;
 mod tiers;
 mod uninstall;
+mod vip;
 mod volumes;

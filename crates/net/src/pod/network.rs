@@ -98,6 +98,8 @@ pub struct Peer {
     pub pod_cidrs: Vec<Cidr>,
     /// Its own addresses; the first one that can be used is.
     pub node_ips: Vec<IpAddr>,
+    /// Whether it sends its pods' packets through the tunnel to everybody, and expects the same.
+    pub tunnel: bool,
 }
 
 /// Why the pod network could not do what it was asked.

@@ -198,6 +198,8 @@ fn way(
 ) -> Result<Way, String> {
     let of_family = |v4: bool| peer.node_ips.iter().copied().filter(move |ip| ip.is_ipv4() == v4);
     let direct = match config.backend {
+        // A tunnel has two ends: who asks for it gets it.
+        _ if peer.tunnel => None,
         Backend::Vxlan => None,
         Backend::Auto => of_family(block.is_ipv4()).find(|ip| on_segment(ground, *ip)),
         // The kernel is the judge then, and its refusal is reported.
@@ -207,7 +209,7 @@ fn way(
         return Ok(Way::Direct(via));
     }
     let node = &peer.node;
-    if config.backend == Backend::HostGw {
+    if config.backend == Backend::HostGw && !peer.tunnel {
         return Err(format!("{node} has no address of the family of {block}"));
     }
     let Some(local) = local(config) else {

@@ -15,7 +15,7 @@ fn config(backend: Backend) -> PodNetworkConfig {
 
 fn peer(node: &str, block: &str, ip: &str) -> Peer {
     let node_ips = vec![ip.parse().unwrap()];
-    Peer { node: node.to_owned(), pod_cidrs: vec![cidr(block)], node_ips }
+    Peer { node: node.to_owned(), pod_cidrs: vec![cidr(block)], node_ips, tunnel: false }
 }
 
 /// A home network of one segment, a default route, and a WireGuard link.
@@ -82,6 +82,15 @@ fn a_backend_that_was_asked_for_is_used_for_all() {
     );
     let reach = reach(&config(Backend::Vxlan), 1500, &peers, &ground());
     assert!(reach.routes.values().all(|(route, _)| route.device.is_some()));
+}
+
+#[test]
+fn who_asks_for_the_tunnel_gets_it() {
+    let near = Peer { tunnel: true, ..peer("near", "10.42.4.0/24", "192.0.2.2") };
+    for backend in [Backend::Auto, Backend::HostGw, Backend::Vxlan] {
+        let reach = reach(&config(backend), 1500, std::slice::from_ref(&near), &ground());
+        assert!(reach.tunnel.is_some(), "{backend}");
+    }
 }
 
 #[test]

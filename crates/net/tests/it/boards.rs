@@ -47,6 +47,7 @@ impl Board {
             node: self.ip.to_string(),
             pod_cidrs: vec![self.block.parse().unwrap()],
             node_ips: vec![self.ip.into()],
+            tunnel: false,
         }
     }
 

@@ -93,6 +93,7 @@ fn routes_lead_to_other_boards() {
         node: node.to_owned(),
         pod_cidrs: vec![block.parse().unwrap()],
         node_ips: vec![ip.parse().unwrap()],
+        tunnel: false,
     };
     lab.node.block_on(async || {
         let network = PodNetwork::open(config).await.unwrap();
