@@ -37,6 +37,8 @@ pub struct RequestInfo {
     /// `metadata.name`, so that rules with resourceNames apply; such a request stays a
     /// list or watch.
     pub name: String,
+    /// The node that a field selector pins (`spec.nodeName`), empty without one.
+    pub selected_node: String,
     /// The path as sent, percent-encoding undone.
     pub path: String,
     /// The path's segments from the resource on; `[3..]` is the rest behind a subresource.
@@ -111,6 +113,7 @@ impl RequestInfo {
         if let Some(name) = name_from_selector(query) {
             self.name = name;
         }
+        self.selected_node = pinned(query, "spec.nodeName").unwrap_or_default();
     }
 
     /// `resource/subresource`, as rules and metrics name it.
@@ -164,12 +167,17 @@ pub(crate) fn query_true(query: &str, key: &str) -> bool {
         .is_some_and(|value| !matches!(value.to_lowercase().as_str(), "false" | "0"))
 }
 
-fn name_from_selector(query: &str) -> Option<String> {
+/// The value that a field selector pins a field to.
+fn pinned(query: &str, field: &str) -> Option<String> {
     let selector = query_value(query, "fieldSelector")?;
-    let name = selector.split(',').find_map(|term| {
+    selector.split(',').find_map(|term| {
         let (key, value) = term.split_once('=')?;
-        (key == "metadata.name").then(|| value.strip_prefix('=').unwrap_or(value).to_owned())
-    })?;
+        (key == field).then(|| value.strip_prefix('=').unwrap_or(value).to_owned())
+    })
+}
+
+fn name_from_selector(query: &str) -> Option<String> {
+    let name = pinned(query, "metadata.name")?;
     let usable = !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%']);
     usable.then_some(name)
 }

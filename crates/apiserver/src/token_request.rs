@@ -37,6 +37,8 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Response {
     let limit = context.config.limits.body_bytes;
+    // The pod may have been bound at another server just now.
+    context.refreshed().await;
     let made = match crate::body::object(request, limit).await {
         Ok(asked) => make(&context, &info, &user, asked),
         Err(status) => Err(status),
@@ -76,7 +78,7 @@ fn make(
         serviceaccount: Reference { name: info.name.clone(), uid: account.uid },
     };
     bind(context, info, &spec["boundObjectRef"], &mut binding)?;
-    check_node(context, user, &binding)?;
+    check_node(context, user, &spec["boundObjectRef"], &binding, &audiences)?;
 
     let now = Timestamp::now().as_second();
     let token = context.tokens.issue(binding, audiences.clone(), granted, now);
@@ -168,8 +170,15 @@ fn bind(
     Ok(())
 }
 
-/// A node gets tokens only for pods that are bound to it.
-fn check_node(context: &Context, user: &User, binding: &Binding) -> Result<(), Status> {
+/// A node gets tokens only for pods that are bound to it, and only for whom these want to talk
+/// to by what their volumes say.
+fn check_node(
+    context: &Context,
+    user: &User,
+    reference: &Value,
+    binding: &Binding,
+    audiences: &[String],
+) -> Result<(), Status> {
     let Some(node) = authz::node_name(user) else { return Ok(()) };
     let forbidden = |why: &str| {
         let name = &binding.serviceaccount.name;
@@ -178,9 +187,26 @@ fn check_node(context: &Context, user: &User, binding: &Binding) -> Result<(), S
     let Some(pod) = &binding.pod else {
         return forbidden("node requested token not bound to a pod");
     };
-    let found = objects::object(&context.store, "pods", &binding.namespace, &pod.name);
-    if found.is_none_or(|pod| pod["spec"]["nodeName"] != node) {
-        return forbidden("node requested token bound to a pod scheduled on a different node");
+    if reference["uid"].as_str().is_none_or(str::is_empty) {
+        return forbidden("node requested token with a pod binding without a uid");
     }
-    Ok(())
+    let found = objects::object(&context.store, "pods", &binding.namespace, &pod.name);
+    let Some(pod) = found.filter(|pod| pod["spec"]["nodeName"] == node) else {
+        return forbidden("node requested token bound to a pod scheduled on a different node");
+    };
+    let own = context.tokens.audiences();
+    let foreign = |audience: &&String| !own.contains(audience) && !wants(&pod, audience);
+    match audiences.iter().find(foreign) {
+        Some(audience) => forbidden(&format!("audience {audience:?} not found in pod spec volume")),
+        None => Ok(()),
+    }
+}
+
+/// Whether a volume of the pod carries a token for this audience.
+fn wants(pod: &Value, audience: &str) -> bool {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    list(&pod["spec"]["volumes"]).iter().any(|volume| {
+        let sources = list(&volume["projected"]["sources"]);
+        sources.iter().any(|source| source["serviceAccountToken"]["audience"] == audience)
+    })
 }

@@ -1,7 +1,9 @@
 //! Tests as text: YAML documents in, one line an action out.
 
 use jiff::SignedDuration;
-use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -10,6 +12,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -76,9 +79,11 @@ pub fn world(yaml: &str) -> World {
     fix::<Namespace>(&mut world, &objects);
     fix::<Node>(&mut world, &objects);
     fix::<Pod>(&mut world, &objects);
+    fix::<PodDisruptionBudget>(&mut world, &objects);
     fix::<ReplicaSet>(&mut world, &objects);
     fix::<ReplicationController>(&mut world, &objects);
     fix::<Secret>(&mut world, &objects);
+    fix::<StatefulSet>(&mut world, &objects);
     fix::<Service>(&mut world, &objects);
     fix::<ServiceAccount>(&mut world, &objects);
     world.list::<Node>("").iter().for_each(|node| hear(&mut world, node));

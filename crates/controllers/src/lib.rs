@@ -12,6 +12,7 @@ pub mod context;
 mod cronjob;
 mod daemonset;
 mod deployment;
+mod disruption;
 mod driver;
 mod endpoints;
 mod garbage;
@@ -96,6 +97,7 @@ const CONTROLLERS: &[Controller] = &[
     certificates::APPROVER,
     certificates::SIGNER,
     certificates::CLEANER,
+    disruption::DISRUPTION,
     bootstrap::TOKEN_CLEANER,
     bootstrap::BOOTSTRAP_SIGNER,
 ];

@@ -11,8 +11,22 @@ use serde_json::Value;
 const LEASES: &str = "kube-node-lease";
 /// Marks a pod that mirrors one which the agent runs by itself.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Labels that only administrators may set on a node, to fence workloads off.
-const FENCE: &str = "node-restriction.kubernetes.io/";
+/// Labels of Kubernetes' own that a node may set on itself (upstream's list), names and prefixes.
+/// All others of those domains are for administrators and controllers: fences and roles.
+const OWN_LABELS: [&str; 11] = [
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/instance-type",
+    "beta.kubernetes.io/os",
+    "failure-domain.beta.kubernetes.io/region",
+    "failure-domain.beta.kubernetes.io/zone",
+    "kubernetes.io/arch",
+    "kubernetes.io/hostname",
+    "kubernetes.io/os",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+const OWN_PREFIXES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
 pub(super) fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
     check(attributes, Some(object))
@@ -28,6 +42,7 @@ fn check(attributes: &Attributes<'_>, new: Option<&Value>) -> Outcome<()> {
         "pods" => pod(node, attributes, new),
         "nodes" => own_node(node, attributes, new),
         "coordination.k8s.io/leases" => lease(node, attributes, new),
+        "resource.k8s.io/resourceslices" => slice(node, attributes, new),
         "storage.k8s.io/csinodes" if attributes.name != node => Some(format!(
             "can only access CSINode with the same name as the requesting node {node:?}"
         )),
@@ -49,9 +64,15 @@ fn pod(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option<S
                     "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
                 ));
             }
-            (!bound(Some(pod))).then(|| {
-                format!("node {node:?} can only create pods with spec.nodeName set to itself")
-            })
+            if !bound(Some(pod)) {
+                return Some(format!(
+                    "node {node:?} can only create pods with spec.nodeName set to itself"
+                ));
+            }
+            mirror(node, pod)
+        }
+        Operation::Update if relabelled(attributes.old, new) => {
+            Some(format!("node {node:?} cannot update labels through pod status"))
         }
         Operation::Update => (!bound(attributes.old)).then(|| {
             format!(
@@ -70,9 +91,16 @@ fn own_node(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Opt
         return Some(format!("node {node:?} is not allowed to modify node {name:?}"));
     }
     let new = new?;
+    let owners = |object: Option<&Value>| {
+        let owners = object.and_then(|object| object["metadata"]["ownerReferences"].as_array());
+        owners.cloned().unwrap_or_default()
+    };
+    if owners(attributes.old) != owners(Some(new)) {
+        return Some(format!("node {node:?} is not allowed to modify ownerReferences"));
+    }
     let labels = |object: Option<&Value>| -> Vec<(String, Value)> {
         let labels = object.and_then(|object| object["metadata"]["labels"].as_object());
-        let fenced = labels.into_iter().flatten().filter(|(key, _)| key.starts_with(FENCE));
+        let fenced = labels.into_iter().flatten().filter(|(key, _)| is_reserved(key));
         fenced.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
     let (before, after) = (labels(attributes.old), labels(Some(new)));
@@ -96,6 +124,46 @@ fn own_node(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Opt
         }
         _ => None,
     }
+}
+
+/// Whether a label of a node is for administrators and controllers alone.
+fn is_reserved(label: &str) -> bool {
+    let domain = label.split_once('/').map_or("", |(domain, _)| domain);
+    let below = |domain: &str, parent: &str| {
+        domain.strip_suffix(parent).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    let of_kubernetes = below(domain, "kubernetes.io") || below(domain, "k8s.io");
+    let own = OWN_LABELS.contains(&label) || OWN_PREFIXES.iter().any(|own| below(domain, own));
+    of_kubernetes && !own
+}
+
+/// What a pod that a node runs by itself must not refer to, since it would get at it that way.
+fn mirror(node: &str, pod: &Value) -> Option<String> {
+    let owners = pod["metadata"]["ownerReferences"].as_array();
+    if owners.into_iter().flatten().any(|owner| owner["kind"] != "Node" || owner["name"] != node) {
+        return Some(format!("node {node:?} can only create pods owned by itself"));
+    }
+    if pod["spec"]["serviceAccountName"].as_str().is_some_and(|account| !account.is_empty()) {
+        return Some(format!("node {node:?} can not create pods that reference a service account"));
+    }
+    let what = crate::authz::referred(&pod["spec"])?;
+    Some(format!("node {node:?} can not create pods that reference {what}"))
+}
+
+fn relabelled(old: Option<&Value>, new: Option<&Value>) -> bool {
+    let labels = |object: Option<&Value>| {
+        let labels = object.and_then(|object| object["metadata"]["labels"].as_object());
+        labels.cloned().unwrap_or_default()
+    };
+    labels(old) != labels(new)
+}
+
+fn slice(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option<String> {
+    let foreign =
+        |slice: Option<&Value>| slice.is_some_and(|slice| slice["spec"]["nodeName"] != node);
+    (foreign(attributes.old) || foreign(new)).then(|| {
+        format!("node {node:?} can only access ResourceSlices with spec.nodeName set to itself")
+    })
 }
 
 fn lease(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option<String> {
@@ -140,6 +208,10 @@ mod tests {
         let pod = |node: &str| json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"nodeName": node}});
         let mut mirror = pod("a");
         mirror["metadata"]["annotations"][MIRROR] = "x".into();
+        let mut greedy = mirror.clone();
+        greedy["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+        let mut labelled = pod("a");
+        labelled["metadata"]["labels"]["app"] = "x".into();
         for (operation, old, new, expected) in [
             (Operation::Create, None, mirror, "ok"),
             (
@@ -147,6 +219,18 @@ mod tests {
                 None,
                 pod("a"),
                 "pods \"p\" is forbidden: pod does not have \"kubernetes.io/config.mirror\" annotation, node \"a\" can only create mirror pods",
+            ),
+            (
+                Operation::Create,
+                None,
+                greedy,
+                "pods \"p\" is forbidden: node \"a\" can not create pods that reference secrets",
+            ),
+            (
+                Operation::Update,
+                Some(pod("a")),
+                labelled,
+                "pods \"p\" is forbidden: node \"a\" cannot update labels through pod status",
             ),
             (Operation::Update, Some(pod("a")), pod("a"), "ok"),
             (
@@ -173,12 +257,25 @@ mod tests {
         let plain = node("a", "disk", json!([]));
         let tainted = node("a", "disk", json!([{"key": "k", "effect": "NoSchedule"}]));
         let fenced = node("a", "node-restriction.kubernetes.io/x", json!([]));
+        let master = node("a", "node-role.kubernetes.io/control-plane", json!([]));
+        let owned = json!({"metadata": {"name": "a", "labels": {"disk": "x"}, "ownerReferences": [{"name": "b"}]}});
         let other = node("b", "disk", json!([]));
         let update = |old: &Value, new: &Value| {
             said(Operation::Update, "nodes", Some(old.clone()), new.clone())
         };
         assert_eq!(said(Operation::Create, "nodes", None, tainted.clone()), "ok");
         assert_eq!(update(&plain, &plain), "ok");
+        for label in ["topology.kubernetes.io/zone", "node.kubernetes.io/x", "kubernetes.io/os"] {
+            assert_eq!(said(Operation::Create, "nodes", None, node("a", label, json!([]))), "ok");
+        }
+        assert_eq!(
+            said(Operation::Create, "nodes", None, master),
+            "nodes \"a\" is forbidden: is not allowed to modify labels: node-role.kubernetes.io/control-plane"
+        );
+        assert_eq!(
+            update(&plain, &owned),
+            "nodes \"a\" is forbidden: node \"a\" is not allowed to modify ownerReferences"
+        );
         assert_eq!(
             update(&other, &other),
             "nodes \"b\" is forbidden: node \"a\" is not allowed to modify node \"b\""

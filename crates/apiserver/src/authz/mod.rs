@@ -11,7 +11,7 @@ use store::Store;
 
 use crate::request::RequestInfo;
 use crate::user::{MASTERS, User};
-pub(crate) use node::node_name;
+pub(crate) use node::{node_name, referred};
 use rbac::{Rbac, Rule};
 
 /// What somebody wants to do.
@@ -27,6 +27,8 @@ pub(crate) struct Attributes<'a> {
     /// Path of a request that names no resource.
     pub path: &'a str,
     pub is_resource: bool,
+    /// The node that a field selector names; empty where there is none.
+    pub selected_node: &'a str,
 }
 
 impl<'a> Attributes<'a> {
@@ -42,6 +44,7 @@ impl<'a> Attributes<'a> {
             name: &info.name,
             path: &info.path,
             is_resource: info.is_resource,
+            selected_node: &info.selected_node,
         }
     }
 
@@ -57,6 +60,7 @@ impl<'a> Attributes<'a> {
             name: "",
             path: "",
             is_resource: true,
+            selected_node: "",
         }
     }
 

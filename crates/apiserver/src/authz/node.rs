@@ -44,6 +44,8 @@ impl NodeAuthorizer {
             ("leases", _) => {
                 want.namespace == LEASES && (want.verb == "create" || want.name == node)
             }
+            ("volumeattachments", _) => self.attached(node, want.name),
+            ("pods", _) => self.own_pods(node, want),
             ("csinodes", _) => want.verb == "create" || want.name == node,
             (_, Some(reference)) => {
                 !want.name.is_empty() && self.pods_refer(node, want.namespace, reference, want.name)
@@ -71,6 +73,22 @@ impl NodeAuthorizer {
         }
     }
 
+    fn attached(&self, node: &str, name: &str) -> bool {
+        objects::object(&self.store, "storage.k8s.io/volumeattachments", "", name)
+            .is_some_and(|attachment| attachment["spec"]["nodeName"] == node)
+    }
+
+    /// Of all pods a node reads its own: one by its name, many by the selector that names the
+    /// node. What it writes is admission's business.
+    fn own_pods(&self, node: &str, want: &Attributes) -> bool {
+        match want.verb {
+            "list" | "watch" => want.selected_node == node,
+            "get" => objects::object(&self.store, "pods", want.namespace, want.name)
+                .is_some_and(|pod| pod["spec"]["nodeName"] == node),
+            _ => true,
+        }
+    }
+
     fn pods_refer(&self, node: &str, namespace: &str, kind: &Reference, name: &str) -> bool {
         let range = Range { collection: "pods", namespace: Some(namespace) };
         let Ok(pods) = self.store.list(range, Page::default()) else { return false };
@@ -81,6 +99,19 @@ impl NodeAuthorizer {
                     .is_ok_and(|pod| pod["spec"]["nodeName"] == node && kind.in_pod(&pod, name))
         })
     }
+}
+
+/// What of the cluster a pod's spec refers to, in upstream's words; `None` for nothing.
+pub(crate) fn referred(spec: &Value) -> Option<&'static str> {
+    let of_kind = |reference: &Reference| reference.in_any(spec);
+    [
+        (Reference::SECRET, "secrets"),
+        (Reference::CONFIG_MAP, "configmaps"),
+        (Reference::CLAIM, "persistentvolumeclaims"),
+    ]
+    .iter()
+    .find(|(reference, _)| of_kind(reference))
+    .map(|(_, what)| *what)
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
@@ -131,6 +162,18 @@ impl Reference {
                                 items.iter().any(|item| item["name"] == name)
                             })))
                     || self.in_value(value, name)
+            }),
+            _ => false,
+        }
+    }
+
+    /// Whether anything is referred to that way.
+    fn in_any(&self, value: &Value) -> bool {
+        match value {
+            Value::Array(items) => items.iter().any(|item| self.in_any(item)),
+            Value::Object(members) => members.iter().any(|(key, value)| {
+                let key = key.as_str();
+                self.text.contains(&key) || self.named.contains(&key) || self.in_any(value)
             }),
             _ => false,
         }

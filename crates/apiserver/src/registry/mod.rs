@@ -11,6 +11,7 @@ mod codec;
 pub(crate) mod decode;
 mod delete;
 mod deletion;
+mod eviction;
 mod expiry;
 pub(crate) mod meta;
 mod names;

@@ -10,13 +10,16 @@ use x509_parser::prelude::FromDer;
 
 use super::{Outcome, meta};
 use crate::admission::{Attributes as Write, Operation};
-use crate::authz::{Attributes, Authorizer};
+use crate::authz::{Attributes, Authorizer, node_name};
 use crate::user::{MASTERS, User};
 
 const COLLECTION: &str = "certificates.k8s.io/certificatesigningrequests";
 const GROUP: &str = "certificates.k8s.io";
 /// The signer whose certificates can name any group.
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+/// The signers of node certificates.
+const NODE_SIGNERS: [&str; 2] =
+    ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
 const BLOCK: &str = "CERTIFICATE REQUEST";
 
 fn concerns(resource: &Resource) -> bool {
@@ -83,6 +86,13 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>, new: &Value) -> Outcome
         (Operation::Create, "") if signer == CLIENT_SIGNER && names_masters(new) => {
             forbidden(format!("use of {signer} signer with {MASTERS} group is not allowed"))
         }
+        (Operation::Create, "")
+            if NODE_SIGNERS.contains(&signer)
+                && node_name(write.user).is_some()
+                && common_name(new).as_ref() != Some(&write.user.name) =>
+        {
+            forbidden(format!("can only create a node CSR with CN={}", write.user.name))
+        }
         (Operation::Update, "approval")
             if !permitted(authorizer, write.user, "approve", signer) =>
         {
@@ -95,6 +105,14 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>, new: &Value) -> Outcome
         }
         _ => Ok(()),
     }
+}
+
+fn common_name(object: &Value) -> Option<String> {
+    let name = |request: &X509CertificationRequest<'_>| {
+        let subject = &request.certification_request_info.subject;
+        subject.iter_common_name().next()?.as_str().ok().map(str::to_owned)
+    };
+    with_request(&object["spec"]["request"], name).ok().flatten()
 }
 
 fn names_masters(object: &Value) -> bool {

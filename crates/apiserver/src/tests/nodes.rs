@@ -36,11 +36,18 @@ async fn a_node_reads_what_its_pods_refer_to_and_no_more() {
         ("secrets/other", StatusCode::FORBIDDEN),
         ("secrets", StatusCode::FORBIDDEN),
         ("pods/p", StatusCode::OK),
+        ("pods?fieldSelector=spec.nodeName%3Dpi-1", StatusCode::OK),
+        ("pods?fieldSelector=spec.nodeName%3Dpi-2", StatusCode::FORBIDDEN),
+        ("pods", StatusCode::FORBIDDEN),
         ("services", StatusCode::OK),
     ] {
         let uri = format!("/api/v1/namespaces/default/{path}");
         assert_eq!(get(&server, &own, &uri).await.0, expected, "{path}");
     }
+    assert_eq!(
+        get(&server, &other, "/api/v1/namespaces/default/pods/p").await.0,
+        StatusCode::FORBIDDEN
+    );
     let (code, status) = get(&server, &other, "/api/v1/namespaces/default/secrets/mounted").await;
     assert_eq!(code, StatusCode::FORBIDDEN);
     assert_eq!(

@@ -45,8 +45,11 @@ async fn the_requester_is_noted_and_the_content_read() {
         (&made["spec"]["username"], &made["spec"]["groups"]),
         (&json!("system:node:pi-1"), &json!(["system:nodes", "system:authenticated"]))
     );
+    let foreign = object("f", signer, &request("system:node:pi-2", &["system:nodes"]));
+    let (_, answer) = send(&server, &node, Method::POST, REQUESTS, foreign).await;
+    assert!(message(&answer).ends_with("can only create a node CSR with CN=system:node:pi-1"));
     let broken = object("b", signer, "aGVsbG8=");
-    let (code, answer) = send(&server, &node, Method::POST, REQUESTS, broken).await;
+    let (code, answer) = send(&server, &User::admin(), Method::POST, REQUESTS, broken).await;
     assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(message(&answer).contains("PEM block type must be CERTIFICATE REQUEST"), "{answer}");
     let masters = request("root", &["system:masters"]);
