@@ -78,6 +78,7 @@ fn unit(common: &Common, options: &cli::Install) -> String {
          Delegate=yes\n\
          Restart=always\n\
          RestartSec=2s\n\
+         RestartPreventExitStatus={}\n\
          TimeoutStartSec=0\n\
          LimitNOFILE=1048576\n\
          LimitNPROC=infinity\n\
@@ -88,7 +89,8 @@ fn unit(common: &Common, options: &cli::Install) -> String {
          [Install]\n\
          WantedBy=multi-user.target\n",
         quoted(&options.binary.display().to_string()),
-        arguments.join(" ")
+        arguments.join(" "),
+        crate::failure::REMOVED
     )
 }
 

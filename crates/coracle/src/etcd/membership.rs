@@ -48,7 +48,11 @@ pub fn join(name: &str, peer_url: &str, seen: &[Seen]) -> Joining {
     if alive < majority(voters) {
         return refuse(
             format!("only {alive} of the cluster's {voters} servers answer, which is no majority"),
-            format!("start {} first", names(seen.iter().filter(|seen| !seen.alive))),
+            format!(
+                "start {} first; if they are gone for good, `coracle server --cluster-reset` on \
+                 one that is left",
+                names(seen.iter().filter(|seen| !seen.alive))
+            ),
         );
     }
     let mut others = seen.iter().filter(|seen| !own(seen) && !seen.member.learner);

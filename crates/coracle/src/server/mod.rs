@@ -53,6 +53,9 @@ pub async fn run(common: Common, options: Server) -> Outcome {
     let settings = Settings::new(common, options)?;
     let mut terminate = signal(SignalKind::terminate()).doing(|| "waiting for SIGTERM".into())?;
     let mut interrupt = signal(SignalKind::interrupt()).doing(|| "waiting for SIGINT".into())?;
+    if settings.datastore == Datastore::Etcd(Membership::Reset) {
+        return reset(&settings).await;
+    }
     if !settings.options.disable_agent {
         preflight::check()?;
     }
@@ -89,6 +92,23 @@ pub async fn run(common: Common, options: Server) -> Outcome {
         Some(opened) => opened.close().await.and(outcome),
         None => outcome,
     }
+}
+
+/// Makes a cluster of one of what this server has, and ends.
+async fn reset(settings: &Settings) -> Outcome {
+    let opened = Opened::open(settings, &settings.bring()?).await?;
+    let revision = opened.store.revision();
+    opened.close().await?;
+    println!(
+        "the cluster has one server now, {}; it goes on from revision {revision}",
+        settings.node_name
+    );
+    println!("next: start this server without --cluster-reset");
+    println!(
+        "then: the other servers must not come back with their old data: on each, \
+         `coracle uninstall`, and join it anew with --server and --token"
+    );
+    Ok(())
 }
 
 /// Takes the data folder, finishes a move that was cut short, and makes the one that

@@ -14,7 +14,7 @@ fn uninstall_ends_the_pods_and_leaves_nothing() {
     let refused = uninstall(&board);
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains("in use by another process") && said.contains("hint: stop"), "{said}");
+    assert!(said.contains("a server is running in") && said.contains("stop coracle"), "{said}");
     kubectl.ok("get pod sleeper");
 
     board.stop();
