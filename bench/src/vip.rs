@@ -36,12 +36,14 @@ pub fn run(figures: &mut Figures, coracle: &str, keepalived: &str, kills: u32) -
     let join = |thread: thread::JoinHandle<Outcome<Vec<Duration>>>| {
         thread.join().unwrap_or_else(|_| Err("a measuring thread panicked".into()))
     };
-    figures.set_quantiles("vip_away", join(ours)?)?;
+    // Both to their ends, so that both clean up.
+    let (ours, theirs) = (join(ours), theirs.map(join));
+    figures.set_quantiles("vip_away", ours?)?;
     let Some(theirs) = theirs else {
         eprintln!("  there is no {keepalived}: no yardstick");
         return Ok(());
     };
-    figures.set_quantiles("vip_keepalived_away", join(theirs)?)?;
+    figures.set_quantiles("vip_keepalived_away", theirs?)?;
     for quantile in ["p50", "p99"] {
         let of = |name: &str| figures.get(&format!("{name}_{quantile}"));
         if let (Some(ours), Some(theirs)) = (of("vip_away"), of("vip_keepalived_away")) {
@@ -90,7 +92,9 @@ pub fn probe() -> Outcome {
 
 /// A board's service: gives every datagram back. Entered in its own namespace.
 pub fn echo() -> Outcome {
-    let socket = UdpSocket::bind(("0.0.0.0", PORT))?;
+    // Bound to the address before it is there, since an answer must come from it.
+    fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1")?;
+    let socket = UdpSocket::bind((VIP, PORT))?;
     let mut bytes = [0; 64];
     loop {
         // Answering may fail while the cable is out.
@@ -259,7 +263,8 @@ impl Stage {
             .arg(format!("--use-file={}", file("conf")))
             .arg(format!("--pid={}", file("pid")))
             .arg(format!("--vrrp_pid={}", file("vrrp.pid")))
-            .env("LD_LIBRARY_PATH", libraries.join(":"));
+            .env("LD_LIBRARY_PATH", libraries.join(":"))
+            .stderr(Stdio::null());
         Ok(command.spawn()?)
     }
 
