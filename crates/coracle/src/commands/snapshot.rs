@@ -13,7 +13,7 @@ use super::kubeconfig;
 use crate::cli::{Output, Snapshot, SnapshotCommand};
 use crate::config::Common;
 use crate::failure::{Failure, Hint, Outcome, While};
-use crate::server;
+use crate::server::{self, Lock};
 use crate::snapshot::{
     self, Folder, Listed, Order, PATH, Places, Reason, Refusal, Saved, Source, Storage,
 };
@@ -128,11 +128,12 @@ impl Here {
                 false => failure.hint("run it on a server, with its --data-dir"),
             });
         }
+        let _lock = Lock::take(data_dir, "reading the data of a stopped server")?;
         let codec = std::sync::Arc::new(apiserver::JsonCodec);
         let opened = Store::open(Sqlite::driver(&db), codec, server::store_options()).await;
         let (store, _) = opened
             .doing(|| format!("opening {}", db.display()))
-            .hint(|| "a server that runs but does not answer must be stopped first".into())?;
+            .hint(|| "start the server once: it repairs what it can".into())?;
         let source = Source {
             release: upgrade::current(),
             store: store.clone(),
@@ -192,8 +193,7 @@ impl Here {
         token_file: Option<PathBuf>,
     ) -> Outcome {
         let server = self.common.data_dir.join("server");
-        let what = "restoring a snapshot";
-        server::must_be_stopped(&self.common.data_dir, what)?;
+        let _lock = Lock::take(&self.common.data_dir, "restoring a snapshot")?;
         snapshot::may_replace(&server, replace)?;
         let found = self.find(wanted).await?;
         let passphrase = self.places.passphrase()?;
@@ -217,7 +217,9 @@ impl Here {
         println!(
             "      agents find the cluster by themselves, if this server has an address they know"
         );
-        println!("      for several servers: `coracle datastore move --to etcd`, then join them");
+        println!(
+            "      for several servers: start this one with --cluster-init, then join the others"
+        );
         Ok(())
     }
 

@@ -161,6 +161,10 @@ async fn start(
     let listener = api::listen(&settings).await?;
     let opened = Opened::open(&settings, &bring).await?;
     let store = opened.store.clone();
+    let source = snapshot_source(&settings, &store);
+    let options = &settings.options;
+    let order = upgrade::order(&options.snapshot_places, &options.snapshots, data_dir)?;
+    upgrade::first_start(&source, order).await?;
     let secrets = Arc::new(bring.settle(&store).await?);
     let pki = Pki::new(&data_dir.join("server/tls"), secrets.clone())?;
     join::write_tokens(&bring.folder, &secrets)?;
@@ -183,7 +187,7 @@ async fn start(
 
     let informers = client::Informers::new(api::control_plane_client(&server));
     let mut duties = duties(&settings, secrets.clone());
-    take_snapshots(&settings, &store, &server, &mut duties)?;
+    take_snapshots(&settings, source, &server, &mut duties)?;
     let member = opened.etcd.as_ref().map(|etcd| etcd.place.clone());
     duties.add(move |informers, stop| members::keep(member.clone(), informers, stop));
     readiness(&server, &store);
@@ -260,20 +264,24 @@ fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Single
     duties
 }
 
-/// Has snapshots taken by whoever asks for them, and by the leading server on schedule.
-fn take_snapshots(
-    settings: &Settings,
-    store: &store::Store,
-    server: &Arc<apiserver::ApiServer>,
-    duties: &mut Singletons,
-) -> Outcome {
-    let source = snapshot::Source {
+/// What snapshots of this server are taken of.
+fn snapshot_source(settings: &Settings, store: &store::Store) -> snapshot::Source {
+    snapshot::Source {
         store: store.clone(),
         engine: settings.datastore.engine().to_owned(),
         data_dir: settings.common.data_dir.clone(),
         node: settings.node_name.clone(),
         release: upgrade::current(),
-    };
+    }
+}
+
+/// Has snapshots taken by whoever asks for them, and by the leading server on schedule.
+fn take_snapshots(
+    settings: &Settings,
+    source: snapshot::Source,
+    server: &Arc<apiserver::ApiServer>,
+    duties: &mut Singletons,
+) -> Outcome {
     let tally = Arc::new(snapshot::Tally::default());
     let shown = tally.clone();
     server.add_metrics(move |page| shown.write(page));

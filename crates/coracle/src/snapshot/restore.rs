@@ -26,7 +26,7 @@ const MARKER: &str = "restoring.marker";
 /// What old data are moved into, followed by the time.
 const ASIDE: &str = "replaced-";
 /// What a restore leaves where it is: nothing of these belongs to one state of the cluster.
-const STAYS: [&str; 4] = ["snapshots", "manifests", MAKING, MARKER];
+const STAYS: [&str; 5] = ["snapshots", "manifests", "lock", MAKING, MARKER];
 
 /// A snapshot that was read and found to be sound.
 pub struct Read {

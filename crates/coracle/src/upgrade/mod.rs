@@ -3,6 +3,8 @@
 
 mod release;
 mod skew;
+mod start;
 
 pub use release::{Release, current};
-pub use skew::{Skew, agent_of, server_beside};
+pub use skew::{agent_of, server_beside};
+pub use start::{first_start, order};

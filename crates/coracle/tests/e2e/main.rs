@@ -14,5 +14,6 @@ mod streams;
 mod survive;
 mod tiers;
 mod uninstall;
+mod upgrade;
 mod vip;
 mod volumes;

@@ -15,7 +15,8 @@ use super::record::{SANDBOX_FILE, SandboxRecord};
 use super::wire::Connection;
 use super::{Inner, Native, lock, new_id, remove_folder};
 use crate::shim::protocol::{
-    NETNS_FILE, PIDNS_FILE, Phase, Reply, Request, SHIM_FILE, SHM_FOLDER, STATE_FILE, ShimConfig,
+    NETNS_FILE, PIDNS_FILE, PROTOCOL, Phase, Reply, Request, SHIM_FILE, SHM_FOLDER, STATE_FILE,
+    ShimConfig,
 };
 use crate::shim::{self, Ready};
 use crate::{
@@ -146,6 +147,7 @@ impl Native {
         let own = &self.inner.config;
         let shm = if config.shm_bytes == 0 { SHM_DEFAULT_BYTES } else { config.shm_bytes };
         ShimConfig {
+            protocol: PROTOCOL,
             hostname: config.hostname.clone(),
             host_network: config.host_network,
             host_ipc: config.host_ipc,

@@ -2,6 +2,11 @@
 //! socket, file descriptors beside it. Packets keep their borders, so neither side needs
 //! framing, and a half-sent request cannot exist.
 //!
+//! A shim outlives the release it was started by, so both sides keep to what the other may know: a
+//! field that is added has a default, one that is there keeps its name and meaning, a request that
+//! is added is asked only of shims whose [`ShimConfig::protocol`] has it, and a shim answers one it
+//! does not know with an error instead of hanging up. The tests hold the packets of each version.
+//!
 //! A connection carries one request. `Exec`, `Attach` and `Subscribe` keep it open: what happens
 //! later comes as further packets, and its end tells the shim that the client is gone.
 
@@ -13,6 +18,8 @@ use nix::sys::socket::{self, ControlMessage, ControlMessageOwned, MsgFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+/// What this release speaks. Shims of the releases before it was counted say 0 and speak the same.
+pub const PROTOCOL: u32 = 1;
 /// Largest packet; a request is small because specifications travel as files.
 pub const PACKET_LIMIT_BYTES: usize = 16 << 10;
 /// Longest message for people; even escaped it fits into a packet.
@@ -22,7 +29,10 @@ pub const PACKET_LIMIT_FDS: usize = 3;
 
 /// What a shim reads once, at its start, from [`SHIM_FILE`] in the sandbox's folder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ShimConfig {
+    /// What the shim speaks: it is of the release that has written this.
+    pub protocol: u32,
     /// Name inside; empty keeps the machine's, and its UTS namespace.
     pub hostname: String,
     /// Make no network namespace.
@@ -62,6 +72,7 @@ pub const STATE_FILE: &str = "state.json";
 
 /// How a container's root file system is put together.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RootFs {
     /// Layer folders relative to [`ShimConfig::layers`], uppermost first.
     pub lower: Vec<String>,
@@ -284,3 +295,7 @@ pub fn receive<T: DeserializeOwned>(
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
     Ok(Some((value, fds)))
 }
+
+#[cfg(test)]
+#[path = "protocol_tests.rs"]
+mod tests;

@@ -281,6 +281,12 @@ impl Server {
         match protocol::receive::<Request>(&connection.fd) {
             Ok(Some((request, fds))) => self.on_request(n, request, fds),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                let message = "this pod's shim is of an older release and cannot do that; delete \
+                               the pod, and the next one can";
+                let reply = Reply::Error { message: message.to_owned(), not_found: false };
+                self.answer(n, &reply, &[]);
+            }
             Ok(None) | Err(_) => self.close(n),
         }
     }
