@@ -5,6 +5,7 @@
 mod bad_input;
 mod basics;
 mod boards;
+mod datastore;
 mod harness;
 mod hello;
 mod joining;

@@ -4,5 +4,6 @@ mod across;
 mod input;
 mod power;
 mod sandbox;
+mod servers;
 mod story;
 mod trouble;
