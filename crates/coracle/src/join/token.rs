@@ -149,6 +149,9 @@ impl FromStr for Token {
                 }
                 (Some(hash.to_ascii_lowercase()), rest)
             }
+            None if text.starts_with(PREFIX) => {
+                return Err("the token ends before its secret".to_owned());
+            }
             None => (None, text),
         };
         if rest.is_empty() || rest.bytes().any(|b| !b.is_ascii_graphic()) {
@@ -204,6 +207,7 @@ mod tests {
         let hash = "ab".repeat(32);
         for (text, why) in [
             (format!("K10{}::node:x", &hash[1..]), "not whole"),
+            (format!("K10{}", &hash[..30]), "ends before"),
             (format!("K10{hash}::"), "is empty"),
             (format!("K10{hash}::node:"), "neither"),
             (format!("K10{hash}::abcdef.0123"), "ends before"),

@@ -8,6 +8,7 @@ mod boards;
 mod datastore;
 mod harness;
 mod hello;
+mod impostor;
 mod joining;
 mod rollouts;
 mod snapshots;

@@ -66,7 +66,10 @@ impl Member {
     /// `coracle agent` with further arguments.
     pub fn agent(&self, arguments: &str) -> Command {
         let mut line = self.coracle("agent");
-        line.args(["--node-name", &self.name, "--cgroup-root", &self.cgroup]);
+        if !arguments.contains("--node-name") {
+            line.args(["--node-name", &self.name]);
+        }
+        line.args(["--cgroup-root", &self.cgroup]);
         line.args(["--eviction-hard", "nodefs.inodesFree<1%"]);
         line.args(arguments.split_whitespace());
         line
