@@ -148,6 +148,8 @@ pub struct PodNetwork {
     firewall: Box<dyn Firewall>,
     file: StateFile,
     addresses: Mutex<Addresses>,
+    /// Chains that were last complained about.
+    closed: Mutex<Vec<String>>,
     /// One change of links at a time, so that two attachments of one sandbox cannot meet.
     turn: tokio::sync::Mutex<()>,
 }
@@ -175,14 +177,7 @@ impl PodNetwork {
             network.mtu = uplink.unwrap_or(DEFAULT_MTU_BYTES);
         }
         network.set_up().await?;
-        for chain in network.closed_forwards().await? {
-            tracing::warn!(
-                chain,
-                "another program's firewall drops forwarded packets, pods' among them; hint: \
-                 nft insert rule {chain} iifname {bridge} accept, and the same with oifname",
-                bridge = network.config.bridge,
-            );
-        }
+        network.warn_of_closed_forwards().await?;
         Ok(network)
     }
 
@@ -202,6 +197,7 @@ impl PodNetwork {
             firewall,
             file,
             addresses: Mutex::new(addresses),
+            closed: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         })
     }
@@ -233,6 +229,22 @@ impl PodNetwork {
     pub async fn closed_forwards(&self) -> Result<Vec<String>, PodNetworkError> {
         let chains = self.firewall.closed_forwards().await;
         chains.map_err(|e| kernel_error("listing chains of", "nftables", e))
+    }
+
+    /// Names the chains that have closed the way since the last call.
+    async fn warn_of_closed_forwards(&self) -> Result<(), PodNetworkError> {
+        let now = self.closed_forwards().await?;
+        let mut before = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        for chain in now.iter().filter(|chain| !before.contains(chain)) {
+            tracing::warn!(
+                chain,
+                "another program's firewall drops forwarded packets, pods' among them; hint: \
+                 nft insert rule {chain} iifname {bridge} accept, and the same with oifname",
+                bridge = self.config.bridge,
+            );
+        }
+        *before = now;
+        Ok(())
     }
 
     fn families(&self) -> impl Iterator<Item = Family> {
@@ -340,6 +352,8 @@ impl PodNetwork {
         if !tunnelled {
             self.remove_tunnel().await?;
         }
+        // It may have started after us.
+        self.warn_of_closed_forwards().await?;
         match failure {
             Some(failure) => Err(failure),
             None if reach.unreachable.is_empty() => Ok(()),
