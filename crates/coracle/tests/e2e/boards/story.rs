@@ -55,7 +55,7 @@ fn until_web_is_off(kubectl: &Kubectl, gone: &str) {
 #[test]
 fn three_masters_one_unplugged_in_turn() {
     let stack =
-        Stack::up("--servers 3 --agents 0 --vip auto --server-arg node-monitor-grace-period=6");
+        Stack::up("--servers 3 --agents 0 --vip auto --server-arg node-monitor-grace-period=15");
     let all = ["server-1", "server-2", "server-3"];
     let kubectl = stack.kubectl();
     kubectl.apply(WEB);

@@ -83,7 +83,7 @@ fn others(server: usize) -> Vec<usize> {
 
 #[test]
 fn the_history_is_right_through_partitions_and_bad_cables() {
-    let stack = Stack::up("--servers 3 --agents 0 --server-arg node-monitor-grace-period=10");
+    let stack = Stack::up("--servers 3 --agents 0 --server-arg node-monitor-grace-period=20");
     judged(&stack, |run| {
         until_served(run, 50);
         let at = leader(&stack);
