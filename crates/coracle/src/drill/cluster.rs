@@ -1,6 +1,7 @@
 //! The cluster as a drill sees it: its boards, its servers one by one, and the drill's own pods.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -9,11 +10,11 @@ use http::{Method, Request};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::door::Door;
 use super::plan::Board;
 use crate::commands::kubeconfig;
 use crate::failure::{Failure, Hint, Outcome, While};
@@ -33,29 +34,20 @@ const KUBELET_PORT: u16 = 10250;
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A cluster, by one client for any server and one for each.
+/// A cluster, by one way to any server and one to each.
 pub struct Cluster {
     kubeconfig: String,
     /// Reaches the cluster as the kubeconfig says.
-    pub client: Client,
+    pub front: Arc<Door>,
     /// Reach one server each, by its address.
-    pub servers: Vec<(SocketAddr, Client)>,
-}
-
-/// A client for the kubeconfig.
-async fn client_of(text: &str) -> Outcome<Client> {
-    let doing = || "reading the kubeconfig".to_owned();
-    let parsed = Kubeconfig::from_yaml(text).doing(doing)?;
-    let options = KubeConfigOptions::default();
-    let config = kube::Config::from_custom_kubeconfig(parsed, &options).await.doing(doing)?;
-    Client::try_from(config).doing(|| "setting up TLS".into())
+    pub servers: Vec<(SocketAddr, Arc<Door>)>,
 }
 
 impl Cluster {
     /// Finds the servers of the cluster that the kubeconfig names.
     pub async fn find(kubeconfig: String) -> Outcome<Cluster> {
-        let client = client_of(&kubeconfig).await?;
-        let slices: Api<EndpointSlice> = Api::default_namespaced(client.clone());
+        let front = Arc::new(Door::new(&kubeconfig).await?);
+        let slices: Api<EndpointSlice> = Api::default_namespaced(front.client());
         let slice = slices
             .get("kubernetes")
             .await
@@ -68,16 +60,16 @@ impl Cluster {
         for address in addresses.filter_map(|address| address.parse::<IpAddr>().ok()) {
             let address = SocketAddr::new(address, port);
             let text = kubeconfig::with_server(&kubeconfig, &format!("https://{address}"))?;
-            servers.push((address, client_of(&text).await?));
+            servers.push((address, Arc::new(Door::new(&text).await?)));
         }
-        Ok(Cluster { kubeconfig, client, servers })
+        Ok(Cluster { kubeconfig, front, servers })
     }
 
-    /// A client that reaches the cluster at another address.
-    pub async fn at(&self, address: IpAddr) -> Outcome<Client> {
+    /// A way to the cluster at another address.
+    pub async fn at(&self, address: IpAddr) -> Outcome<Door> {
         let port = self.servers.first().map_or(6443, |(address, _)| address.port());
         let server = format!("https://{}", SocketAddr::new(address, port));
-        client_of(&kubeconfig::with_server(&self.kubeconfig, &server)?).await
+        Door::new(&kubeconfig::with_server(&self.kubeconfig, &server)?).await
     }
 
     /// The first answer that any server gives.
@@ -85,8 +77,8 @@ impl Cluster {
     where
         F: Future<Output = kube::Result<T>>,
     {
-        let direct = self.servers.iter().map(|(_, client)| client);
-        let asking = [&self.client].into_iter().chain(direct).map(|client| ask(client.clone()));
+        let direct = self.servers.iter().map(|(_, door)| door);
+        let asking = [&self.front].into_iter().chain(direct).map(|door| ask(door.client()));
         let mut asking: FuturesUnordered<F> = asking.collect();
         let answers = async {
             while let Some(answer) = asking.next().await {
@@ -109,7 +101,7 @@ impl Cluster {
 
     /// The boards as the plan wants to know them.
     pub async fn boards(&self, address: Option<IpAddr>) -> Outcome<Vec<Board>> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.front.client());
         let nodes = nodes.list(&ListParams::default()).await.doing(|| "listing boards".into())?;
         let mut boards = Vec::new();
         for node in nodes.items {
@@ -130,7 +122,9 @@ impl Cluster {
         let path = format!("/api/v1/nodes/{board}/proxy/v1-coracle/drill?{query}");
         let doing = || format!("asking {board} to take part in the drill");
         let request = Request::builder().method(method).uri(path).body(Vec::new()).doing(doing)?;
-        self.client.request(request).await.doing(doing).hint(|| {
+        // What a former outage has left of a connection is not leant on.
+        self.front.renew();
+        self.front.client().request(request).await.doing(doing).hint(|| {
             format!("see that {board} runs this release, without --disable-drill, and is ready")
         })
     }
@@ -158,15 +152,15 @@ impl Cluster {
     pub async fn make_probe(&self, image: &str, boards: usize) -> Outcome {
         let params = PatchParams::apply("coracle-drill").force();
         let doing = || format!("making the drill's own pods in the namespace {NAMESPACE}");
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let namespaces: Api<Namespace> = Api::all(self.front.client());
         let namespace =
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
         namespaces.patch(NAMESPACE, &params, &Patch::Apply(namespace)).await.doing(doing)?;
         let deployments: Api<k8s_openapi::api::apps::v1::Deployment> =
-            Api::namespaced(self.client.clone(), NAMESPACE);
+            Api::namespaced(self.front.client(), NAMESPACE);
         let deployment = deployment(image, boards);
         deployments.patch(PROBE, &params, &Patch::Apply(deployment)).await.doing(doing)?;
-        let services: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let services: Api<Service> = Api::namespaced(self.front.client(), NAMESPACE);
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": PROBE},
             "spec": {"type": "NodePort", "selector": {"app": PROBE}, "ports": [{"port": 8080}]},
@@ -176,7 +170,7 @@ impl Cluster {
 
     /// The port at which every board answers for the probe.
     pub async fn probe_port(&self) -> Outcome<u16> {
-        let services: Api<Service> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let services: Api<Service> = Api::namespaced(self.front.client(), NAMESPACE);
         let service =
             services.get(PROBE).await.doing(|| "looking at the drill's service".into())?;
         let ports = service.spec.and_then(|spec| spec.ports).unwrap_or_default();

@@ -6,6 +6,7 @@
 //! supervisor to heal, and not every board has one.
 
 mod cluster;
+mod door;
 mod meter;
 mod plan;
 mod report;
@@ -19,7 +20,10 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use cluster::{Cluster, Scope, address_of, is_ready};
-use kube::{Client, ResourceExt};
+use door::Door;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use kube::ResourceExt;
 use meter::Meter;
 use plan::{Kind, Step, Wish};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -245,47 +249,39 @@ async fn healed(cluster: &Cluster, wanted: usize) -> bool {
     let nodes = cluster.nodes().await;
     let all = nodes.len() >= wanted && nodes.iter().all(is_ready);
     let mut answering = true;
-    for (_, client) in &cluster.servers {
-        answering &= tokio::time::timeout(LOOK_EVERY, ready(client.clone())).await.unwrap_or(false);
+    for (_, door) in &cluster.servers {
+        answering &= door.is_ready().await;
     }
     all && answering && cluster.probe_ready().await.len() >= wanted
 }
 
-/// Whether an API server calls itself ready.
-async fn ready(client: Client) -> bool {
-    let Ok(request) = http::Request::get("/readyz").body(Vec::new()) else { return false };
-    client.request_text(request).await.is_ok()
+/// Whether any of the servers calls itself ready; the first that does is enough.
+async fn any_ready(doors: Vec<Arc<Door>>) -> bool {
+    let asking = doors.iter().map(|door| door.is_ready());
+    let mut asking: FuturesUnordered<_> = asking.collect();
+    while let Some(answered) = asking.next().await {
+        if answered {
+            return true;
+        }
+    }
+    false
 }
 
 async fn start_meters(cluster: &Cluster, step: &Step, shared: Option<IpAddr>) -> Outcome<Meters> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let mut start = |meter: &Meter, clients: Vec<Client>| {
-        let (meter, stop) = (meter.clone(), stop.clone());
-        tasks.spawn(meter.run(
-            move || {
-                let asking = clients.clone().into_iter().map(ready).map(Box::pin);
-                async move {
-                    let mut asking: futures::stream::FuturesUnordered<_> = asking.collect();
-                    while let Some(answered) = futures::StreamExt::next(&mut asking).await {
-                        if answered {
-                            return true;
-                        }
-                    }
-                    false
-                }
-            },
-            stop,
-        ));
+    let mut start = |meter: &Meter, doors: Vec<Arc<Door>>| {
+        let ask = move || any_ready(doors.clone());
+        tasks.spawn(meter.clone().run(ask, stop.clone()));
     };
     let (api, any, service) = (Meter::default(), Meter::default(), Meter::default());
-    start(&api, vec![cluster.client.clone()]);
-    start(&any, cluster.servers.iter().map(|(_, client)| client.clone()).collect());
+    start(&api, vec![cluster.front.clone()]);
+    start(&any, cluster.servers.iter().map(|(_, door)| door.clone()).collect());
     let address = match shared {
         None => None,
         Some(shared) => {
             let meter = Meter::default();
-            start(&meter, vec![cluster.at(shared).await?]);
+            start(&meter, vec![Arc::new(cluster.at(shared).await?)]);
             Some(meter)
         }
     };
