@@ -8,6 +8,7 @@
 # CORACLE_BIN           a static release binary instead of building one
 # BENCH_DIR             where the boards' disks are (/var/tmp)
 # BENCH_IDLE_SECONDS    how long the idle cluster is looked at (600); hours are scaled from it
+# BENCH_SETTLE_SECONDS  how long the cluster is left alone before (60)
 # BENCH_KILLS           how often a server loses its power (20)
 # BENCH_RESULTS         where the table goes instead of bench/RESULTS-boards.md
 #
@@ -21,7 +22,7 @@ export PATH="$PWD/target/tools/kubectl-new/usr/bin:$PATH:$PWD/target/tools/etcd/
 results=${BENCH_RESULTS:-bench/RESULTS-boards.md}
 idle_seconds=${BENCH_IDLE_SECONDS:-600}
 kills=${BENCH_KILLS:-20}
-settle_seconds=60
+settle_seconds=${BENCH_SETTLE_SECONDS:-60}
 steps=${*:-memory idle kill pods}
 musl=$(uname -m)-unknown-linux-musl
 
@@ -41,6 +42,8 @@ set_figure() { echo "$1 $2" >>"$figures"; }
 clean_up() {
     trap - EXIT INT TERM
     [ -z "$prober" ] || kill "$prober" 2>/dev/null || true
+    # What was measured before a step failed is kept.
+    [ ! -s "$figures" ] || cp "$figures" "${results%.md}.txt"
     sandbox down bench >&2 || true
     rm -rf "$data"
 }
@@ -115,13 +118,12 @@ probe() {
     done
 }
 
+key() { kube config view --raw -o "jsonpath={.$1}" | base64 -d; }
+
 keys() {
-    sandbox kubeconfig >"$data/kubeconfig"
-    for pair in certificate-authority-data:ca.crt client-certificate-data:admin.crt \
-        client-key-data:admin.key; do
-        sed -n "s/^ *-* *${pair%%:*}: *\"\{0,1\}\([A-Za-z0-9+\/=]*\)\"\{0,1\}/\1/p" "$data/kubeconfig" |
-            base64 -d >"$data/${pair#*:}"
-    done
+    key 'clusters[0].cluster.certificate-authority-data' >"$data/ca.crt"
+    key 'users[0].user.client-certificate-data' >"$data/admin.crt"
+    key 'users[0].user.client-key-data' >"$data/admin.key"
 }
 
 # percentile P: of the numbers on standard input.
@@ -253,4 +255,3 @@ for step in $steps; do
     esac
 done
 report | tee "$results"
-cp "$figures" "${results%.md}.txt"

@@ -57,13 +57,13 @@ fn pods_services_and_streams_across_boards_and_subnets() {
     assert_eq!(pods.iter().map(|(node, ..)| node.as_str()).collect::<Vec<_>>(), NODES);
     for (node, pod, _) in &pods {
         for (other, _, address) in &pods {
-            let line = format!("exec {pod} -- wget -T 2 -q -O - http://{address}:8080/");
+            let line = format!("exec {pod} -- wget -qO- http://{address}:8080/");
             let told = kubectl.until_that(&line, |told| told == other);
             assert_eq!(told.trim(), other, "from {node}");
         }
         let line = format!("exec {pod} -- nslookup web.default.svc.cluster.local");
         kubectl.until_that(&line, |told| told.contains("10.43."));
-        let line = format!("exec {pod} -- wget -T 2 -q -O - http://web/");
+        let line = format!("exec {pod} -- wget -qO- http://web/");
         kubectl.until_that(&line, |told| NODES.contains(&told));
         assert!(kubectl.run(&format!("logs {pod}")).success, "logs of {pod} on {node}");
         forwarded(&kubectl, pod, node, &stack);
@@ -103,7 +103,7 @@ fn an_agent_comes_back(stack: &Stack, kubectl: &Kubectl) {
     });
     let [(_, agent, _), .., (_, server, _)] = &pods(kubectl)[..] else { panic!("three pods") };
     eventually_some("the board across reaches the others again", || {
-        let line = format!("exec {agent} -- wget -T 2 -q -O - http://web/");
+        let line = format!("exec {agent} -- wget -qO- http://web/");
         let run = kubectl.run(&line);
         if run.success { Ok(()) } else { Err(run) }
     });
