@@ -57,6 +57,17 @@ impl Cluster {
         cluster
     }
 
+    /// A client that is this node's agent.
+    pub fn as_node(&self, name: &str) -> Client {
+        client::in_process(self.api.in_process(User::node(name)))
+    }
+
+    /// A client that shows this bearer token; `None` where the server does not know it.
+    pub async fn with_token(&self, token: &str) -> Option<Client> {
+        let user = self.api.token_user(token).await?;
+        Some(client::in_process(self.api.in_process(user)))
+    }
+
     /// Runs something until the cluster stops.
     pub fn spawn<F>(&self, run: impl FnOnce(Client, Informers, CancellationToken) -> F)
     where
