@@ -157,7 +157,7 @@ pub(crate) fn config() -> Config {
             build_date: "2026-01-01T00:00:00Z".to_owned(),
             compiler: "rustc".to_owned(),
         },
-        advertise: "127.0.0.1:6443".parse().expect("an address"),
+        advertise: "192.0.2.1:6443".parse().expect("an address"),
         service_cidrs: vec!["10.43.0.0/16".parse().expect("a range")],
         node_ports: (30000, 32767),
         cluster_domain: "cluster.local".to_owned(),
