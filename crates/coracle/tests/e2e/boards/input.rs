@@ -8,7 +8,10 @@ fn a_stranger_is_refused_with_the_reason() {
     let kubectl = stack.kubectl();
     // The agent's own token would be the right one; the command line beats it.
     for (token, wanted) in [
-        (format!("K10{}::node:secret", "0".repeat(64)), "CA"),
+        (
+            format!("K10{}::node:secret", "0".repeat(64)),
+            "is not of the cluster that the token is for",
+        ),
         ("K10zz".to_owned(), "token"),
         ("wrong".to_owned(), "token"),
     ] {
