@@ -54,6 +54,7 @@ pub fn run(figures: &mut Figures, coracle: &str, keepalived: &str, kills: u32) -
 }
 
 /// The client: asks, and prints every outage in nanoseconds. Entered in its own namespace.
+#[expect(clippy::disallowed_methods, reason = "the client's clock")]
 pub fn probe() -> Outcome {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect((VIP, PORT))?;
@@ -155,6 +156,7 @@ impl Stage {
         command
     }
 
+    #[expect(clippy::disallowed_methods, reason = "kills come at times of their own")]
     fn measure(mut self, member: &str, program: &str, kills: u32) -> Outcome<Vec<Duration>> {
         let start = |stage: &Stage, role: &str| match member {
             "ours" => stage.ours(role, program),
@@ -226,6 +228,7 @@ impl Stage {
 
     /// The process by which a server of ours takes part, with the defaults of its flags. The end
     /// of its input ends it, so the input stays open as long as the value.
+    #[expect(clippy::disallowed_methods, reason = "a server's heartbeat")]
     fn ours(&self, role: &str, program: &str) -> Outcome<Child> {
         let mut holder =
             self.inside(role, program).arg("vip-holder").stdin(Stdio::piped()).spawn()?;

@@ -35,6 +35,7 @@ const V4: &str = "192.0.2.40";
 const V6: &str = "fd00:2::40";
 
 /// Waits for a condition.
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition")]
 fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
@@ -44,6 +45,7 @@ fn until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// Sees that a condition stays.
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition")]
 fn stays(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + CALM;
     while Instant::now() < deadline {
