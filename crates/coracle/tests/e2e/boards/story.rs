@@ -68,7 +68,7 @@ fn three_masters_one_unplugged_in_turn() {
         within(RECOVERY, "a write through the virtual address", || {
             let line = format!("create configmap during-{index} --request-timeout=2s");
             let run = kubectl.run(&line);
-            if run.success || run.stderr.contains("AlreadyExists") { Ok(()) } else { Err(run) }
+            if run.success || run.stderr.contains("already exists") { Ok(()) } else { Err(run) }
         });
         println!("{gone} unplugged: the API takes writes after {:?}", begun.elapsed());
         let took = stack.until_ready(&left);
