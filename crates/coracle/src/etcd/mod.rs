@@ -73,6 +73,10 @@ impl Etcd {
     /// Hands the lead over and ends it.
     pub async fn stop(mut self) {
         self.stop.cancel();
+        // It may have ended by itself, and been asked why.
+        if self.task.is_finished() {
+            return;
+        }
         if tokio::time::timeout(STOP_PATIENCE * 2, &mut self.task).await.is_err() {
             tracing::warn!("etcd did not end in time; it goes with this process");
         }

@@ -89,7 +89,11 @@ pub async fn run(common: Common, options: Server) -> Outcome {
         parts.abort_all();
     }
     match opened {
-        Some(opened) => opened.close().await.and(outcome),
+        Some(opened) => {
+            let closed = opened.close().await;
+            // Why it ends comes before what that has led to.
+            outcome.and(closed)
+        }
         None => outcome,
     }
 }
