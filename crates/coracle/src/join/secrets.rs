@@ -9,7 +9,7 @@ use base64::Engine;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::token::random_secret;
+use super::token::{hex, random_secret};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::files;
 use crate::pki::{AuthorityKeys, Older, new_key};
@@ -76,7 +76,16 @@ struct Kept {
     /// was none.
     #[serde(default)]
     entry: String,
+    /// SHA-256 of the secrets: a card that forgets a bit must not change a key unseen. Empty in
+    /// files of before it was kept.
+    #[serde(default)]
+    sum: String,
     secrets: Secrets,
+}
+
+fn sum_of(secrets: &Secrets) -> String {
+    let text = serde_json::to_vec(secrets).unwrap_or_default();
+    hex(ring::digest::digest(&ring::digest::SHA256, &text).as_ref())
 }
 
 impl Secrets {
@@ -126,7 +135,7 @@ impl Secrets {
         let path = folder.join(FILE);
         let doing = || format!("writing {}", path.display());
         files::make_folder(&folder, true).doing(doing)?;
-        let kept = Kept { entry: entry.to_owned(), secrets: self.clone() };
+        let kept = Kept { entry: entry.to_owned(), sum: sum_of(self), secrets: self.clone() };
         let content = serde_json::to_vec_pretty(&kept).doing(doing)?;
         files::write_if_changed(&path, &content, 0o600).doing(doing)
     }
@@ -205,11 +214,19 @@ impl Kept {
     fn read(server: &Path) -> Outcome<Option<Kept>> {
         let path = server.join("cred").join(FILE);
         let doing = || format!("reading {}", path.display());
+        let hint = || "restore it from a backup, or remove it: the datastore has it too".to_owned();
         match fs::read(&path) {
-            Ok(content) => serde_json::from_slice(&content)
-                .map(Some)
-                .doing(doing)
-                .hint(|| "restore it from a backup, or remove it: the datastore has it too".into()),
+            Ok(content) => {
+                let kept: Kept = serde_json::from_slice(&content).doing(doing).hint(hint)?;
+                match kept.sum.is_empty() || kept.sum == sum_of(&kept.secrets) {
+                    true => Ok(Some(kept)),
+                    false => Err(Failure::new(format!(
+                        "{} does not match its own checksum",
+                        path.display()
+                    ))
+                    .hint(hint())),
+                }
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).doing(doing),
         }

@@ -103,8 +103,13 @@ impl Bring {
     }
 
     async fn read(&self, value: &[u8]) -> Outcome<Secrets> {
-        let kept = Secrets::read(&self.folder, &self.settings)?;
         let print = fingerprint(value);
+        let kept = Secrets::read(&self.folder, &self.settings).unwrap_or_else(|damaged| {
+            // A power cut or a bad card: the datastore has them too, and the token opens them.
+            let damage = base::chain(&damaged);
+            tracing::error!("{damage}; the cluster's secrets are fetched from the datastore");
+            None
+        });
         let kept = match kept {
             Some((secrets, entry)) if entry == print => return Ok(secrets),
             other => other.map(|(secrets, _)| secrets),
@@ -115,6 +120,7 @@ impl Bring {
             .flatten()
             .map(|secrets| secrets.server_token.clone())
             .chain(given)
+            .chain(noted(&self.folder))
             .collect();
         let known = !tokens.is_empty();
         let opened = unseal(value, tokens).await?.ok_or_else(|| match known {
@@ -250,6 +256,12 @@ async fn take(value: &[u8], folder: &Path, announce: &watch::Sender<Arc<Secrets>
         announce.send_replace(Arc::new(opened));
     }
     Ok(())
+}
+
+/// The secret in the token file of a server's folder, if it can be read.
+fn noted(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("token")).ok()?;
+    text.trim().parse().ok().map(|token: Token| token.secret().to_owned())
 }
 
 fn key() -> Key {
