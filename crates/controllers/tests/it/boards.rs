@@ -73,6 +73,16 @@ async fn a_board_gets_its_certificates_with_a_token_and_renews_them_by_itself() 
                            "usage-bootstrap-authentication": "true"},
         }))
         .await;
+    // Nobody may have it approved by default; kubeadm binds bootstrappers to it.
+    cluster
+        .apply(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": "nodeclient"},
+            "subjects": [{"kind": "Group", "name": "system:bootstrappers", "apiGroup": "rbac.authorization.k8s.io"}],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                        "name": "system:certificates.k8s.io:certificatesigningrequests:nodeclient"},
+        }))
+        .await;
     assert!(cluster.with_token("abc123.0123456789abcdee").await.is_none());
     let newcomer = cluster.with_token("abc123.0123456789abcdef").await.expect("a good token");
     let (client_signer, usage) = ("kube-apiserver-client-kubelet", "client auth");
