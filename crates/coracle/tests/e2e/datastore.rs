@@ -21,7 +21,7 @@ fn moved(board: &Board, to: &str) -> String {
 
 fn revision(kubectl: &Kubectl, name: &str) -> u64 {
     let field = format!("configmap/{name}");
-    kubectl.field(&field, "metadata.resourceVersion").parse().expect("a number")
+    kubectl.field(&field, ".metadata.resourceVersion").parse().expect("a number")
 }
 
 #[test]
@@ -41,7 +41,7 @@ fn a_cluster_moves_to_etcd_and_back_with_all_it_holds() {
     let mut line = board.server();
     line.arg("--disable-agent");
     board.launch(with_etcd(line));
-    assert_eq!(kubectl.field("configmap/first", "data.a"), "b");
+    assert_eq!(kubectl.field("configmap/first", ".data.a"), "b");
     kubectl.ok("create configmap second --from-literal=a=b");
     let second = revision(&kubectl, "second");
     assert!(second > first, "{second} after {first}");
@@ -50,7 +50,7 @@ fn a_cluster_moves_to_etcd_and_back_with_all_it_holds() {
     moved(&board, "sqlite");
     board.serve_api();
     for name in ["first", "second"] {
-        assert_eq!(kubectl.field(&format!("configmap/{name}"), "data.a"), "b");
+        assert_eq!(kubectl.field(&format!("configmap/{name}"), ".data.a"), "b");
     }
     kubectl.ok("create configmap third --from-literal=a=b");
     assert!(revision(&kubectl, "third") > second);

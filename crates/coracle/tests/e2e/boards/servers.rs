@@ -36,7 +36,7 @@ fn servers_are_mended_leave_and_come_back() {
     until_status(&stack, "server-3", "3 of 3 answer");
     assert!(stack.log("server-3").contains("are damaged"), "it says what it did");
     assert!(data(&stack, "server-3").join("server/etcd.damaged").exists(), "the files are kept");
-    assert_eq!(stack.kubectl_at(3).field("configmap/kept", "data.a"), "b");
+    assert_eq!(stack.kubectl_at(3).field("configmap/kept", ".data.a"), "b");
 
     // Replaced: the same board with an empty disk.
     stack.ok("kill server-2");
@@ -59,5 +59,5 @@ fn servers_are_mended_leave_and_come_back() {
     stack.ok("restart-process server-3");
     stack.until_ready(&ALL);
     until_status(&stack, "server-1", "3 of 3 answer");
-    assert_eq!(stack.kubectl_at(3).field("configmap/kept", "data.a"), "b");
+    assert_eq!(stack.kubectl_at(3).field("configmap/kept", ".data.a"), "b");
 }
