@@ -15,7 +15,8 @@ mkdir -p "$debs" "$tools/bin"
 install_missing() {
     missing=
     for pair in ip:iproute2 musl-gcc:musl-tools cc:gcc busybox:busybox-static curl:curl \
-        script:bsdutils skopeo:skopeo make:make protoc:protobuf-compiler tc:iproute2; do
+        script:bsdutils skopeo:skopeo make:make protoc:protobuf-compiler tc:iproute2 \
+        dbus-daemon:dbus-daemon; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
     done
     # What protoc's own types stand in.

@@ -6,6 +6,7 @@ mod bad_input;
 mod basics;
 mod boards;
 mod datastore;
+mod drain;
 mod harness;
 mod hello;
 mod impostor;

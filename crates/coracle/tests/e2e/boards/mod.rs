@@ -1,6 +1,7 @@
 //! Many boards: the sandbox itself, then what a cluster of several boards must stand.
 
 mod across;
+mod faults;
 mod input;
 mod power;
 mod sandbox;
