@@ -58,7 +58,7 @@ fetch() {
     echo "$*" >"$folder/.complete"
 }
 
-# A storage that speaks S3 and checks signatures, for snapshots.
+# A storage that speaks S3, for snapshots.
 fetch_s3rver() {
     [ -e "$tools/s3rver/node_modules/s3rver/bin/s3rver.js" ] && return
     command -v npm >/dev/null 2>&1 || apt-get install -y -q --no-install-recommends nodejs npm \

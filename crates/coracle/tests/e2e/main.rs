@@ -11,6 +11,7 @@ mod harness;
 mod hello;
 mod impostor;
 mod joining;
+mod power_cuts;
 mod rollouts;
 mod snapshots;
 mod streams;

@@ -127,6 +127,26 @@ impl Board {
         self.launch(line);
     }
 
+    /// Starts a server without an agent and waits for its API or for its end; gives what it said
+    /// in that case.
+    pub fn try_serve_api(&self) -> Result<(), String> {
+        let before = self.log().len();
+        let log = File::options().create(true).append(true).open(self.log_path()).expect("log");
+        let copy = log.try_clone().expect("log");
+        let mut line = self.server();
+        let child = line.arg("--disable-agent").stdout(log).stderr(copy).spawn().expect("coracle");
+        *self.server.lock().expect("no panic while locked") = Some(child);
+        let kubectl = Kubectl::default(self);
+        eventually_some("/readyz says ok, or the server ends", || {
+            if self.server_ended().is_some() {
+                *self.server.lock().expect("no panic while locked") = None;
+                return Ok(Err(self.log()[before..].to_owned()));
+            }
+            let run = kubectl.run("get --raw /readyz");
+            if run.success && run.stdout == "ok" { Ok(Ok(())) } else { Err(run) }
+        })
+    }
+
     /// Starts a server by this command and waits for its API.
     pub fn launch(&self, mut line: Command) {
         let log = File::options().create(true).append(true).open(self.log_path()).expect("log");
