@@ -255,7 +255,7 @@ fn patch(pid: Pid, seconds: i64) -> Result {
     write(&memory, &plan)
 }
 
-fn write(memory: &File, plan: &[(u64, Vec<u8>)]) -> Result {
+fn write(memory: &File, plan: &[Patch]) -> Result {
     for (at, code) in plan {
         memory.write_all_at(code, *at).doing(|| "writing to its memory".into()).hinted(
             "the kernel forbids it: it was built or started with proc_mem.force_override=never",
@@ -265,7 +265,10 @@ fn write(memory: &File, plan: &[(u64, Vec<u8>)]) -> Result {
 }
 
 /// What is to be written where.
-fn plan_patch(pid: Pid, seconds: i64) -> Result<(File, Vec<(u64, Vec<u8>)>)> {
+type Patch = (u64, Vec<u8>);
+
+/// Finds what to write into the memory of a process.
+fn plan_patch(pid: Pid, seconds: i64) -> Result<(File, Vec<Patch>)> {
     let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
     let memory = memory.doing(|| "opening its memory".into())?;
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"));

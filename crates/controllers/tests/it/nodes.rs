@@ -39,7 +39,11 @@ async fn wait_for_node(cluster: &Cluster, name: &str, what: &str, is: impl Fn(&N
 
 fn ready(node: &Node) -> &str {
     let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    conditions.filter(|c| c.type_ == "Ready").map(|c| c.status.as_str()).last().unwrap_or("none")
+    conditions
+        .filter(|c| c.type_ == "Ready")
+        .map(|c| c.status.as_str())
+        .next_back()
+        .unwrap_or("none")
 }
 
 fn tainted(node: &Node, effect: &str) -> bool {

@@ -52,8 +52,6 @@ pub enum Start {
 /// A member of etcd on this board.
 #[derive(Debug, Clone)]
 pub struct Line<'a> {
-    /// The program.
-    pub binary: &'a Path,
     /// The member's folder.
     pub folder: &'a Path,
     /// The member's name, which is the node's.
@@ -179,7 +177,6 @@ mod tests {
         let file = |name: &str| PathBuf::from(format!("/tls/{name}"));
         let tls = TlsFiles { ca: file("ca"), cert: file("cert"), key: file("key") };
         let line = Line {
-            binary: Path::new("/usr/bin/etcd"),
             folder: Path::new("/data"),
             name: "a",
             ip: IpAddr::from([10, 0, 0, 1]),

@@ -95,7 +95,7 @@ pub fn may_leave(id: u64, seen: &[Seen]) -> Result<(), String> {
 
 /// What a cluster of so many servers should be told.
 pub fn advice(voters: usize) -> Option<String> {
-    (voters > 0 && voters % 2 == 0).then(|| {
+    (voters > 0 && voters.is_multiple_of(2)).then(|| {
         format!(
             "the cluster has {voters} servers: it works, but an even number gains nothing; like \
              {}, it survives the loss of {}",

@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use admin::{Admin, Alarm, Member, Status};
+pub use admin::{Alarm, Member, Status};
 pub use kin::{forget, look, remembered};
 pub use membership::{Seen, advice, may_leave};
 pub use place::{Aside, Place, folder};

@@ -86,7 +86,6 @@ impl Place {
     /// How it is started.
     pub fn line(&self) -> Line<'_> {
         Line {
-            binary: &self.binary,
             folder: &self.folder,
             name: &self.name,
             ip: self.ip,

@@ -22,9 +22,12 @@ pub enum Verdict {
     Other,
 }
 
+/// What a line of etcd contains, and what it means.
+type Sign = (&'static str, fn(&str) -> Verdict);
+
 /// What etcd 3.4 and later write before they end, and what that means. The first that is found
 /// counts.
-const SIGNS: &[(&str, fn(&str) -> Verdict)] = &[
+const SIGNS: &[Sign] = &[
     ("no space left on device", |_| Verdict::DiskFull),
     ("address already in use", |_| Verdict::PortTaken),
     ("permanently removed from the cluster", |_| Verdict::Removed),

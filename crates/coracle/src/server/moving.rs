@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::{Codec, Dump, Entry, Key, Store};
 
-use super::datastore::{Datastore, Membership, OnDisk, sqlite_folder};
+use super::datastore::{Datastore, Membership, OnDisk};
 use super::opened::{self, Opened};
 use super::{Settings, store_options};
 use crate::etcd::{self, Etcd, Place};

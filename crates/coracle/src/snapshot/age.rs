@@ -316,23 +316,23 @@ fn open_file_key(
     (&*opened).try_into().map_err(|_| header_error("the file key is no key"))
 }
 
-/// Encrypts something small at once.
-pub fn seal(data: &[u8], passphrase: &str) -> io::Result<Vec<u8>> {
-    let mut out = Encrypter::new(Vec::new(), passphrase)?;
-    out.write_all(data)?;
-    out.finish()
-}
-
-/// Decrypts something small at once.
-pub fn open(data: &[u8], passphrase: &str) -> io::Result<Vec<u8>> {
-    let mut out = Vec::new();
-    Decrypter::new(data, passphrase)?.read_to_end(&mut out)?;
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Encrypts something small at once.
+    fn seal(data: &[u8], passphrase: &str) -> io::Result<Vec<u8>> {
+        let mut out = Encrypter::new(Vec::new(), passphrase)?;
+        out.write_all(data)?;
+        out.finish()
+    }
+
+    /// Decrypts something small at once.
+    fn open(data: &[u8], passphrase: &str) -> io::Result<Vec<u8>> {
+        let mut out = Vec::new();
+        Decrypter::new(data, passphrase)?.read_to_end(&mut out)?;
+        Ok(out)
+    }
 
     fn why(sealed: &[u8], passphrase: &str) -> AgeError {
         let error = open(sealed, passphrase).expect_err("refused");

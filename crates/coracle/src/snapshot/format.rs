@@ -316,11 +316,6 @@ impl<R: Read> Reader<R> {
         &self.secrets
     }
 
-    /// What was read so far; after the last object, what the snapshot holds.
-    pub fn totals(&self) -> &Totals {
-        &self.totals
-    }
-
     /// The next object; none after the last, when all of the file has been checked.
     pub fn next_object(&mut self) -> Result<Option<Object>, BadSnapshot> {
         while self.given == self.objects.len() {

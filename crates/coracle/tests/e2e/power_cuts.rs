@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::harness::{Board, Kubectl};
 
-/// What happens to a file.
-const WAYS: [(&str, fn(&Path, &[u8])); 4] = [
+/// What happens to a file, in a word, and how: from its path and its whole content.
+type Way = (&'static str, fn(&Path, &[u8]));
+
+/// What happens to each file.
+const WAYS: [Way; 4] = [
     ("emptied", |path, _| fs::write(path, "").expect("written")),
     ("cut", |path, whole| fs::write(path, &whole[..whole.len() / 2]).expect("written")),
     ("altered", |path, whole| {

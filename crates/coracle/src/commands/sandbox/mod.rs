@@ -117,10 +117,11 @@ async fn make_trouble(mut sandbox: Sandbox, command: Command) -> Outcome {
         Command::Restore { nodes } => restore(&sandbox, &nodes).await,
         Command::RestartProcess { node, kill } => {
             let board = sandbox.plan().board(&node)?;
-            Ok(match kill {
+            match kill {
                 true => sandbox.crash_process(board)?,
                 false => sandbox.restart_process(board)?,
-            })
+            }
+            Ok(())
         }
         Command::Clock { node, offset } => set_clock(&mut sandbox, &node, &offset),
         Command::Fill { node } => {
