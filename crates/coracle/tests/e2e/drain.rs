@@ -58,7 +58,7 @@ fn drain_asks_before_it_ends_anything() {
 
         // Each reason by name, and nothing has been touched.
         let refused = kubectl.fails("drain board --timeout=20s");
-        for part in ["DaemonSet-managed", "local storage", "declare no controller"] {
+        for part in ["DaemonSet-managed", "local storage", "use --force to override"] {
             assert!(refused.contains(part), "no {part} in {refused}");
         }
         assert_eq!(kubectl.field("pod/bare", ".status.phase"), "Running");

@@ -7,9 +7,10 @@
 use std::io;
 use std::time::Duration;
 
+use nix::net::if_::if_nameindex;
 use nlink::netlink::nftables::{
     BaseChain, Chain, ChainType, Family, Hook, PacketField, Priority, Rule, Set, SetElement,
-    SetKeyType,
+    SetKeyType, Transaction,
 };
 use nlink::netlink::{Connection, Nftables};
 
@@ -57,15 +58,13 @@ impl Outage {
         let set = Set::new(TABLE, "cut").key_type(key).timeout(lasting);
         transaction = transaction.add_set(set.clone()).add_set_elements(&set, &elements);
         for (name, hook) in [("in", Hook::Prerouting), ("out", Hook::Postrouting)] {
-            let no_devices: [&str; 0] = [];
-            let priority = Priority::from_i32(PRIORITY);
-            let place = BaseChain::try_new(ChainType::Filter, hook, priority, no_devices)
-                .map_err(os_error)?;
-            let chain = Chain::new(TABLE, name).map_err(os_error)?.family(Family::Inet);
-            transaction = transaction.add_chain(chain.base(place));
+            transaction = transaction.add_chain(chain(Family::Inet, name, hook)?);
             for rule in self.rules(name) {
                 transaction = transaction.add_rule(rule.family(Family::Inet));
             }
+        }
+        if let Outage::Network { bridge } = self {
+            transaction = cut_arp(transaction, bridge, lasting)?;
         }
         transaction.commit(&connection).await.map_err(os_error)
     }
@@ -92,7 +91,41 @@ impl Outage {
     /// Ends any fault now, and removes what is left of one that has ended by itself.
     pub async fn end() -> io::Result<()> {
         let connection = Connection::<Nftables>::new().map_err(os_error)?;
-        connection.del_table_if_exists(TABLE, Family::Inet).await.map_err(os_error)?;
+        for family in [Family::Inet, Family::Arp] {
+            connection.del_table_if_exists(TABLE, family).await.map_err(os_error)?;
+        }
         Ok(())
     }
+}
+
+fn chain(family: Family, name: &str, hook: Hook) -> io::Result<Chain> {
+    let no_devices: [&str; 0] = [];
+    let priority = Priority::from_i32(PRIORITY);
+    let place =
+        BaseChain::try_new(ChainType::Filter, hook, priority, no_devices).map_err(os_error)?;
+    Ok(Chain::new(TABLE, name).map_err(os_error)?.family(family).base(place))
+}
+
+/// A board that still answered for its addresses would keep the virtual address from who has
+/// taken it over. In ARP only the device tells what is the board's own network.
+fn cut_arp(transaction: Transaction, bridge: &str, lasting: Duration) -> io::Result<Transaction> {
+    let devices = if_nameindex()?;
+    let outside = devices.iter().filter(|device| {
+        let name = device.name().to_bytes();
+        name != b"lo" && name != bridge.as_bytes()
+    });
+    let elements: Vec<_> = outside.map(|device| SetElement::ifindex(device.index())).collect();
+    let set =
+        Set::new(TABLE, "cut").family(Family::Arp).key_type(SetKeyType::IfIndex).timeout(lasting);
+    let mut transaction = transaction.add_table(TABLE, Family::Arp).add_set(set.clone());
+    transaction = transaction.add_set_elements(&set, &elements);
+    for (name, hook, field) in
+        [("in", Hook::Input, PacketField::Iif), ("out", Hook::Output, PacketField::Oif)]
+    {
+        let rule = Rule::new(TABLE, name).match_in_set(field, "cut").drop();
+        transaction = transaction
+            .add_chain(chain(Family::Arp, name, hook)?)
+            .add_rule(rule.family(Family::Arp));
+    }
+    Ok(transaction)
 }

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -91,6 +92,12 @@ impl Netns {
                 let _ = socket.send_to(name.as_bytes(), peer);
             }
         });
+    }
+
+    /// Drops what ARP has told this namespace.
+    pub fn forget_neighbours(&self) {
+        let ip = Command::new("ip").args(["-n", &self.0, "neigh", "flush", "all"]).status();
+        assert!(ip.unwrap().success(), "ip neigh flush");
     }
 
     /// What a TCP server says; how it went wrong otherwise.

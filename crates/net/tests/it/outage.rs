@@ -1,5 +1,6 @@
 //! Faults on purpose with a real kernel.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use net::Outage;
@@ -24,10 +25,13 @@ fn a_board_without_network_comes_back_by_itself() {
     assert!(lab.pods[0].fetch("192.0.2.2:82").is_ok());
     let began = Instant::now();
     lab.node.block_on(async || network().begin(LASTING).await).unwrap();
-    assert!(lab.pods[0].fetch("192.0.2.2:82").is_err());
-    assert!(lab.node.fetch("192.0.2.2:82").is_err());
+    assert!(lab.pods[0].fetch_silence("192.0.2.2:82").is_err());
+    assert!(lab.node.fetch_silence("192.0.2.2:82").is_err());
+    // Nobody says where the board is, as after its cable was pulled.
+    lab.client.forget_neighbours();
+    assert_eq!(lab.client.fetch("192.0.2.1:82"), Err(ErrorKind::HostUnreachable));
     // Nobody does anything from here on.
-    while lab.node.fetch("192.0.2.2:82").is_err() {
+    while lab.node.fetch_silence("192.0.2.2:82").is_err() {
         assert!(began.elapsed() < HEALED_BY, "the board stays cut off");
     }
     assert!(began.elapsed() >= LASTING);

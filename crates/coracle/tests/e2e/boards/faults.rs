@@ -35,7 +35,7 @@ fn running(stack: &Stack, board: &str, word: &str) -> usize {
 #[test]
 fn a_silent_board_loses_its_pods_and_is_cleaned_when_it_returns() {
     let stack = Stack::up(
-        "--servers 1 --agents 1 --server-arg node-monitor-grace-period=6s --server-arg \
+        "--servers 1 --agents 1 --server-arg node-monitor-grace-period=15s --server-arg \
          default-unreachable-toleration-seconds=2",
     );
     let kubectl = stack.kubectl();
@@ -87,18 +87,19 @@ fn drill(stack: &Stack, line: &str) -> (bool, String) {
 #[test]
 fn a_drill_takes_out_each_of_three_servers() {
     let stack = Stack::up(
-        "--servers 3 --agents 0 --vip auto --hello --server-arg node-monitor-grace-period=6s",
+        "--servers 3 --agents 0 --vip auto --hello --server-arg node-monitor-grace-period=15s",
     );
-    let (passed, said) =
-        drill(&stack, "--yes --only server,network,vip --outage 25s --vip 10.87.0.100");
+    let (passed, said) = drill(&stack, "--yes --only server,vip --outage 15s --vip 10.87.0.100");
     println!("{said}");
     assert!(passed, "{said}");
-    for (kind, board) in [("server", 1), ("server", 2), ("server", 3), ("network", 1)] {
-        let row = said.lines().find(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            words.first() == Some(&kind) && words.get(1) == Some(&&*format!("server-{board}"))
-        });
-        assert!(row.is_some_and(|row| row.ends_with("ok")), "{kind} {board}: {said}");
+    let ends_well = |start: &str| {
+        said.lines().any(|line| {
+            let row = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            row.starts_with(start) && row.ends_with("ok")
+        })
+    };
+    for start in ["server server-1", "server server-2", "server server-3", "vip "] {
+        assert!(ends_well(start), "{start}: {said}");
     }
     let kubectl = stack.kubectl();
     within(RECOVERY, "nothing of the drill is left", || {
