@@ -53,10 +53,23 @@ unit() {
         cargo test --locked --quiet -p coracle --bins
 }
 
-e2e() {
-    # shellcheck disable=SC2086  # no filter is no argument
+# e2e_of THREADS ARGUMENT...
+e2e_of() {
+    threads=$1
+    shift
     cargo test --locked --quiet -p coracle --test e2e --target "$musl" -- \
-        --test-threads=2 ${E2E_FILTER:-}
+        --test-threads="$threads" "$@"
+}
+
+e2e() {
+    if [ -n "${E2E_FILTER:-}" ]; then
+        e2e_of 1 "$E2E_FILTER"
+        return
+    fi
+    e2e_of 2 --skip boards::
+    single=$?
+    # Several boards are enough for two cores: these tests come one after the other.
+    e2e_of 1 boards:: && [ $single = 0 ]
 }
 
 [ $# -gt 0 ] || set -- tools verify unit build e2e
