@@ -48,9 +48,10 @@ target() {
 }
 
 unit() {
-    # The end-to-end tests are a step of their own; the binary's unit tests are here.
-    cargo test --locked --quiet --workspace --exclude coracle &&
-        cargo test --locked --quiet -p coracle --bins
+    # For the target that ships, so that the next steps find everything built. The end-to-end tests
+    # are a step of their own; the binary's unit tests are here.
+    cargo test --locked --quiet --workspace --exclude coracle --target "$musl" &&
+        cargo test --locked --quiet -p coracle --bins --target "$musl"
 }
 
 # e2e_of THREADS ARGUMENT...
@@ -78,7 +79,7 @@ for name in "$@"; do
     # Nothing works without its tools.
     tools) step tools tools/test-tools.sh || break ;;
     verify) step verify cargo xtask verify ;;
-    unit) step unit unit ;;
+    unit) step target target && step unit unit ;;
     build) step target target && step build cargo build --locked --quiet -p coracle --target "$musl" ||
         break ;;
     e2e) step e2e e2e ;;
