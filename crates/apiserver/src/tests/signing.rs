@@ -103,6 +103,16 @@ async fn approving_and_signing_take_a_permission_on_the_signer() {
         let (code, answer) = send(&server, &ann, Method::PATCH, &uri, body.clone()).await;
         assert_eq!(code, StatusCode::OK, "{answer}");
     }
+    // What the write says of the signer does not count.
+    let client = "kubernetes.io/kube-apiserver-client";
+    create(&server, REQUESTS, object("b", client, &request("root", &[]))).await;
+    let mut posed = approve.clone();
+    posed["spec"] = json!({"signerName": "example.com/mine"});
+    let uri = format!("{REQUESTS}/b/approval");
+    let (code, answer) = send(&server, &ann, Method::PATCH, &uri, posed).await;
+    assert_eq!(code, StatusCode::FORBIDDEN, "{answer}");
+    assert!(message(&answer).ends_with(&format!("with signerName {client:?}")), "{answer}");
+
     let (_, done) = get(&server, &User::admin(), &path).await;
     let condition = &done["status"]["conditions"][0];
     assert!(condition["lastUpdateTime"].is_string() && condition["lastTransitionTime"].is_string());
