@@ -87,6 +87,11 @@ pub fn admit_delete(attributes: &Attributes<'_>) -> Outcome<()> {
     node_restriction::admit_delete(attributes)
 }
 
+/// Lets the eviction of a pod pass or says why not.
+pub fn admit_eviction(user: &User, resource: &Resource, pod: &Value) -> Outcome<()> {
+    node_restriction::admit_eviction(user, resource, pod)
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;

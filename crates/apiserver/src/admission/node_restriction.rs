@@ -1,9 +1,13 @@
 //! NodeRestriction: a node's agent writes its own Node, its own pods' state and its own leases,
 //! so that a board that was broken into does not take the others with it.
 
+use std::collections::BTreeSet;
+
 use super::{Attributes, Operation};
 use crate::authz::node_name;
 use crate::registry::{Outcome, meta};
+use crate::user::User;
+use api::resource::Resource;
 use api::status::Status;
 use serde_json::Value;
 
@@ -34,6 +38,17 @@ pub(super) fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Outcome<
 
 pub(super) fn admit_delete(attributes: &Attributes<'_>) -> Outcome<()> {
     check(attributes, None)
+}
+
+/// A node evicts its own pods only.
+pub(super) fn admit_eviction(user: &User, resource: &Resource, pod: &Value) -> Outcome<()> {
+    match node_name(user) {
+        Some(node) if pod["spec"]["nodeName"] != node => {
+            let why = format!("node {node} can only evict pods with spec.nodeName set to itself");
+            Err(Status::forbidden(resource, meta::name(pod), &why))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check(attributes: &Attributes<'_>, new: Option<&Value>) -> Outcome<()> {
@@ -91,39 +106,41 @@ fn own_node(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Opt
         return Some(format!("node {node:?} is not allowed to modify node {name:?}"));
     }
     let new = new?;
-    let owners = |object: Option<&Value>| {
-        let owners = object.and_then(|object| object["metadata"]["ownerReferences"].as_array());
-        owners.cloned().unwrap_or_default()
+    let Some(old) = attributes.old else {
+        return changed_labels(None, new).map(|labels| {
+            format!("node {node:?} is not allowed to set the following labels: {labels}")
+        });
     };
-    if owners(attributes.old) != owners(Some(new)) {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let taints = |node: &Value| list(&node["spec"]["taints"]);
+    // A node that could lift its taints could draw any pod to itself.
+    if attributes.subresource.is_empty() && taints(old) != taints(new) {
+        return Some(format!("node {node:?} is not allowed to modify taints"));
+    }
+    let owners = |node: &Value| list(&node["metadata"]["ownerReferences"]);
+    if owners(old) != owners(new) {
         return Some(format!("node {node:?} is not allowed to modify ownerReferences"));
     }
+    changed_labels(Some(old), new)
+        .map(|labels| format!("is not allowed to modify labels: {labels}"))
+}
+
+/// The reserved labels that differ, if any do.
+fn changed_labels(old: Option<&Value>, new: &Value) -> Option<String> {
     let labels = |object: Option<&Value>| -> Vec<(String, Value)> {
         let labels = object.and_then(|object| object["metadata"]["labels"].as_object());
         let fenced = labels.into_iter().flatten().filter(|(key, _)| is_reserved(key));
         fenced.map(|(key, value)| (key.clone(), value.clone())).collect()
     };
-    let (before, after) = (labels(attributes.old), labels(Some(new)));
-    if before != after {
-        let changed: Vec<String> = before
-            .iter()
-            .chain(&after)
-            .filter(|label| !(before.contains(label) && after.contains(label)))
-            .map(|(key, _)| key.clone())
-            .collect();
-        let changed = changed.join(", ");
-        return Some(format!("is not allowed to modify labels: {changed}"));
-    }
-    let spec = |object: &Value, member: &str| object["spec"][member].clone();
-    match attributes.old {
-        // A node that could lift its taints could draw any pod to itself.
-        Some(old)
-            if attributes.subresource.is_empty() && spec(old, "taints") != spec(new, "taints") =>
-        {
-            Some(format!("node {node:?} is not allowed to modify taints"))
-        }
-        _ => None,
-    }
+    let (before, after) = (labels(old), labels(Some(new)));
+    let changed: BTreeSet<&str> = before
+        .iter()
+        .chain(&after)
+        .filter(|label| !(before.contains(label) && after.contains(label)))
+        .map(|(key, _)| key.as_str())
+        .collect();
+    let changed: Vec<&str> = changed.into_iter().collect();
+    (!changed.is_empty()).then(|| changed.join(", "))
 }
 
 /// Whether a label of a node is for administrators and controllers alone.
@@ -141,7 +158,9 @@ fn is_reserved(label: &str) -> bool {
 fn mirror(node: &str, pod: &Value) -> Option<String> {
     let owners = pod["metadata"]["ownerReferences"].as_array();
     if owners.into_iter().flatten().any(|owner| owner["kind"] != "Node" || owner["name"] != node) {
-        return Some(format!("node {node:?} can only create pods owned by itself"));
+        return Some(format!(
+            "node {node:?} can only create pods with an owner reference set to itself"
+        ));
     }
     if pod["spec"]["serviceAccountName"].as_str().is_some_and(|account| !account.is_empty()) {
         return Some(format!("node {node:?} can not create pods that reference a service account"));
@@ -252,6 +271,19 @@ mod tests {
     }
 
     #[test]
+    fn a_node_evicts_its_own_pods_only() {
+        let resource = api::resource::find("", "v1", "pods").unwrap();
+        let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "a"}});
+        let said = |user: &User| admit_eviction(user, resource, &pod).map_err(|e| e.message);
+        assert_eq!(said(&User::node("a")), Ok(()));
+        assert_eq!(said(&User::admin()), Ok(()));
+        assert_eq!(
+            said(&User::node("b")),
+            Err("pods \"p\" is forbidden: node b can only evict pods with spec.nodeName set to itself".into())
+        );
+    }
+
+    #[test]
     fn a_node_is_its_own_only() {
         let node = |name: &str, label: &str, taints: Value| json!({"metadata": {"name": name, "labels": {label: "x"}}, "spec": {"taints": taints}});
         let plain = node("a", "disk", json!([]));
@@ -270,7 +302,7 @@ mod tests {
         }
         assert_eq!(
             said(Operation::Create, "nodes", None, master),
-            "nodes \"a\" is forbidden: is not allowed to modify labels: node-role.kubernetes.io/control-plane"
+            "nodes \"a\" is forbidden: node \"a\" is not allowed to set the following labels: node-role.kubernetes.io/control-plane"
         );
         assert_eq!(
             update(&plain, &owned),

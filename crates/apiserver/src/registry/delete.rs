@@ -175,7 +175,11 @@ fn delete_options(call: &Call) -> Outcome<DeleteOptions> {
     DeleteOptions::parse(&call.query, body.as_ref()).map_err(invalid_options)
 }
 
-fn check_preconditions(target: &Target, live: &Value, options: &DeleteOptions) -> Outcome<()> {
+pub(super) fn check_preconditions(
+    target: &Target,
+    live: &Value,
+    options: &DeleteOptions,
+) -> Outcome<()> {
     let refuse = |why: String| Err(Status::conflict(&*target.resource, &target.name, &why));
     let uid = meta::uid(live);
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {

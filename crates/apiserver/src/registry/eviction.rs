@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use store::{Page, Range};
 
 use super::call::{Call, Reply, Target};
+use super::delete::check_preconditions;
 use super::options::{DeleteOptions, WriteOptions};
 use super::read::invalid_options;
 use super::views::success;
 use super::write::{Change, Writer};
 use super::{Outcome, Registry, decode, meta, names, negotiate};
+use crate::admission;
 
 /// How many pods a budget may note as evicted and not gone yet.
 const DISRUPTED_PODS_MAX: usize = 2000;
@@ -19,13 +21,15 @@ const RETRY_SECONDS: u32 = 10;
 /// How often an eviction is decided anew because the pod changed meanwhile.
 const EVICT_ATTEMPTS: usize = 8;
 
-/// What a budget says to the eviction of a pod.
+/// Whether a pod may be evicted.
 #[derive(Debug, PartialEq, Eq)]
 enum Ruling {
-    /// The pod does not count; it may go as long as it stays as it is.
-    Uncounted,
-    /// One disruption is to be spent.
-    Counted,
+    /// Whatever it becomes, nothing is disrupted.
+    Free,
+    /// It counts towards no budget, as long as it stays as it is.
+    WhileUnchanged,
+    /// One disruption of this budget is to be spent.
+    Counted(Value),
 }
 
 impl Registry {
@@ -68,28 +72,44 @@ impl Registry {
             .get(&target.key())
             .ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
         let pod = negotiate::parse(&entry.value)?;
-        let phase = pod["status"]["phase"].as_str().unwrap_or_default();
-        let harmless = matches!(phase, "Succeeded" | "Failed" | "Pending") || meta::deleting(&pod);
+        // Before anything is spent for it.
+        admission::admit_eviction(writer.user, &target.resource, &pod)?;
+        let ruling = match exemption(&pod) {
+            Some(exempt) => exempt,
+            None => match self.budget_of(target, &pod)? {
+                Some(budget) => ruling(&pod, budget),
+                None => Ruling::Free,
+            },
+        };
+        if let Ruling::Counted(budget) = &ruling {
+            self.spend(target, budget, writer).await?;
+        }
         let mut delete = delete.clone();
-        let mut pinned = false;
-        if !harmless && let Some(budget) = self.budget_of(target, &pod)? {
-            match ruling(&pod, &budget) {
-                Ruling::Counted => self.spend(target, &budget, writer).await?,
-                Ruling::Uncounted if delete.resource_version.is_none() => {
-                    pinned = true;
-                    delete.resource_version = Some(entry.revision.to_string());
-                }
-                Ruling::Uncounted => {}
-            }
+        let pinned = ruling == Ruling::WhileUnchanged && delete.resource_version.is_none();
+        if pinned {
+            delete.resource_version = Some(entry.revision.to_string());
         }
-        // The condition is a write of its own, which moves the version that is pinned.
-        if !pinned && !writer.dry_run && !meta::deleting(&pod) {
-            self.note_eviction(target, writer).await?;
-        }
-        match self.remove(target, writer.user, &delete).await {
+        let done = self.mark_and_remove(target, writer, delete, meta::deleting(&pod)).await;
+        match done {
             Err(status) if pinned && status.reason == "Conflict" => Ok(false),
-            other => other.map(|_| true),
+            other => other.map(|()| true),
         }
+    }
+
+    /// Says in the pod's status why it goes, where it does not go already, and deletes it.
+    async fn mark_and_remove(
+        &self,
+        target: &Target,
+        writer: &Writer<'_>,
+        mut delete: DeleteOptions,
+        going: bool,
+    ) -> Outcome<()> {
+        if !going && !writer.dry_run {
+            let revision = self.note_eviction(target, writer, &delete).await?;
+            // The version that was asked for has been seen; this write has moved it.
+            delete.resource_version = delete.resource_version.and(revision);
+        }
+        self.remove(target, writer.user, &delete).await.map(drop)
     }
 
     /// The budget that covers the pod.
@@ -108,7 +128,7 @@ impl Registry {
             (budget, None) => Ok(budget),
             _ => {
                 let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
-                Err(Status::internal_error(why))
+                Err(Status::new(500, "", why))
             }
         }
     }
@@ -139,11 +159,21 @@ impl Registry {
         self.change(&change, writer).await.map(drop)
     }
 
-    /// Says in the pod's status why it goes; Jobs decide by it whether a failure counts.
-    async fn note_eviction(&self, target: &Target, writer: &Writer<'_>) -> Outcome<()> {
+    /// Says in the pod's status why it goes; Jobs decide by it whether a failure counts. Gives
+    /// the version that the pod has then.
+    async fn note_eviction(
+        &self,
+        target: &Target,
+        writer: &Writer<'_>,
+        delete: &DeleteOptions,
+    ) -> Outcome<Option<String>> {
         let now = names::time(self.now());
         let build = |live: Option<&Value>| match live {
-            Some(live) => Ok(with_target_condition(live, &now)),
+            Some(live) => {
+                // As upstream has it, before the condition is written.
+                check_preconditions(target, live, delete)?;
+                Ok(with_target_condition(live, &now))
+            }
             None => Err(Status::not_found(&*target.resource, &target.name)),
         };
         let change = Change {
@@ -154,7 +184,9 @@ impl Registry {
             track: true,
             build: &build,
         };
-        self.change(&change, writer).await.map(drop)
+        let written = self.change(&change, writer).await?;
+        let pod = negotiate::parse(&written.value)?;
+        Ok(meta::revision(&pod).map(|revision| revision.to_string()))
     }
 }
 
@@ -170,9 +202,20 @@ fn with_target_condition(pod: &Value, now: &str) -> Value {
     pod
 }
 
+/// What holds for a pod that no budget is asked about: it has ended, is going already, or has not
+/// begun.
+fn exemption(pod: &Value) -> Option<Ruling> {
+    match pod["status"]["phase"].as_str().unwrap_or_default() {
+        "Succeeded" | "Failed" => Some(Ruling::Free),
+        _ if meta::deleting(pod) => Some(Ruling::Free),
+        "Pending" => Some(Ruling::WhileUnchanged),
+        _ => None,
+    }
+}
+
 /// A pod that is not ready counts towards no budget: it may go where the budget always lets
 /// such go, or where enough others are healthy.
-fn ruling(pod: &Value, budget: &Value) -> Ruling {
+fn ruling(pod: &Value, budget: Value) -> Ruling {
     let conditions = pod["status"]["conditions"].as_array();
     let ready = conditions
         .into_iter()
@@ -182,49 +225,72 @@ fn ruling(pod: &Value, budget: &Value) -> Ruling {
     let enough =
         number("currentHealthy") >= number("desiredHealthy") && number("desiredHealthy") > 0;
     let always = budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
-    if !ready && (always || enough) { Ruling::Uncounted } else { Ruling::Counted }
+    if !ready && (always || enough) { Ruling::WhileUnchanged } else { Ruling::Counted(budget) }
 }
 
 /// The budget after one more disruption.
 fn spent(budget: &Value, pod: &str, now: &str) -> Outcome<Value> {
     let status = &budget["status"];
-    let refuse = |seconds: u32, message: String| {
-        let mut refusal = Status::too_many_requests(
-            "Cannot evict pod as it would violate the pod's disruption budget.",
-            seconds,
-        );
+    let name = meta::name(budget);
+    let refuse = |mut refusal: Status, why: &str| {
+        let message = format!("The disruption budget {name} {why}");
         let reason = "DisruptionBudget".to_owned();
         let cause = Cause { reason, message, field: String::new() };
         refusal.details.get_or_insert_default().causes.push(cause);
         Err(refusal)
     };
-    let name = meta::name(budget);
+    let later = |seconds| {
+        let why = "Cannot evict pod as it would violate the pod's disruption budget.";
+        Status::too_many_requests(why, seconds)
+    };
     let number = |field: &str| status[field].as_i64().unwrap_or(0);
     if number("observedGeneration") < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
+        return refuse(later(RETRY_SECONDS), "is still being processed by the server.");
+    }
+    let mut disrupted = status["disruptedPods"].as_object().cloned().unwrap_or_default();
+    if disrupted.len() > DISRUPTED_PODS_MAX {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
         return refuse(
-            RETRY_SECONDS,
-            format!("The disruption budget {name} is still being processed by the server."),
+            Status::forbidden(("policy", "poddisruptionbudget"), name, why),
+            "does not allow evicting pods currently: too many pending evictions not confirmed by PDB controller",
         );
     }
-    let disrupted = status["disruptedPods"].as_object().cloned().unwrap_or_default();
-    if number("disruptionsAllowed") <= 0 || disrupted.len() >= DISRUPTED_PODS_MAX {
-        let (wanted, found) = (number("desiredHealthy"), number("currentHealthy"));
+    if number("disruptionsAllowed") <= 0 {
         // Nobody can say when a pod becomes healthy.
-        return refuse(
-            0,
-            format!(
-                "The disruption budget {name} needs {wanted} healthy pods and has {found} currently"
-            ),
-        );
+        return refuse(later(0), &no_disruption(status));
     }
     let mut budget = budget.clone();
     let left = number("disruptionsAllowed") - 1;
-    let mut disrupted = disrupted;
     disrupted.insert(pod.to_owned(), now.into());
     let status = meta::member(&mut budget, "status");
     status.insert("disruptionsAllowed".to_owned(), left.into());
     status.insert("disruptedPods".to_owned(), Value::Object(disrupted));
     Ok(budget)
+}
+
+/// Why a budget allows no disruption, in upstream's words.
+fn no_disruption(status: &Value) -> String {
+    let number = |field: &str| status[field].as_i64().unwrap_or(0);
+    let (wanted, found) = (number("desiredHealthy"), number("currentHealthy"));
+    let conditions = status["conditions"].as_array();
+    let condition = conditions.into_iter().flatten().find(|condition| {
+        condition["type"] == "DisruptionAllowed" && condition["status"] == "False"
+    });
+    let text = |field: &str| condition.and_then(|c| c[field].as_str()).unwrap_or_default();
+    let (reason, message) = (text("reason"), text("message"));
+    match reason {
+        // Where nothing could be counted the numbers mean nothing.
+        "SyncFailed" if !message.is_empty() => {
+            format!("does not allow evicting pods currently because it failed sync: {message}")
+        }
+        _ if found <= wanted => {
+            format!("needs {wanted} healthy pods and has {found} currently")
+        }
+        _ if !message.is_empty() => {
+            format!("does not allow evicting pods currently ({reason}): {message}")
+        }
+        _ => "does not allow evicting pods currently".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -234,14 +300,21 @@ mod tests {
     #[test]
     fn budgets_are_spent_one_by_one() {
         let budget = json!({"metadata": {"name": "b", "generation": 1},
-            "status": {"observedGeneration": 1, "disruptionsAllowed": 1, "desiredHealthy": 2, "currentHealthy": 3}});
+            "status": {"observedGeneration": 1, "disruptionsAllowed": 1, "desiredHealthy": 2, "currentHealthy": 2}});
         let once = spent(&budget, "p", "2026-01-01T00:00:00Z").unwrap();
         assert_eq!(once["status"]["disruptionsAllowed"], 0);
         let refused = spent(&once, "q", "").unwrap_err();
         assert_eq!(refused.code, 429);
         assert_eq!(
             refused.details.unwrap().causes[0].message,
-            "The disruption budget b needs 2 healthy pods and has 3 currently"
+            "The disruption budget b needs 2 healthy pods and has 2 currently"
+        );
+        let mut failed = once;
+        failed["status"]["conditions"] = json!([{"type": "DisruptionAllowed", "status": "False",
+            "reason": "SyncFailed", "message": "no scale"}]);
+        assert_eq!(
+            spent(&failed, "q", "").unwrap_err().details.unwrap().causes[0].message,
+            "The disruption budget b does not allow evicting pods currently because it failed sync: no scale"
         );
         let mut stale = budget;
         stale["metadata"]["generation"] = json!(2);
@@ -256,13 +329,14 @@ mod tests {
             json!({"spec": {"unhealthyPodEvictionPolicy": policy},
                    "status": {"currentHealthy": healthy, "desiredHealthy": 2}})
         };
-        for (ready, policy, healthy, expected) in [
-            ("True", "AlwaysAllow", 3, Ruling::Counted),
-            ("False", "AlwaysAllow", 0, Ruling::Uncounted),
-            ("False", "IfHealthyBudget", 2, Ruling::Uncounted),
-            ("False", "IfHealthyBudget", 1, Ruling::Counted),
+        for (ready, policy, healthy, counted) in [
+            ("True", "AlwaysAllow", 3, true),
+            ("False", "AlwaysAllow", 0, false),
+            ("False", "IfHealthyBudget", 2, false),
+            ("False", "IfHealthyBudget", 1, true),
         ] {
-            assert_eq!(ruling(&pod(ready), &budget(policy, healthy)), expected, "{ready} {policy}");
+            let ruling = ruling(&pod(ready), budget(policy, healthy));
+            assert_eq!(ruling != Ruling::WhileUnchanged, counted, "{ready} {policy}");
         }
     }
 }

@@ -94,6 +94,24 @@ async fn eviction_asks_the_budget() {
 }
 
 #[tokio::test]
+async fn an_eviction_holds_for_the_version_that_it_names() {
+    let server = Server::start().await;
+    let made = server.post(PODS, pod("p")).await.ok();
+    let evict = |version: &str| {
+        let preconditions = json!({"resourceVersion": version});
+        let options = json!({"gracePeriodSeconds": 0, "preconditions": preconditions});
+        let body = json!({"metadata": {"name": "p"}, "deleteOptions": options});
+        server.post("/api/v1/namespaces/ns/pods/p/eviction", body)
+    };
+    assert_eq!(evict("1").await.code, 409);
+    let untouched = server.get(&format!("{PODS}/p")).await.ok();
+    assert_eq!(untouched["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
+    let version = made["metadata"]["resourceVersion"].as_str().expect("a version").to_owned();
+    assert_eq!(evict(&version).await.code, 201);
+    assert_eq!(server.get(&format!("{PODS}/p")).await.code, 404);
+}
+
+#[tokio::test]
 async fn views_that_are_not_there() {
     let server = Server::start().await;
     server.post(PODS, pod("p")).await.ok();
