@@ -64,7 +64,8 @@ impl Wire {
     /// Sends a request and gives its answer as text, which is XML or nothing.
     pub async fn text(&self, method: Method, url: &str, body: Bytes) -> Outcome<String> {
         let response = self.send(method, url, body).await?;
-        Ok(with_namespace(read_text(response.into_body()).await?))
+        let text = tokio::time::timeout(self.timeout, read_text(response.into_body())).await;
+        Ok(with_namespace(text.unwrap_or_else(|_| Err(late()))?))
     }
 
     /// Sends a part and gives its tag.
@@ -101,10 +102,8 @@ impl Wire {
         let mut attempt = 0;
         loop {
             let once = self.send_once(&method, url, body.clone());
-            let outcome = tokio::time::timeout(self.timeout, once).await.unwrap_or_else(|_| {
-                Err(Failure::new("the storage does not answer in time")
-                    .hint("see whether it is well; --s3-timeout allows more time"))
-            });
+            let outcome = tokio::time::timeout(self.timeout, once).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(late()));
             attempt += 1;
             let again = match &outcome {
                 Ok(response) => response.status().is_server_error(),
@@ -113,7 +112,10 @@ impl Wire {
             if !again || attempt >= ATTEMPTS {
                 return match outcome? {
                     response if response.status().is_success() => Ok(response),
-                    response => Err(refusal(response).await),
+                    response => {
+                        let refused = tokio::time::timeout(self.timeout, refusal(response)).await;
+                        Err(refused.unwrap_or_else(|_| late()))
+                    }
                 };
             }
             tokio::time::sleep(BACKOFF.delay(attempt)).await;
@@ -168,6 +170,11 @@ impl Wire {
         })?;
         Ok(Box::new(stream))
     }
+}
+
+fn late() -> Failure {
+    Failure::new("the storage does not answer in time")
+        .hint("see whether it is well; --s3-timeout allows more time")
 }
 
 async fn read_text(body: Incoming) -> Outcome<String> {
