@@ -90,13 +90,24 @@ impl Supervisor {
                 Turn::Ended(ended) => {
                     let verdict = judge(&ended);
                     failures = if ended.lived > RETRY.max { 1 } else { failures + 1 };
-                    start = self.after(&ended, verdict, failures).await?;
+                    let next = self.after(&ended, verdict, failures).await?;
+                    start = self.unless_begun(start, next).await?;
                     let pause = tokio::time::sleep(RETRY.jittered(failures));
                     if self.stop.run_until_cancelled(pause).await.is_none() {
                         return Ok(());
                     }
                 }
             }
+        }
+    }
+
+    /// A member that ended before it had a log begins as it was to begin. Started like one that
+    /// has been a member, etcd would found a cluster of its own.
+    async fn unless_begun(&self, start: Start, next: Start) -> Outcome<Start> {
+        match (start, next) {
+            (_, next) if next != Start::Again || self.place.has_log() => Ok(next),
+            (Start::Again, _) => self.repair("its log is not there").await,
+            (start, _) => Ok(start),
         }
     }
 
