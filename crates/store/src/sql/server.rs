@@ -61,7 +61,7 @@ impl Server {
                 ("port", port) => server.port = number(port)?,
                 ("user", user) => server.user = user.into(),
                 ("password", password) => server.password = Some(password.into()),
-                ("dbname", database) => server.database = database.into(),
+                ("dbname", database) => server.set_database(database)?,
                 ("sslrootcert", path) => server.files.ca = Some(path.into()),
                 ("sslcert", path) => server.files.cert = Some(path.into()),
                 ("sslkey", path) => server.files.key = Some(path.into()),
