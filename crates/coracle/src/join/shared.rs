@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::sealed::Sealed;
 use super::secrets::{Equal, Secrets};
-use super::token::{Credential, Token, hex};
+use super::token::{self, Credential, Token, hex};
 use crate::failure::{Failure, Hint, Outcome, While};
 
 /// The collection; no resource of the API lies there.
@@ -149,6 +149,8 @@ impl Bring {
                 "join that cluster with --server, or give only the part behind the last colon",
             ));
         }
+        // An empty one would let everybody in.
+        self.agent_token.as_deref().map_or(Ok(()), token::must_be_plain)?;
         Secrets::new(self.settings.clone(), server, self.agent_token.clone())
     }
 }

@@ -103,6 +103,17 @@ pub fn hash(authority: &str) -> String {
     hex(digest(&SHA256, cert.as_bytes()).as_ref())
 }
 
+/// Refuses a secret that is none, or that would be read as a token with a user or a hash.
+pub fn must_be_plain(secret: &str) -> Outcome {
+    match secret.parse::<Token>().map(|token| token.credential) {
+        Ok(Credential::Bare(_)) => Ok(()),
+        _ => Err(Failure::new(
+            "the token is empty, or cannot be told from one with a user or a hash",
+        )
+        .hint("give the secret alone: letters and digits, without colon or dot")),
+    }
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -199,6 +210,14 @@ mod tests {
         ] {
             let token: Token = text.parse().expect("a token");
             assert_eq!(token.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_secret_must_be_plain() {
+        assert!(must_be_plain("0123abcd").is_ok());
+        for wrong in ["server:x", "abcdef.0123456789abcdef", "two words", ""] {
+            assert!(must_be_plain(wrong).is_err(), "{wrong}");
         }
     }
 
