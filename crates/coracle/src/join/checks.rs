@@ -4,9 +4,11 @@ use http::StatusCode;
 use jiff::Timestamp;
 use ring::digest::{SHA256, digest};
 
+use super::passwords;
 use super::protocol::{Hello, Refusal};
 use super::secrets::Secrets;
 use super::token::Credential;
+use crate::server;
 use crate::upgrade::{self, Release};
 
 /// Clocks that are further apart make certificates and tokens expire at the wrong moment.
@@ -52,6 +54,19 @@ pub fn must_be_server(role: Role) -> Result<(), Refusal> {
             "take the server token: a server keeps it in server/token",
         )),
     }
+}
+
+/// Refuses what cannot be a node's name. It becomes part of paths of the API, where a `?` or a `/`
+/// would make it speak of other objects than the node's own.
+pub fn name(hello: &Hello) -> Result<(), Refusal> {
+    if server::is_node_name(&passwords::secret_name(&hello.name)) {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::BAD_REQUEST,
+        format!("{:?} cannot be a node's name", hello.name),
+        "letters, digits, dots and dashes can; choose one with --node-name",
+    ))
 }
 
 /// Refuses a board whose clock is too far from this server's.
@@ -110,6 +125,21 @@ mod tests {
             version: version.into(),
             time_ms,
             request: None,
+        }
+    }
+
+    #[test]
+    fn a_name_that_would_speak_of_another_object_is_refused() {
+        let named = |text: &str| Hello { name: text.into(), ..hello(0, "") };
+        for fine in ["pi", "pi-1.home"] {
+            assert!(name(&named(fine)).is_ok(), "{fine}");
+        }
+        let long = "a".repeat(240);
+        for wrong in
+            ["", "Pi", "other.node-password.coracle?x=", "../configmaps/x", "a%2fb", "-a", &long]
+        {
+            let refusal = name(&named(wrong)).expect_err("refused");
+            assert_eq!(refusal.code, StatusCode::BAD_REQUEST, "{wrong}");
         }
     }
 

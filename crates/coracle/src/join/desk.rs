@@ -73,11 +73,11 @@ impl Desk {
     }
 
     async fn serve(&self, request: Request, caller: Caller) -> Response {
+        if (request.method(), request.uri().path()) == (&Method::GET, AUTHORITIES) {
+            return text(self.secrets().server_ca.bundle());
+        }
         let _place = self.callers.acquire().await;
         let answer = match (request.method(), request.uri().path()) {
-            (&Method::GET, AUTHORITIES) => {
-                return text(self.secrets().server_ca.bundle());
-            }
             (&Method::POST, JOIN) => self.join(request, caller).await.and_then(|a| json(&a)),
             (&Method::POST, SERVER) => self.server(request).await.and_then(|a| json(&a)),
             (&Method::POST, CHANGE) => self.change(request, caller).await.and_then(|a| json(&a)),
@@ -105,13 +105,17 @@ impl Desk {
 
     /// Lets a node in, or back in.
     async fn join(&self, request: Request, caller: Caller) -> Result<Welcome, Refusal> {
-        let credential = credential(request.headers());
-        let hello: Hello = body(request).await?;
-        let user = format!("system:node:{}", hello.name);
-        let returning = caller.user.is_some_and(|caller| caller.name == user);
-        if !returning {
-            self.role(credential).await?;
+        let by_token = self.role(credential(request.headers())).await;
+        let known = caller.user.map(|user| user.name);
+        if known.is_none() {
+            // What a stranger has to say is not waited for.
+            by_token.clone()?;
         }
+        let hello: Hello = body(request).await?;
+        if known != Some(format!("system:node:{}", hello.name)) {
+            by_token?;
+        }
+        checks::name(&hello)?;
         checks::clock(&hello, Timestamp::now())?;
         checks::agent_version(&hello, upgrade::current())?;
         passwords::claim(&self.client, &hello.name, &hello.password).await?;
@@ -135,9 +139,9 @@ impl Desk {
 
     /// Hands the cluster's secrets to a further server.
     async fn server(&self, request: Request) -> Result<Handover, Refusal> {
-        let credential = credential(request.headers());
+        checks::must_be_server(self.role(credential(request.headers())).await?)?;
         let hello: Hello = body(request).await?;
-        checks::must_be_server(self.role(credential).await?)?;
+        checks::name(&hello)?;
         checks::clock(&hello, Timestamp::now())?;
         checks::server_version(&hello, upgrade::current(), &self.own_name)?;
         let members = self.members().await;

@@ -29,7 +29,7 @@ pub use moving::Target;
 pub use node::{remove_node_state, runtime_config};
 use opened::Opened;
 pub use opened::{external, open_store};
-pub use settings::{Settings, identity, version};
+pub use settings::{Settings, identity, is_node_name, version};
 use singletons::Singletons;
 
 use crate::commands::kubeconfig;

@@ -152,7 +152,7 @@ pub fn identity(node: &Node) -> Outcome<(String, IpAddr)> {
 }
 
 /// A DNS subdomain (RFC 1123), which is what a Node's name must be.
-fn is_node_name(name: &str) -> bool {
+pub fn is_node_name(name: &str) -> bool {
     let letters = |label: &str| {
         !label.is_empty()
             && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
