@@ -211,6 +211,13 @@ pub fn is_issued_by(leaf: &str, authority: &str) -> bool {
     }
 }
 
+/// Whether a certificate (DER) is one that the cluster signs for a node: all of those, and no
+/// others of the servers' authority, name the group of nodes.
+pub fn is_node(cert: &[u8]) -> bool {
+    let Ok((_, cert)) = x509_parser::parse_x509_certificate(cert) else { return false };
+    cert.subject().iter_organization().any(|name| name.as_str() == Ok("system:nodes"))
+}
+
 /// When a certificate (PEM) ends.
 pub fn end_of(cert: &str) -> Option<Timestamp> {
     let (_, pem) = parse_x509_pem(cert.as_bytes()).ok()?;

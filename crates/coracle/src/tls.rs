@@ -12,12 +12,12 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 
 use crate::failure::{Outcome, While};
-use crate::pki::Leaf;
+use crate::pki::{self, Leaf};
 
 /// Makes our choice of ciphers the one that every TLS connection of this process uses.
 pub fn install_provider() {
@@ -115,7 +115,7 @@ fn roots(pem: &str) -> Outcome<Arc<RootCertStore>> {
 pub struct Trust<V: ?Sized>(RwLock<Arc<V>>);
 
 /// The authorities of servers.
-pub type TrustedServers = Trust<WebPkiServerVerifier>;
+pub type TrustedServers = Trust<Servers>;
 /// The authorities of clients, and whether a client must show a certificate.
 pub type TrustedClients = Trust<dyn ClientCertVerifier>;
 
@@ -129,15 +129,39 @@ impl<V: ?Sized> Trust<V> {
     }
 }
 
+/// Which certificates are a server's.
+#[derive(Debug)]
+pub struct Servers {
+    verifier: Arc<WebPkiServerVerifier>,
+    /// Whether a node's own certificate will do, which the same authority signs.
+    nodes: bool,
+}
+
+impl Servers {
+    fn new(bundle: &str, nodes: bool) -> Outcome<Arc<Self>> {
+        let roots = roots(bundle)?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, Arc::new(provider()))
+            .build()
+            .doing(|| "setting up TLS".into())?;
+        Ok(Arc::new(Servers { verifier, nodes }))
+    }
+}
+
 impl TrustedServers {
-    /// Trusts the authorities of a bundle (PEM).
+    /// API servers of the authorities of a bundle (PEM). A node's certificate is no proof of
+    /// being one: a board that was broken into could have one for a server's address.
     pub fn new(bundle: &str) -> Outcome<Arc<Self>> {
-        Ok(Arc::new(Trust(RwLock::new(of_servers(bundle)?))))
+        Ok(Arc::new(Trust(RwLock::new(Servers::new(bundle, false)?))))
+    }
+
+    /// Nodes of the authorities of a bundle (PEM).
+    pub fn nodes(bundle: &str) -> Outcome<Arc<Self>> {
+        Ok(Arc::new(Trust(RwLock::new(Servers::new(bundle, true)?))))
     }
 
     /// Trusts those of another bundle from now on.
     pub fn set(&self, bundle: &str) -> Outcome {
-        self.replace(of_servers(bundle)?);
+        self.replace(Servers::new(bundle, self.get().nodes)?);
         Ok(())
     }
 }
@@ -157,12 +181,6 @@ impl TrustedClients {
     }
 }
 
-fn of_servers(bundle: &str) -> Outcome<Arc<WebPkiServerVerifier>> {
-    WebPkiServerVerifier::builder_with_provider(roots(bundle)?, Arc::new(provider()))
-        .build()
-        .doing(|| "setting up TLS".into())
-}
-
 fn of_clients(bundle: &str, anonymous: bool) -> Outcome<Arc<dyn ClientCertVerifier>> {
     let builder = WebPkiClientVerifier::builder_with_provider(roots(bundle)?, Arc::new(provider()));
     let builder = if anonymous { builder.allow_unauthenticated() } else { builder };
@@ -178,7 +196,11 @@ impl ServerCertVerifier for TrustedServers {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.get().verify_server_cert(leaf, chain, name, ocsp, now)
+        let servers = self.get();
+        if !servers.nodes && pki::is_node(leaf) {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        servers.verifier.verify_server_cert(leaf, chain, name, ocsp, now)
     }
 
     fn verify_tls12_signature(
@@ -187,7 +209,7 @@ impl ServerCertVerifier for TrustedServers {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().verify_tls12_signature(message, cert, signed)
+        self.get().verifier.verify_tls12_signature(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -196,11 +218,11 @@ impl ServerCertVerifier for TrustedServers {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().verify_tls13_signature(message, cert, signed)
+        self.get().verifier.verify_tls13_signature(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.get().supported_verify_schemes()
+        self.get().verifier.supported_verify_schemes()
     }
 }
 

@@ -35,6 +35,30 @@ fn a_leaf_with_less_than_a_third_of_its_life_left_is_made_anew() {
     assert_ne!(short.cert, renewed.cert);
 }
 
+#[test]
+fn a_node_cannot_pose_as_a_server() {
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, UnixTime};
+
+    let secrets = secrets();
+    let trusted = |servers: &crate::tls::TrustedServers, organization| {
+        let identity = Identity { organization, ..server(&["board"], LEAF_LIFE) };
+        let leaf = secrets.server_ca.sign(&identity).expect("a leaf");
+        let leaf = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).expect("DER");
+        let name = "board".try_into().expect("a name");
+        servers.verify_server_cert(&leaf, &[], &name, &[], UnixTime::now()).is_ok()
+    };
+    let bundle = secrets.server_ca.bundle();
+    let servers = crate::tls::TrustedServers::new(&bundle).expect("an authority");
+    let nodes = crate::tls::TrustedServers::nodes(&bundle).expect("an authority");
+    assert!(trusted(&servers, None));
+    assert!(!trusted(&servers, Some("system:nodes")));
+    assert!(trusted(&nodes, Some("system:nodes")));
+    servers.set(&bundle).expect("an authority");
+    assert!(!trusted(&servers, Some("system:nodes")), "also after a change");
+}
+
 fn secrets() -> Arc<Secrets> {
     let settings = crate::join::Equal {
         cluster_cidr: "10.42.0.0/16".into(),

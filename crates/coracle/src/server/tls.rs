@@ -34,7 +34,7 @@ impl Certificates {
             kubelet_client: Shown::new(&pki.leaf(kubelet_client())?)?,
             api_clients: TrustedClients::new(&pki.client_bundle(), true)?,
             kubelet_clients: TrustedClients::new(&pki.client_bundle(), false)?,
-            kubelets: TrustedServers::new(&pki.server_bundle())?,
+            kubelets: TrustedServers::nodes(&pki.server_bundle())?,
             pki: RwLock::new(Arc::new(pki)),
         })
     }
