@@ -134,6 +134,11 @@ impl World {
         self.notes().remove(&(topic, name.to_owned()));
     }
 
+    /// Removes the notes on a topic whose names are such.
+    pub fn forget_where(&self, topic: &'static str, is_such: impl Fn(&str) -> bool) {
+        self.notes().retain(|(of, name), _| *of != topic || !is_such(name));
+    }
+
     /// Makes kind `K` readable from its shared cache.
     pub fn insert<K: Kind>(&mut self, informer: Informer<K>) {
         self.caches.insert(TypeId::of::<K>(), Box::new(Source::Live(informer)));

@@ -32,14 +32,28 @@ fn watch_eviction(watches: &mut Watches) {
     watches.own::<Pod>();
     watches.map::<Node>(|world, node| {
         let name = node.name_any();
-        let evicting: Vec<&Taint> = taints(node).iter().filter(|taint| evicts(taint)).collect();
-        evicting.iter().for_each(|taint| note(world, &name, taint));
-        if evicting.is_empty() {
+        if !note_taints(world, node) {
             return Vec::new();
         }
         let all = world.list::<Pod>("");
         all.iter().filter(|pod| is_on(pod, &name)).map(|pod| Key::of(pod.as_ref())).collect()
     });
+}
+
+/// Notes which taints evict, and forgets those that are gone: one that comes back begins anew.
+/// Says whether there is any.
+fn note_taints(world: &World, node: &Node) -> bool {
+    let name = node.name_any();
+    let present = world.get::<Node>("", &name).is_some();
+    let evicting: Vec<&Taint> =
+        taints(node).iter().filter(|taint| present && evicts(taint)).collect();
+    let subjects: Vec<String> = evicting.iter().map(|taint| subject(&name, taint)).collect();
+    let of_node = format!("{name} ");
+    world.forget_where(TAINTED, |noted| {
+        noted.starts_with(&of_node) && subjects.iter().all(|subject| subject != noted)
+    });
+    evicting.iter().for_each(|taint| note(world, &name, taint));
+    !evicting.is_empty()
 }
 
 fn evicts(taint: &Taint) -> bool {
@@ -189,6 +203,26 @@ spec: {{nodeName: n1, containers: [], tolerations: [{{key: node.kubernetes.io/un
         let none =
             yaml("").replace("key: node.kubernetes.io/unreachable, operator", "key: x, operator");
         assert_eq!(seen(&none).actions.len(), 3);
+    }
+
+    #[test]
+    fn a_taint_that_comes_back_begins_anew() {
+        let yaml =
+            "kind: Node\nmetadata: {name: n1}\nspec: {taints: [{key: mine, effect: NoExecute}]}";
+        let mut world = crate::fixture::world(yaml);
+        let tainted = world.get::<Node>("", "n1").expect("the node");
+        let mut free = tainted.as_ref().clone();
+        free.spec = None;
+        let seen = |world: &World| world.noted(TAINTED, "n1 mine").map(|noted| noted.at);
+        assert!(note_taints(&world, &tainted));
+        let first = seen(&world).expect("noted");
+        world.fix_moment(SignedDuration::from_hours(9));
+        assert!(note_taints(&world, &tainted));
+        assert_eq!(seen(&world), Some(first), "nothing has changed");
+        assert!(!note_taints(&world, &free));
+        assert_eq!(seen(&world), None);
+        assert!(note_taints(&world, &tainted));
+        assert!(seen(&world).is_some_and(|at| at > first));
     }
 
     #[test]
