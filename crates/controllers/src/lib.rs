@@ -58,6 +58,8 @@ pub struct Config {
     /// Where clients reach the API (`https://host:port`), published in `cluster-info`. Empty:
     /// not published.
     pub api_url: String,
+    /// Names and addresses of API servers, which no node gets a certificate for.
+    pub server_names: Vec<String>,
     /// Signs certificates that were approved. None: nobody does.
     pub signer: Option<Arc<dyn Signer>>,
 }
@@ -71,6 +73,7 @@ impl Default for Config {
             node_grace_seconds: 50,
             terminated_pods_kept: 12_500,
             api_url: String::new(),
+            server_names: Vec::new(),
             signer: None,
         }
     }

@@ -2,7 +2,8 @@
 //! the node itself as far as RBAC lets them, and serving certificates for a node's own names.
 //!
 //! Upstream leaves serving certificates to a person, since its API server cannot know a node's
-//! names. Here they are the Node's own addresses, and a node writes no Node but its own.
+//! names. Here they are the Node's own addresses, and a node writes no Node but its own. Since a
+//! node says itself what its addresses are, those of servers are none of them.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,10 +40,12 @@ pub enum Verdict {
     Approve(&'static str),
 }
 
-/// Decides on a request, from the Node that it is about.
+/// Decides on a request, from the Node that it is about and from whether a name or an address is
+/// that of a server on another node than the first.
 pub fn judge(
     csr: &CertificateSigningRequest,
     node: impl FnOnce(&str) -> Option<Arc<Node>>,
+    is_server: impl Fn(&str, &str) -> bool,
 ) -> Verdict {
     let status = csr.status.clone().unwrap_or_default();
     let decided =
@@ -73,7 +76,9 @@ pub fn judge(
         },
         SignerName::KubeletServing if own && is_node(csr) => {
             let name = asked.node().unwrap_or_default();
-            match foreign(&asked, name, node(name).as_deref()) {
+            let posed = asked.names().find(|what| is_server(name, what));
+            let posed = posed.map(|what| format!("{what} is a server's"));
+            match posed.or_else(|| foreign(&asked, name, node(name).as_deref())) {
                 None => Verdict::Approve(
                     "Auto approving kubelet serving certificate for the node's own names and addresses.",
                 ),
@@ -90,6 +95,17 @@ fn is_node(csr: &CertificateSigningRequest) -> bool {
 
 fn is_administrator(csr: &CertificateSigningRequest) -> bool {
     csr.spec.groups.iter().flatten().any(|group| group == "system:masters")
+}
+
+fn is_control_plane(node: &Node) -> bool {
+    node.labels().contains_key("node-role.kubernetes.io/control-plane")
+}
+
+/// Whether this is the node's name or one of its addresses.
+fn is_named(node: &Node, what: &str) -> bool {
+    let addresses = node.status.as_ref().and_then(|status| status.addresses.as_ref());
+    node.metadata.name.as_deref() == Some(what)
+        || addresses.into_iter().flatten().any(|address| address.address == what)
 }
 
 /// What the request names that is not the node's.
@@ -112,7 +128,13 @@ pub async fn reconcile(hub: Arc<Hub>, key: Key) -> kube::Result<Outcome> {
     let Some(csr) = hub.world.get::<CertificateSigningRequest>("", &key.name) else {
         return Ok(Outcome::Done);
     };
-    match judge(&csr, |node| hub.world.get::<Node>("", node)) {
+    let servers = hub.world.list::<Node>("");
+    let is_server = |own: &str, what: &str| {
+        let known = hub.config.server_names.iter().any(|name| name.eq_ignore_ascii_case(what));
+        let mut others = servers.iter().filter(|node| is_control_plane(node));
+        known || others.any(|node| node.name_any() != own && is_named(node, what))
+    };
+    match judge(&csr, |node| hub.world.get::<Node>("", node), is_server) {
         Verdict::Pass => return Ok(Outcome::Done),
         Verdict::Wait(lacking) => {
             // A change of the Node wakes this key again.

@@ -175,6 +175,11 @@ impl Asked {
         Ok(())
     }
 
+    /// All names and addresses, as text.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.dns.iter().cloned().chain(self.ips.iter().map(ToString::to_string))
+    }
+
     /// The node that the subject names.
     pub fn node(&self) -> Option<&str> {
         self.name.strip_prefix(NODE_PREFIX).filter(|node| !node.is_empty())

@@ -55,12 +55,13 @@ fn csr(
 
 fn node() -> Arc<Node> {
     let node = json!({"metadata": {"name": "pi"}, "status": {"addresses": [
-        {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "Hostname", "address": "pi.lan"}]}});
+        {"type": "InternalIP", "address": "10.0.0.1"}, {"type": "ExternalIP", "address": "10.0.0.9"}, {"type": "Hostname", "address": "pi.lan"}]}});
     Arc::new(serde_json::from_value(node).unwrap())
 }
 
 fn judged(csr: &CertificateSigningRequest) -> Verdict {
-    judge(csr, |name| (name == "pi").then(node))
+    let is_server = |own: &str, what: &str| own == "pi" && what == "10.0.0.9";
+    judge(csr, |name| (name == "pi").then(node), is_server)
 }
 
 #[test]
@@ -118,6 +119,7 @@ fn a_serving_certificate_is_for_own_names_only() {
         ("pi", "pi", &["pi", "10.0.0.1", "pi.lan"][..], "approved"),
         ("pi", "pi", &["10.0.0.2"], "node pi has no address 10.0.0.2"),
         ("pi", "pi", &["pi", "other"], "node pi has no address other"),
+        ("pi", "pi", &["10.0.0.1", "10.0.0.9"], "10.0.0.9 is a server's"),
         ("new", "new", &["new"], "there is no node new"),
         ("pi", "evil", &["pi"], "Pass"),
         ("pi", "pi", &["a@b.example"], "Pass"),

@@ -253,6 +253,7 @@ fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Single
     let config = controllers::Config {
         cluster_cidr: settings.options.cluster_cidr.to_string(),
         api_url: format!("https://{}", settings.advertise),
+        server_names: settings.server_names(),
         node_grace_seconds: settings.options.node_monitor_grace_period.seconds(),
         ..controllers::Config::default()
     };
