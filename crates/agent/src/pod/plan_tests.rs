@@ -202,3 +202,13 @@ fn the_end_takes_sidecars_last_and_backwards() {
     view.slots.get_mut("a").unwrap().busy = true;
     assert_eq!(kills(&view), "", "what is under way is awaited");
 }
+
+#[test]
+fn a_run_that_the_runtime_never_made_is_made_anew_and_not_ended() {
+    let pod = pod(json!({"containers": [{"name": "a"}, {"name": "b"}]}));
+    let mut view = with(up(), &["a:running", "b:0@5"]);
+    view.forget_vanished(|_| false);
+    assert!(view.run("b").is_some(), "its end is told");
+    assert!(decide(&pod, &view, 100).starts_with("start a"), "{}", decide(&pod, &view, 100));
+    assert_eq!(end(&pod, &view).actions, [Action::StopSandbox { id: "s0".into() }]);
+}

@@ -154,6 +154,16 @@ impl View {
         self.slots.get(name)?.current.as_ref()
     }
 
+    /// Drops living runs of containers of which the runtime knows none: they could neither be
+    /// ended nor end. Ended ones stay, since the status tells of them.
+    pub fn forget_vanished(&mut self, known: impl Fn(&str) -> bool) {
+        for (name, slot) in &mut self.slots {
+            if !known(name) && slot.current.as_ref().is_some_and(Run::alive) {
+                slot.current = None;
+            }
+        }
+    }
+
     /// The newest run of a container if it belongs to the present sandbox.
     pub fn run_here(&self, name: &str) -> Option<&Run> {
         let sandbox = self.sandbox.as_ref()?;

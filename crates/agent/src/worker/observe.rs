@@ -37,6 +37,7 @@ pub(super) async fn observe(shared: &Shared) -> runtime::Result<()> {
     } else {
         state.view.sandbox = None;
     }
+    state.view.forget_vanished(|name| runs.contains_key(name));
     for (name, (current, previous)) in runs {
         note(&mut state, &pod, name, current, previous);
     }
