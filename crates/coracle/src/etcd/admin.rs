@@ -1,11 +1,13 @@
 //! Asking etcd about its members and changing them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use etcd_client::{
-    AlarmAction, AlarmOptions, AlarmType, Certificate, Client, CompactionOptions, ConnectOptions,
-    Identity, MemberAddOptions, TlsOptions,
+    AlarmAction, AlarmOptions, AlarmType, Certificate, Client, CompactionOptions, Compare,
+    CompareOp, ConnectOptions, GetOptions, Identity, MemberAddOptions, PutOptions, TlsOptions, Txn,
+    TxnOp,
 };
 
 use super::line::TlsFiles;
@@ -18,6 +20,13 @@ const CONNECT_PATIENCE: Duration = Duration::from_millis(1500);
 const ANSWER_PATIENCE: Duration = Duration::from_secs(7);
 /// How long rewriting the database may take; it is a few hundred MB at the most.
 const DEFRAGMENT_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Below this key members say whom they trust; apart from the keys of the store.
+const TRUST: &str = "coracle/trust/";
+/// Held by the member that may start again.
+const TURN: &str = "coracle/trust/turn";
+/// How long it may hold it. A start takes under a second, and longer where files are checked.
+const TURN_SECONDS: i64 = 120;
 
 /// A member, as the cluster has it on its list.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,6 +67,15 @@ pub struct Status {
     pub learner: bool,
     /// How long the answer took.
     pub took: Duration,
+}
+
+/// Whom members trust, as they say it, and whose turn it is to start again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// By a member's number, the digest of the authorities that it trusts.
+    pub of: BTreeMap<u64, String>,
+    /// The member that may start again.
+    pub turn: Option<u64>,
 }
 
 /// What etcd has given the alarm for.
@@ -156,6 +174,69 @@ impl Admin {
     pub async fn hand_over(&self, to: u64) -> Outcome {
         let mut client = self.0.maintenance_client();
         within(client.move_leader(to), || format!("handing etcd's lead to {to:x}")).await?;
+        Ok(())
+    }
+
+    /// What the members say of whom they trust.
+    pub async fn trust(&self) -> Outcome<Trust> {
+        let mut client = self.0.kv_client();
+        let asking = client.get(TRUST, Some(GetOptions::new().with_prefix()));
+        let answer = within(asking, || "asking etcd whom its members trust".into()).await?;
+        let mut trust = Trust::default();
+        for pair in answer.kvs() {
+            let [key, value] = [pair.key(), pair.value()].map(String::from_utf8_lossy);
+            match key.strip_prefix(TRUST).and_then(|id| u64::from_str_radix(id, 16).ok()) {
+                Some(id) => drop(trust.of.insert(id, value.into_owned())),
+                None if key == TURN => trust.turn = u64::from_str_radix(&value, 16).ok(),
+                None => {}
+            }
+        }
+        Ok(trust)
+    }
+
+    /// Says whom a member trusts.
+    pub async fn say_trust(&self, id: u64, digest: &str) -> Outcome {
+        let mut client = self.0.kv_client();
+        let saying = client.put(format!("{TRUST}{id:x}"), digest, None);
+        within(saying, || "telling etcd whom this member trusts".into()).await?;
+        Ok(())
+    }
+
+    /// Takes the turn to start again; false where another member has it. It ends by itself after
+    /// [`TURN_SECONDS`], should its holder die.
+    pub async fn take_turn(&self, id: u64) -> Outcome<bool> {
+        match self.trust().await?.turn {
+            Some(holder) if holder != id => return Ok(false),
+            _ => {}
+        }
+        let doing = || "asking etcd for the turn to start again".to_owned();
+        let (mut kv, mut leases) = (self.0.kv_client(), self.0.lease_client());
+        let lease = within(leases.grant(TURN_SECONDS, None), doing).await?.id();
+        let options = Some(PutOptions::new().with_lease(lease));
+        let id = format!("{id:x}");
+        // Its own turn of before may end at any moment, so it is taken anew.
+        let free = Txn::new()
+            .when([Compare::version(TURN, CompareOp::Equal, 0)])
+            .and_then([TxnOp::put(TURN, id.clone(), options.clone())]);
+        let own = Txn::new()
+            .when([Compare::value(TURN, CompareOp::Equal, id.clone())])
+            .and_then([TxnOp::put(TURN, id, options)]);
+        let taken = within(kv.txn(free), doing).await?.succeeded()
+            || within(kv.txn(own), doing).await?.succeeded();
+        if !taken {
+            // It would end by itself, too.
+            let _ = leases.revoke(lease).await;
+        }
+        Ok(taken)
+    }
+
+    /// Gives the turn back, if it is this member's.
+    pub async fn end_turn(&self, id: u64) -> Outcome {
+        let mut client = self.0.kv_client();
+        let own = Txn::new()
+            .when([Compare::value(TURN, CompareOp::Equal, format!("{id:x}"))])
+            .and_then([TxnOp::delete(TURN, None)]);
+        within(client.txn(own), || "giving the turn to start again back".into()).await?;
         Ok(())
     }
 

@@ -13,10 +13,13 @@ mod membership;
 mod place;
 mod process;
 mod supervisor;
+mod trust;
 mod verdict;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +27,7 @@ pub use admin::{Alarm, Member, Status};
 pub use kin::{forget, look, remembered};
 pub use membership::{Seen, advice, may_leave};
 pub use place::{Aside, Place, folder};
+pub use trust::{Renewal, not_trusting};
 
 use crate::failure::{Failure, Outcome};
 use crate::server::Membership;
@@ -37,6 +41,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 pub struct Etcd {
     /// This board's member.
     pub place: Place,
+    changed: Arc<Notify>,
     stop: CancellationToken,
     task: JoinHandle<Outcome>,
 }
@@ -51,14 +56,20 @@ impl Etcd {
     ) -> Outcome<Etcd> {
         place.await_ports().await?;
         let stop = CancellationToken::new();
-        let supervisor = Supervisor::new(place.clone(), stop.clone());
+        let changed = Arc::new(Notify::new());
+        let supervisor = Supervisor::new(place.clone(), changed.clone(), stop.clone());
         let first = supervisor.first(membership, endpoints).await?;
         let serving = supervisor.clone();
-        let mut etcd = Etcd { place, stop, task: tokio::spawn(supervisor.run(first)) };
+        let mut etcd = Etcd { place, changed, stop, task: tokio::spawn(supervisor.run(first)) };
         tokio::select! {
             () = serving.await_service() => Ok(etcd),
             ended = etcd.ended() => Err(ended),
         }
+    }
+
+    /// For whoever keeps its certificates in step with the cluster's keys.
+    pub fn renewal(&self) -> Renewal {
+        Renewal { place: self.place.clone(), changed: self.changed.clone() }
     }
 
     /// Returns where it cannot go on.

@@ -56,7 +56,6 @@ impl Place {
                 )
             })?,
         };
-        pki.leaf(identity(name, ip))?;
         let file = |name: &str| pki.folder().join(name);
         let tls = TlsFiles {
             ca: file("etcd-ca.crt"),
@@ -65,7 +64,14 @@ impl Place {
         };
         let (folder, name) = (folder(data_dir), name.to_owned());
         let (data_dir, options) = (data_dir.to_owned(), options.clone());
-        Ok(Place { binary, data_dir, folder, name, ip, options, tls })
+        let place = Place { binary, data_dir, folder, name, ip, options, tls };
+        place.certify(pki)?;
+        Ok(place)
+    }
+
+    /// Makes the certificate, or makes it anew where that is due.
+    pub fn certify(&self, pki: &Pki) -> Outcome {
+        pki.leaf(identity(&self.name, self.ip)).map(drop)
     }
 
     /// Where other members reach it.

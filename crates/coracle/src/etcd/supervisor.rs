@@ -1,9 +1,11 @@
 //! Keeps etcd running: starts it, judges why it ended, and gets it back into the cluster.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Admin, Alarm, Member};
@@ -13,6 +15,7 @@ use super::line::Start;
 use super::membership::{self, Joining};
 use super::place::{self, Aside, Place};
 use super::process::{Ended, Process};
+use super::trust;
 use super::verdict::{Verdict, judge};
 use crate::failure::{Failure, Outcome, While};
 use crate::server::Membership;
@@ -34,6 +37,8 @@ const TEND_EVERY: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Supervisor {
     place: Place,
+    /// Told when the authorities that the member should trust may be others.
+    changed: Arc<Notify>,
     stop: CancellationToken,
 }
 
@@ -49,7 +54,7 @@ enum Turn {
 
 /// Why a running member has to be ended.
 enum Need {
-    /// It trusts authorities that are not the cluster's any more.
+    /// It is its turn to take authorities that are the cluster's now.
     Restart,
     /// The others hold something else.
     Rebuild,
@@ -64,8 +69,8 @@ struct Last {
 
 impl Supervisor {
     /// Nothing runs yet.
-    pub fn new(place: Place, stop: CancellationToken) -> Self {
-        Supervisor { place, stop }
+    pub fn new(place: Place, changed: Arc<Notify>, stop: CancellationToken) -> Self {
+        Supervisor { place, changed, stop }
     }
 
     /// How the member begins. Joins the cluster where it is no member yet.
@@ -156,7 +161,8 @@ impl Supervisor {
         let need = tokio::select! {
             ended = process.ended() => return Ok(Turn::Ended(ended)),
             () = self.stop.cancelled() => None,
-            need = self.tend(&trusted) => Some(need),
+            need = self.tend() => Some(need),
+            () = trust::until_restart(&self.place, &trusted, &self.changed) => Some(Need::Restart),
         };
         self.end(process).await;
         match need {
@@ -206,13 +212,10 @@ impl Supervisor {
     }
 
     /// Looks after the running member until it has to be ended.
-    async fn tend(&self, trusted: &[u8]) -> Need {
+    async fn tend(&self) -> Need {
         let mut last = Last::default();
         loop {
             tokio::time::sleep(TEND_EVERY).await;
-            if std::fs::read(&self.place.tls.ca).is_ok_and(|now| now != trusted) {
-                return Need::Restart;
-            }
             match self.tend_once(&mut last).await {
                 Ok(None) => {}
                 Ok(Some(need)) => return need,

@@ -9,12 +9,14 @@ use store::Store;
 use super::protocol::{Change, Changed, Refusal};
 use super::trust::GENERATION;
 use super::{Credential, Secrets, Token, shared};
+use crate::etcd;
 use crate::failure::Failure;
 
 /// Makes a change for all servers.
 pub async fn make(
     store: &Store,
     client: &Client,
+    etcd: Option<&etcd::Place>,
     present: &Secrets,
     change: Change,
 ) -> Result<Changed, Refusal> {
@@ -33,7 +35,12 @@ pub async fn make(
                 "begin with `coracle certificate rotate-ca`",
             ));
         }
-        Change::Finish { force: false } => must_have_confirmed(client, present).await?,
+        Change::Finish { force: false } => {
+            must_have_confirmed(client, present).await?;
+            if let Some(place) = etcd {
+                members_must_trust(place, present).await?;
+            }
+        }
         _ => {}
     }
     let made = shared::change(store, present, |secrets| match &change {
@@ -82,5 +89,20 @@ async fn must_have_confirmed(client: &Client, present: &Secrets) -> Result<(), R
             missing.join(", ")
         ),
         "switch them on and wait a moment; with --force they have to join anew with a token",
+    ))
+}
+
+/// Refuses while a member of etcd does not trust the new authority, or shows a leaf of the old.
+async fn members_must_trust(place: &etcd::Place, present: &Secrets) -> Result<(), Refusal> {
+    let missing = etcd::not_trusting(place, &present.etcd_ca.bundle()).await;
+    let missing = missing.map_err(|failure| Refusal::internal(&failure))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::CONFLICT,
+        format!("etcd does not trust the new authority yet on: {}", missing.join(", ")),
+        "its members start again one after the other, while all answer: see that all servers are \
+         on (`coracle datastore status`), and wait a moment",
     ))
 }

@@ -182,7 +182,8 @@ impl Desk {
             ));
         }
         let change = body(request).await?;
-        changes::make(&self.store, &self.client, &self.secrets(), change).await
+        let (secrets, etcd) = (self.secrets(), self.etcd.as_ref());
+        changes::make(&self.store, &self.client, etcd, &secrets, change).await
     }
 
     async fn role(&self, credential: Option<Credential>) -> Result<Role, Refusal> {

@@ -183,6 +183,7 @@ impl Secrets {
     pub fn rotate_authorities(&mut self) -> Outcome {
         self.server_ca = self.server_ca.renewed("coracle-server-ca")?;
         self.client_ca = self.client_ca.renewed("coracle-client-ca")?;
+        self.etcd_ca = self.etcd_ca.renewed("coracle-etcd-ca")?;
         let old = rcgen::KeyPair::from_pem(&self.service_account_key)
             .doing(|| "reading the service-account key".into())?;
         self.retired_service_account_keys.insert(0, old.public_key_pem());

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::tls::Certificates;
+use crate::etcd::Renewal;
 use crate::failure::{Outcome, While};
 use crate::join::{self, Secrets, Trust};
 
@@ -31,6 +32,8 @@ pub struct Keys {
     pub settings: Arc<Settings>,
     /// Its certificates.
     pub certificates: Arc<Certificates>,
+    /// Its member of etcd, where it has one.
+    pub etcd: Option<Renewal>,
     /// Its API.
     pub api: Arc<ApiServer>,
     /// Acts as the server itself.
@@ -69,6 +72,9 @@ impl Keys {
     /// Nodes are told, and this one confirms, when all of this server is in step.
     async fn catch_up(&self, secrets: Arc<Secrets>) -> Outcome {
         self.certificates.renew(&self.settings, secrets.clone())?;
+        if let Some(etcd) = &self.etcd {
+            etcd.renew(&self.certificates.pki())?;
+        }
         let retired = &secrets.retired_service_account_keys;
         self.api
             .set_service_account_keys(&secrets.service_account_key, retired)

@@ -220,7 +220,8 @@ async fn start(
     }
     parts.spawn(join::follow(store.clone(), bring.folder, announce, stop.clone()));
     let client = api::control_plane_client(&server);
-    let keys = keys::Keys { settings: Arc::new(settings), certificates, api: server, client };
+    let etcd = opened.etcd.as_ref().map(crate::etcd::Etcd::renewal);
+    let keys = keys::Keys { settings: Arc::new(settings), certificates, etcd, api: server, client };
     parts.spawn(keys.keep(secrets, stop));
     notify::notify("READY=1");
     Ok(opened)

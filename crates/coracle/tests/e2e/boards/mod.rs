@@ -3,6 +3,7 @@
 mod across;
 mod faults;
 mod input;
+mod keys;
 mod power;
 mod sandbox;
 mod servers;

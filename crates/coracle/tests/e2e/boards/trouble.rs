@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use testkit::history::{Run, Workload, judge};
+use testkit::history::{History, Run, Workload, judge};
 
 use crate::harness::{RECOVERY, Stack, eventually_some, within};
 
@@ -16,13 +16,22 @@ pub fn seed() -> u64 {
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs `trouble` under a workload that calls all servers, and judges what was seen.
-pub fn judged(stack: &Stack, trouble: impl FnOnce(&Run) + Send) {
+pub fn judged(stack: &Stack, trouble: impl FnOnce(&Run) + Send) -> History {
+    judged_at(stack, usize::MAX, trouble)
+}
+
+/// As `judged`, with a workload that calls the first `servers` only.
+pub fn judged_at(stack: &Stack, servers: usize, trouble: impl FnOnce(&Run) + Send) -> History {
     println!("seed {}", seed());
     let history = stack.laptop.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let run = runtime
-            .block_on(async { Workload::new(seed(), stack.clients().await).start().await })
+            .block_on(async {
+                let mut clients = stack.clients().await;
+                clients.truncate(servers);
+                Workload::new(seed(), clients).start().await
+            })
             .expect("a cluster that is well");
         std::thread::scope(|scope| {
             let maker = scope.spawn(|| trouble(&run));
@@ -38,6 +47,7 @@ pub fn judged(stack: &Stack, trouble: impl FnOnce(&Run) + Send) {
     let wrong = judge(&history);
     assert!(wrong.is_empty(), "seed {}: {wrong:#?}", seed());
     println!("{} calls, nothing wrong with what they saw", history.operations.len());
+    history
 }
 
 /// Waits until more writes are acknowledged.
