@@ -38,6 +38,7 @@ mod tests;
 mod token;
 mod token_request;
 mod user;
+mod waiting;
 
 pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};
@@ -46,5 +47,6 @@ pub use outside::{Caller, Outside};
 pub use presence::Presence;
 pub use registry::JsonCodec;
 pub use request::{Body, BoxError, Request, RequestInfo, Response};
+pub use serve::Front;
 pub use server::{ApiServer, InProcess, NewError};
 pub use user::User;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -16,8 +16,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authn::{Peer, certificate_user};
-use crate::request::{Body, Request};
+use crate::config::Limits;
+use crate::request::{Body, Request, Response};
 use crate::server::ApiServer;
+use crate::waiting::{Reason, Waiting};
 
 /// Idle time after which the kernel probes a connection's other end, how often it does, and
 /// how many probes without an answer end the connection.
@@ -33,7 +35,57 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
+/// The port of the API, served from the first moment: until the server behind it is there,
+/// callers are told what is waited for. A connection that was opened before goes on after it.
+pub struct Front {
+    limits: Limits,
+    reason: Reason,
+    waiting: Waiting,
+    server: OnceLock<Arc<ApiServer>>,
+    /// Cancelled when the port closes.
+    stopping: CancellationToken,
+}
+
 impl ApiServer {
+    /// Serves HTTPS on a listener, as [`Front::serve`] does.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: rustls::ServerConfig,
+        shutdown: CancellationToken,
+    ) {
+        let front = Front::new(self.context.config.limits.clone());
+        front.open(self);
+        front.serve(listener, tls, shutdown).await;
+    }
+}
+
+impl Front {
+    /// A front without a server behind it.
+    pub fn new(limits: Limits) -> Arc<Front> {
+        let reason = Reason::default();
+        reason.set("it opens its datastore");
+        Arc::new(Front {
+            limits,
+            waiting: Waiting::new(reason.clone()),
+            reason,
+            server: OnceLock::new(),
+            stopping: CancellationToken::new(),
+        })
+    }
+
+    /// What callers are told to wait for.
+    pub fn waits_for(&self, why: &str) {
+        self.reason.set(why);
+    }
+
+    /// Puts the server behind it. There is only one, and it stays.
+    pub fn open(&self, server: Arc<ApiServer>) {
+        if self.server.set(server).is_err() {
+            tracing::error!("the port has a server already");
+        }
+    }
+
     /// Serves HTTPS on a listener until `shutdown` is cancelled, then ends watches, waits
     /// for requests under way (at most `limits.drain`) and returns.
     ///
@@ -49,7 +101,7 @@ impl ApiServer {
             tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         }
         let acceptor = TlsAcceptor::from(Arc::new(tls));
-        let places = Arc::new(Semaphore::new(self.context.config.limits.connections));
+        let places = Arc::new(Semaphore::new(self.limits.connections));
         let connections = TaskTracker::new();
         loop {
             // A place first: beyond the limit clients wait in the kernel's queue.
@@ -63,10 +115,10 @@ impl ApiServer {
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let server = Arc::clone(&self);
+                    let front = Arc::clone(&self);
                     let acceptor = acceptor.clone();
                     connections.spawn(async move {
-                        server.connection(stream, address, acceptor).await;
+                        front.connection(stream, address, acceptor).await;
                         drop(place);
                     });
                 }
@@ -76,10 +128,12 @@ impl ApiServer {
                 }
             }
         }
-        self.context.stopping.cancel();
+        self.stopping.cancel();
+        if let Some(server) = self.server.get() {
+            server.context.stopping.cancel();
+        }
         connections.close();
-        let drain = self.context.config.limits.drain;
-        if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+        if tokio::time::timeout(self.limits.drain, connections.wait()).await.is_err() {
             tracing::warn!(open = connections.len(), "connections were still open at the end");
         }
     }
@@ -92,8 +146,7 @@ impl ApiServer {
         // Both are improvements only; a connection without them works.
         let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(&keepalive);
         let _ = tcp.set_nodelay(true);
-        let limits = &self.context.config.limits;
-        let stream = match tokio::time::timeout(limits.handshake, tls.accept(tcp)).await {
+        let stream = match tokio::time::timeout(self.limits.handshake, tls.accept(tcp)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "TLS handshake");
@@ -116,26 +169,36 @@ impl ApiServer {
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .max_header_list_size(HEAD_BYTES_MAX as u32);
-        let server = Arc::clone(&self);
+        let front = Arc::clone(&self);
         let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
-            let server = Arc::clone(&server);
+            let front = Arc::clone(&front);
             let mut request: Request = request.map(|body: hyper::body::Incoming| -> Body {
                 body.map_err(Into::into).boxed_unsync()
             });
             request.extensions_mut().insert(peer.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, None).await) }
+            async move { Ok::<_, Infallible>(front.answer(request).await) }
         });
         let mut connection =
             pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = self.context.stopping.cancelled() => {
+            () = self.stopping.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
         };
         if let Err(error) = result {
             tracing::debug!(%address, %error, "connection ended");
+        }
+    }
+
+    async fn answer(&self, request: Request) -> Response {
+        match self.server.get() {
+            Some(server) => Arc::clone(server).answer(request, None).await,
+            None => {
+                let uri = request.uri();
+                self.waiting.answer(uri.path(), uri.query().unwrap_or(""))
+            }
         }
     }
 }

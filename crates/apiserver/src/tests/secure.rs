@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::testing::{config, create, empty, request};
 use crate::user::User;
-use crate::{ApiServer, KubeletClient, Response};
+use crate::{ApiServer, Front, KubeletClient, Response};
 
 type Issuer = rcgen::CertifiedIssuer<'static, rcgen::KeyPair>;
 type Leaf = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -313,4 +313,41 @@ async fn a_nodes_own_pages_keep_their_links() {
     let moved = served.ask(served.admin(), ask).await;
     assert_eq!(moved.status(), StatusCode::MOVED_PERMANENTLY);
     assert_eq!(moved.headers()[header::LOCATION], format!("{base}/?a=b"));
+}
+
+#[tokio::test]
+async fn the_port_says_what_is_waited_for_until_the_server_is_there() {
+    let ca = authority();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let front = Front::new(config().limits);
+    let done = tokio::spawn(Arc::clone(&front).serve(listener, server_tls(&ca), stop.clone()));
+    let server = empty(config()).await;
+    let served = Served { server, address, ca, stop, done };
+    let io = TokioIo::new(served.connect(served.admin(), "http/1.1").await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async |path: &str| {
+        let answer = sender.send_request(request(Method::GET, path, &json!(null))).await.unwrap();
+        let answer = answer.map(|body| body.map_err(Into::into).boxed_unsync());
+        let retry = answer.headers().get(header::RETRY_AFTER).is_some();
+        let (code, body) = crate::testing::read(answer).await;
+        (code.as_u16(), retry, body)
+    };
+
+    front.waits_for("2 of 3 servers are needed");
+    let (code, retry, status) = ask("/api/v1/nodes").await;
+    assert_eq!((code, retry, &status["kind"]), (503, true, &json!("Status")));
+    assert_eq!(status["reason"], "ServiceUnavailable");
+    assert_eq!(status["message"], "this server is starting: 2 of 3 servers are needed");
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+    assert_eq!(ask("/livez").await, (200, false, "ok".into()));
+    let checks = "[+]ping ok\n[-]datastore failed: reason withheld\nreadyz check failed\n";
+    assert_eq!(ask("/readyz").await, (503, true, checks.into()));
+
+    front.open(Arc::clone(&served.server));
+    assert_eq!(ask("/api/v1/nodes").await.0, 200, "over the same connection");
+    served.stop.cancel();
+    served.done.await.unwrap();
 }

@@ -37,6 +37,14 @@ use supervisor::Supervisor;
 /// power cut.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Is told what a start waits for.
+pub type Say = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// For a start that nobody waits for.
+pub fn to_nobody() -> Say {
+    Arc::new(|_| ())
+}
+
 /// A supervised etcd that serves.
 pub struct Etcd {
     /// This board's member.
@@ -48,16 +56,18 @@ pub struct Etcd {
 
 impl Etcd {
     /// Starts this board's member, joining the cluster first where it is none yet, and waits
-    /// until a majority answers through it. `endpoints` are members to join by.
+    /// until a majority answers through it. `endpoints` are members to join by; `say` is told what
+    /// is waited for.
     pub async fn start(
         place: Place,
         membership: &Membership,
         endpoints: Vec<String>,
+        say: Say,
     ) -> Outcome<Etcd> {
         place.await_ports().await?;
         let stop = CancellationToken::new();
         let changed = Arc::new(Notify::new());
-        let supervisor = Supervisor::new(place.clone(), changed.clone(), stop.clone());
+        let supervisor = Supervisor::new(place.clone(), changed.clone(), say, stop.clone());
         let first = supervisor.first(membership, endpoints).await?;
         let serving = supervisor.clone();
         let mut etcd = Etcd { place, changed, stop, task: tokio::spawn(supervisor.run(first)) };

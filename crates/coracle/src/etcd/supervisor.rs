@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Admin, Alarm, Member};
 use super::care::{self, View};
-use super::kin;
 use super::line::Start;
 use super::membership::{self, Joining};
 use super::place::{self, Aside, Place};
 use super::process::{Ended, Process};
 use super::trust;
 use super::verdict::{Verdict, judge};
+use super::{Say, kin};
 use crate::failure::{Failure, Outcome, While};
 use crate::server::Membership;
 
@@ -24,6 +24,8 @@ use crate::server::Membership;
 const RETRY: base::Backoff = base::Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// How often a member that does not serve yet is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often the others are looked at, while they are waited for.
+const LOOK_AT_OTHERS: Duration = Duration::from_secs(1);
 /// How often a person is told what is waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(15);
 /// How long joining waits for another server's joining, or for the members to settle after it.
@@ -39,6 +41,8 @@ pub struct Supervisor {
     place: Place,
     /// Told when the authorities that the member should trust may be others.
     changed: Arc<Notify>,
+    /// Told what the start waits for.
+    say: Say,
     stop: CancellationToken,
 }
 
@@ -69,8 +73,8 @@ struct Last {
 
 impl Supervisor {
     /// Nothing runs yet.
-    pub fn new(place: Place, changed: Arc<Notify>, stop: CancellationToken) -> Self {
-        Supervisor { place, changed, stop }
+    pub fn new(place: Place, changed: Arc<Notify>, say: Say, stop: CancellationToken) -> Self {
+        Supervisor { place, changed, say, stop }
     }
 
     /// How the member begins. Joins the cluster where it is no member yet.
@@ -260,19 +264,36 @@ impl Supervisor {
 
     /// Waits until this member answers for a majority, and says for whom it waits.
     pub async fn await_service(&self) {
+        let (problem, seen) = watch::channel(String::new());
+        let served = async {
+            loop {
+                problem.send_replace(match self.serves().await {
+                    Ok(None) => return,
+                    Ok(Some(problem)) => problem,
+                    Err(failure) => base::chain(&failure).to_string(),
+                });
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        // Apart from the above: asking a member that is silent takes its time.
+        tokio::select! {
+            () = served => {}
+            () = self.tell_whom_it_waits_for(&seen) => {}
+        }
+    }
+
+    /// Tells it for ever: callers always, the log now and then.
+    async fn tell_whom_it_waits_for(&self, problem: &watch::Receiver<String>) {
         let mut told = tokio::time::Instant::now();
         loop {
-            let problem = match self.serves().await {
-                Ok(None) => return,
-                Ok(Some(problem)) => problem,
-                Err(failure) => base::chain(&failure).to_string(),
-            };
+            tokio::time::sleep(LOOK_AT_OTHERS).await;
+            let missing = self.missing().await;
+            (self.say)(&format!("it waits for the cluster's other servers: {missing}"));
             if told.elapsed() > SAY_AGAIN {
                 told = tokio::time::Instant::now();
-                let missing = self.missing().await;
+                let problem = problem.borrow().clone();
                 tracing::warn!("waiting for the cluster's other servers: {missing} ({problem})");
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
@@ -356,7 +377,9 @@ impl Supervisor {
                 Err(failure) => failure,
             };
             failures += 1;
-            tracing::warn!(error = %base::chain(&failure), "not joined yet; will try again");
+            let why = base::chain(&failure).to_string();
+            tracing::warn!(error = why, "not joined yet; will try again");
+            (self.say)(&format!("it waits to join the cluster again: {why}"));
             let pause = tokio::time::sleep(RETRY.jittered(failures));
             if self.stop.run_until_cancelled(pause).await.is_none() {
                 return Err(Failure::new("stopped before the cluster was joined"));

@@ -12,6 +12,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use kube::core::Status;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, ClientConfig};
@@ -206,24 +207,24 @@ impl Door {
     }
 
     fn refused(&self, code: StatusCode, body: &[u8]) -> Closed {
-        let failure = match serde_json::from_slice::<Refusal>(body) {
-            Ok(refusal) => {
+        let refusal = serde_json::from_slice::<Refusal>(body);
+        let status = serde_json::from_slice::<Status>(body);
+        let failure = match (refusal, status) {
+            (Ok(refusal), _) => {
                 Failure::new(format!("{}: {}", self.server, refusal.error)).hint(refusal.hint)
             }
-            Err(_) => Failure::new(format!("{} answers {code}", self.server))
+            // Before the desk is open, the port says what is waited for.
+            (_, Ok(status)) if code == StatusCode::SERVICE_UNAVAILABLE => {
+                Failure::new(format!("{}: {}", self.server, status.message))
+                    .hint("wait until it has started")
+            }
+            _ => Failure::new(format!("{} answers {code}", self.server))
                 .hint("see that it is a server of Coracle, and what its log says"),
         };
-        // Before the desk is open the API itself answers, and nobody is known to it yet.
-        let early = serde_json::from_slice::<Refusal>(body).is_err()
-            && matches!(code, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
         match code {
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 Closed::Later(failure)
             }
-            _ if early => Closed::Later(
-                Failure::new(format!("{} is not ready yet", self.server))
-                    .hint("wait until it has started"),
-            ),
             _ => Closed::Never(failure),
         }
     }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use apiserver::{ApiServer, KubeletClient, Limits, ServiceAccountConfig, User, Version};
+use apiserver::{ApiServer, Front, KubeletClient, Limits, ServiceAccountConfig, User, Version};
 use store::Store;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -12,27 +12,63 @@ use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::tls::Certificates;
+use crate::etcd::Say;
 use crate::failure::{Failure, Hint, Outcome, While};
 
 /// The longest that a service-account token may live: a day, as upstream's kubelets ask for at
 /// most.
 const MAX_TOKEN_SECONDS: u64 = 24 * 3600;
 
-/// Opens the API server's port.
-pub async fn listen(settings: &Settings) -> Outcome<TcpListener> {
-    let address =
-        SocketAddr::new(settings.options.bind_address, settings.options.https_listen_port);
-    match TcpListener::bind(address).await {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
-            Err(Failure::new(format!("port {} is in use", address.port())).hint(format!(
-                "`ss -ltnp sport = {}` shows by whom; stop that, or choose another port with \
-             --https-listen-port",
-                address.port()
-            )))
-        }
-        other => other
-            .doing(|| format!("listening on {address}"))
-            .hint(|| "choose an address of this board with --bind-address".into()),
+/// The port of the API: open from the start, and served as soon as there is a certificate to
+/// show.
+pub struct Port {
+    /// What answers there.
+    pub front: Arc<Front>,
+    listener: Option<TcpListener>,
+}
+
+impl Port {
+    /// Opens it. Callers wait until it is served.
+    pub async fn open(settings: &Settings) -> Outcome<Port> {
+        let options = &settings.options;
+        let address = SocketAddr::new(options.bind_address, options.https_listen_port);
+        let listener = match TcpListener::bind(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                return Err(Failure::new(format!("port {} is in use", address.port())).hint(
+                    format!(
+                        "`ss -ltnp sport = {}` shows by whom; stop that, or choose another port \
+                         with --https-listen-port",
+                        address.port()
+                    ),
+                ));
+            }
+            other => other
+                .doing(|| format!("listening on {address}"))
+                .hint(|| "choose an address of this board with --bind-address".into())?,
+        };
+        Ok(Port { front: Front::new(Limits::default()), listener: Some(listener) })
+    }
+
+    /// Serves it from now on, unless it is served already.
+    pub fn serve(
+        &mut self,
+        certificates: &Certificates,
+        parts: &mut JoinSet<Outcome>,
+        stop: &CancellationToken,
+    ) -> Outcome {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        let (front, tls, stop) = (self.front.clone(), certificates.api_server()?, stop.clone());
+        parts.spawn(async move {
+            front.serve(listener, tls, stop).await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Tells callers what is waited for.
+    pub fn say(&self) -> Say {
+        let front = self.front.clone();
+        Arc::new(move |why| front.waits_for(why))
     }
 }
 
@@ -53,14 +89,11 @@ pub fn must_be_stopped(data_dir: &std::path::Path, what: &str) -> Outcome {
     }
 }
 
-/// Starts serving the API.
-pub fn start(
+/// The API over a store.
+pub fn new(
     settings: &Settings,
     certificates: &Certificates,
     store: Store,
-    listener: TcpListener,
-    parts: &mut JoinSet<Outcome>,
-    stop: &CancellationToken,
 ) -> Outcome<Arc<ApiServer>> {
     let options = &settings.options;
     let config = apiserver::Config {
@@ -98,13 +131,7 @@ pub fn start(
         },
         limits: Limits::default(),
     };
-    let server = ApiServer::new(store, config).doing(|| "setting up the API server".into())?;
-    let (serving, tls, stop) = (server.clone(), certificates.api_server()?, stop.clone());
-    parts.spawn(async move {
-        serving.serve(listener, tls, stop).await;
-        Ok(())
-    });
-    Ok(server)
+    ApiServer::new(store, config).doing(|| "setting up the API server".into())
 }
 
 /// A client for controllers and scheduler: in the group that may do everything, since together

@@ -36,9 +36,9 @@ use crate::commands::kubeconfig;
 use crate::config::{Common, Server};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::join::Secrets;
-use crate::pki::{Pki, Signatory};
+use crate::pki::Signatory;
 use crate::vip::Vip;
-use crate::{files, join, manifests, notify, snapshot, upgrade};
+use crate::{etcd, files, join, manifests, notify, snapshot, upgrade};
 
 /// How long parts may take to stop before the store is closed under them.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(15);
@@ -100,7 +100,7 @@ pub async fn run(common: Common, options: Server) -> Outcome {
 
 /// Makes a cluster of one of what this server has, and ends.
 async fn reset(settings: &Settings) -> Outcome {
-    let opened = Opened::open(settings, &settings.bring()?).await?;
+    let opened = Opened::open(settings, &settings.bring()?, etcd::to_nobody()).await?;
     let revision = opened.store.revision();
     opened.close().await?;
     println!(
@@ -136,7 +136,7 @@ async fn prepare(common: &Common, options: &Server) -> Outcome<Lock> {
 }
 
 /// This board's member of etcd, as the settings have it.
-pub fn place(settings: &Settings) -> Outcome<crate::etcd::Place> {
+pub fn place(settings: &Settings) -> Outcome<etcd::Place> {
     opened::place(settings, &settings.bring()?)
 }
 
@@ -162,19 +162,23 @@ async fn start(
     let (membership, name) = (&settings.options.membership, &settings.node_name);
     join::fetch(&mut bring, membership, data_dir, name, joins).await?;
     // A port in use or a folder in use stops the start before anything has been changed.
-    let listener = api::listen(&settings).await?;
-    let opened = Opened::open(&settings, &bring).await?;
+    let mut port = api::Port::open(&settings).await?;
+    let early = tls::Certificates::early(&settings, &bring);
+    if let Some(certificates) = &early {
+        port.serve(certificates, parts, &stop)?;
+    }
+    let opened = Opened::open(&settings, &bring, port.say()).await?;
     let store = opened.store.clone();
     let source = snapshot_source(&settings, &store);
     let options = &settings.options;
     let order = upgrade::order(&options.snapshot_places, &options.snapshots, data_dir)?;
     upgrade::first_start(&source, order).await?;
     let secrets = Arc::new(bring.settle(&store).await?);
-    let pki = Pki::new(&data_dir.join("server/tls"), secrets.clone())?;
+    let certificates = tls::Certificates::of(&settings, secrets.clone(), early)?;
+    port.serve(&certificates, parts, &stop)?;
     join::write_tokens(&bring.folder, &secrets)?;
     let (announce, secrets) = watch::channel(secrets);
-    let certificates = Arc::new(tls::Certificates::new(&settings, pki)?);
-    let server = api::start(&settings, &certificates, store.clone(), listener, parts, &stop)?;
+    let server = api::new(&settings, &certificates, store.clone())?;
     server.bootstrap().await.doing(|| "making the objects that a cluster starts with".into())?;
     write_kubeconfig(&settings, &certificates)?;
     vip.start(&settings.options.vip, &settings.common.log, &settings.node_name, &server);
@@ -183,6 +187,7 @@ async fn start(
     join::claim_name(&acting, data_dir, name).await?;
     let member = opened.etcd.as_ref().map(|etcd| etcd.place.clone());
     join::Desk::open(&server, acting, store.clone(), known, name, member);
+    port.front.open(server.clone());
     let present = server.clone().announce(presence(&settings), stop.clone());
     parts.spawn(async move {
         present.await;
@@ -220,7 +225,7 @@ async fn start(
     }
     parts.spawn(join::follow(store.clone(), bring.folder, announce, stop.clone()));
     let client = api::control_plane_client(&server);
-    let etcd = opened.etcd.as_ref().map(crate::etcd::Etcd::renewal);
+    let etcd = opened.etcd.as_ref().map(etcd::Etcd::renewal);
     let keys = keys::Keys { settings: Arc::new(settings), certificates, etcd, api: server, client };
     parts.spawn(keys.keep(secrets, stop));
     notify::notify("READY=1");

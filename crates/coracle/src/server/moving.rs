@@ -145,7 +145,7 @@ pub async fn run(settings: &Settings, target: &Target) -> Outcome<Moved> {
 
 /// Everything the source holds.
 async fn take(settings: &Settings) -> Outcome<Dump> {
-    let opened = Opened::open(settings, &settings.bring()?).await?;
+    let opened = Opened::open(settings, &settings.bring()?, etcd::to_nobody()).await?;
     let taken = check_and_dump(settings, &opened).await;
     opened.close().await?;
     taken
@@ -195,7 +195,8 @@ async fn fill_etcd(settings: &Settings, dump: Dump) -> Outcome<&'static str> {
     let data_dir = &settings.common.data_dir;
     let folder = clear(data_dir, MAKING)?;
     let place = opened::place(settings, &settings.bring()?)?;
-    let etcd = Etcd::start(Place { folder, ..place }, &Membership::Init, Vec::new()).await?;
+    let place = Place { folder, ..place };
+    let etcd = Etcd::start(place, &Membership::Init, Vec::new(), etcd::to_nobody()).await?;
     let filled = fill(&opened::member_engine(&etcd.place), dump).await;
     etcd.stop().await;
     filled.map(|()| MAKING)

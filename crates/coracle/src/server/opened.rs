@@ -7,7 +7,7 @@ use store::{OpenError, Recovery, Store, TlsFiles};
 
 use super::datastore::{Datastore, Membership, sqlite_folder};
 use super::{Settings, store_options};
-use crate::etcd::{Etcd, Place};
+use crate::etcd::{Etcd, Place, Say};
 use crate::failure::{Failure, Outcome, While};
 use crate::join::Bring;
 use crate::pki::Pki;
@@ -21,14 +21,16 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens the datastore that the settings choose, and says what was found.
-    pub async fn open(settings: &Settings, bring: &Bring) -> Outcome<Opened> {
+    /// Opens the datastore that the settings choose, and says what was found; `say` is told what
+    /// is waited for meanwhile.
+    pub async fn open(settings: &Settings, bring: &Bring, say: Say) -> Outcome<Opened> {
         let data_dir = &settings.common.data_dir;
+        say(&format!("it opens its datastore, {}", settings.datastore.engine()));
         let (engine, etcd) = match &settings.datastore {
             Datastore::Sqlite => (store::Datastore::Sqlite(sqlite_folder(data_dir)), None),
             Datastore::External(endpoint) => (external(settings, endpoint)?, None),
             Datastore::Etcd(membership) => {
-                let etcd = start_etcd(settings, bring, membership).await?;
+                let etcd = start_etcd(settings, bring, membership, say).await?;
                 (member_engine(&etcd.place), Some(etcd))
             }
         };
@@ -80,7 +82,12 @@ pub fn member_engine(place: &Place) -> store::Datastore {
     store::Datastore::Etcd(store::EtcdOptions { discover: true, ..local })
 }
 
-async fn start_etcd(settings: &Settings, bring: &Bring, membership: &Membership) -> Outcome<Etcd> {
+async fn start_etcd(
+    settings: &Settings,
+    bring: &Bring,
+    membership: &Membership,
+    say: Say,
+) -> Outcome<Etcd> {
     if let (Membership::Join(url), true) = (membership, bring.etcd.is_empty()) {
         return Err(Failure::new(format!(
             "the cluster of {url} does not keep its objects in etcd"
@@ -90,7 +97,7 @@ async fn start_etcd(settings: &Settings, bring: &Bring, membership: &Membership)
                  it to etcd; with a datastore of your own, give --datastore-endpoint here too",
         ));
     }
-    Etcd::start(place(settings, bring)?, membership, bring.etcd.clone()).await
+    Etcd::start(place(settings, bring)?, membership, bring.etcd.clone(), say).await
 }
 
 /// This board's member, with a certificate from the cluster's authority.

@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::{ClientConfig, ServerConfig};
 
-use super::Settings;
+use super::{Datastore, Settings};
 use crate::failure::Outcome;
-use crate::join::Secrets;
+use crate::join::{Bring, Secrets};
 use crate::pki::{Identity, LEAF_LIFE, Pki, Signer};
 use crate::tls::{Shown, TrustedClients, TrustedServers, client_config, server_config};
 
@@ -27,7 +27,7 @@ pub struct Certificates {
 
 impl Certificates {
     /// Reads or makes the certificates.
-    pub fn new(settings: &Settings, pki: Pki) -> Outcome<Self> {
+    fn new(settings: &Settings, pki: Pki) -> Outcome<Self> {
         Ok(Certificates {
             server: Shown::new(&pki.leaf(server(settings))?)?,
             kubelet: Shown::new(&pki.leaf(kubelet(settings))?)?,
@@ -37,6 +37,36 @@ impl Certificates {
             kubelets: TrustedServers::nodes(&pki.server_bundle())?,
             pki: RwLock::new(Arc::new(pki)),
         })
+    }
+
+    /// The certificates of a server whose datastore is not open yet, by the secrets that it has.
+    /// Without any, or with damaged ones, there are none: opening the datastore mends it, or
+    /// says what is wrong.
+    pub fn early(settings: &Settings, bring: &Bring) -> Option<Arc<Self>> {
+        let known = match settings.datastore {
+            Datastore::Etcd(_) => Some(bring.known_or_new()),
+            _ => bring.known().transpose(),
+        };
+        let made = known?.and_then(|secrets| Self::of(settings, Arc::new(secrets), None));
+        made.inspect_err(|failure| {
+            tracing::debug!(error = %base::chain(failure), "no certificates yet");
+        })
+        .ok()
+    }
+
+    /// The certificates by the cluster's secrets, made anew or brought up to them.
+    pub fn of(
+        settings: &Settings,
+        secrets: Arc<Secrets>,
+        early: Option<Arc<Self>>,
+    ) -> Outcome<Arc<Self>> {
+        match early {
+            Some(early) => early.renew(settings, secrets).map(|()| early),
+            None => {
+                let folder = settings.common.data_dir.join("server/tls");
+                Self::new(settings, Pki::new(&folder, secrets)?).map(Arc::new)
+            }
+        }
     }
 
     /// The authorities behind the certificates.

@@ -10,11 +10,13 @@ use super::trouble::{judged, judged_at, until_served};
 use crate::harness::{Stack, eventually_some};
 
 const ALL: [&str; 3] = ["server-1", "server-2", "server-3"];
+const DATA: &str = "/var/lib/coracle";
 /// How often etcd is started by its supervisor; its log says so each time.
 const STARTED: &str = "etcd started";
 
-fn disk(stack: &Stack, server: &str) -> PathBuf {
-    stack.boards().join("lab/boards").join(server).join("disk")
+/// The server's data folder, which is seen there as [`DATA`].
+fn data(stack: &Stack, server: &str) -> PathBuf {
+    stack.boards().join("lab/boards").join(server).join("disk").join(&DATA[1..])
 }
 
 /// Waits until the members have been started so often.
@@ -34,22 +36,22 @@ fn all_answered(history: &History) {
     });
 }
 
-/// Whether etcd on a server answers who shows the certificate kept in `old`.
-fn old_is_taken(stack: &Stack, server: usize) -> bool {
+/// What etcd on a server answers who shows the certificate of before: true, and its health.
+fn shown_the_old(stack: &Stack, server: usize) -> (bool, String) {
     let url = format!("https://{}:2379/health", stack.address(server));
-    let tls = "/var/lib/coracle/server/tls";
-    let shown = "--cert /old/etcd-member.crt --key /old/etcd-member.key";
-    stack.run(&format!("exec server-1 -- curl -sf --cacert {tls}/etcd-ca.crt {shown} {url}")).0
+    let own = format!("--cert {DATA}/old/etcd-member.crt --key {DATA}/old/etcd-member.key");
+    let trusted = format!("--cacert {DATA}/server/tls/etcd-ca.crt");
+    stack.run(&format!("exec server-1 -- curl -sS {trusted} {own} {url}"))
 }
 
 #[test]
 fn etcds_authority_is_replaced_under_writers() {
     let stack = Stack::up("--servers 3 --agents 0");
-    let (old, tls) = (disk(&stack, "server-1").join("old"), "var/lib/coracle/server/tls");
-    fs::create_dir_all(&old).expect("a folder");
+    let folder = data(&stack, "server-1");
+    fs::create_dir_all(folder.join("old")).expect("a folder");
     for file in ["etcd-member.crt", "etcd-member.key"] {
-        let kept = disk(&stack, "server-1").join(tls).join(file);
-        fs::copy(kept, old.join(file)).expect("a copy");
+        let kept = folder.join("server/tls").join(file);
+        fs::copy(kept, folder.join("old").join(file)).expect("a copy");
     }
     let kubectl = stack.kubectl_at(1);
     let mut watch = kubectl.spawn("get configmaps -w -o name");
@@ -66,8 +68,10 @@ fn etcds_authority_is_replaced_under_writers() {
         let (done, said) = stack.run("exec server-1 -- coracle certificate rotate-ca");
         if done { Ok(()) } else { Err(said) }
     });
-    let early = stack.fails("exec server-1 -- coracle certificate rotate-ca --finish");
-    assert!(early.contains("server-3"), "{early}");
+    eventually_some("the end is refused", || {
+        let early = stack.fails("exec server-1 -- coracle certificate rotate-ca --finish");
+        if early.contains("server-3") { Ok(()) } else { Err(early) }
+    });
     let history = judged_at(&stack, 2, |run| {
         until_served(run, 20);
         stack.ok("restore server-3");
@@ -77,18 +81,23 @@ fn etcds_authority_is_replaced_under_writers() {
     all_answered(&history);
     kubectl.ok("create configmap between");
     next("configmap/between");
-    assert!((1..=3).all(|server| old_is_taken(&stack, server)), "both are trusted");
+    for server in 1..=3 {
+        eventually_some("both are trusted", || match shown_the_old(&stack, server) {
+            (true, said) if said.contains("\"health\":\"true\"") => Ok(()),
+            (_, said) => Err(said),
+        });
+    }
 
     stack.ok("kubeconfig");
     let history = judged(&stack, |run| {
         eventually_some("all have taken the new ones", || {
-            let (done, said) =
-                stack.run("exec server-1 -- coracle certificate rotate-ca --finish");
+            let (done, said) = stack.run("exec server-1 -- coracle certificate rotate-ca --finish");
             if done { Ok(()) } else { Err(said) }
         });
         for server in 1..=3 {
             eventually_some("the old certificate is refused", || {
-                (!old_is_taken(&stack, server)).then_some(()).ok_or(server)
+                let (_, said) = shown_the_old(&stack, server);
+                if said.contains(" alert ") { Ok(()) } else { Err(said) }
             });
         }
         until_served(run, 50);
