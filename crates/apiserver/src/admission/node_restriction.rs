@@ -106,6 +106,14 @@ fn own_node(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Opt
         return Some(format!("node {node:?} is not allowed to modify node {name:?}"));
     }
     let new = new?;
+    // Beyond upstream's rules: whose the pod addresses are is what the other boards route by.
+    let blocks = |node: Option<&Value>| {
+        let spec = node.map(|node| &node["spec"]);
+        ["podCIDR", "podCIDRs"].map(|f| spec.map_or(Value::Null, |spec| spec[f].clone()))
+    };
+    if attributes.subresource.is_empty() && blocks(attributes.old) != blocks(Some(new)) {
+        return Some(format!("node {node:?} is not allowed to modify podCIDRs"));
+    }
     let Some(old) = attributes.old else {
         return changed_labels(None, new).map(|labels| {
             format!("node {node:?} is not allowed to set the following labels: {labels}")
@@ -304,6 +312,16 @@ mod tests {
             said(Operation::Create, "nodes", None, master),
             "nodes \"a\" is forbidden: node \"a\" is not allowed to set the following labels: node-role.kubernetes.io/control-plane"
         );
+        let mut routed = plain.clone();
+        routed["spec"]["podCIDR"] = "10.42.9.0/24".into();
+        for (operation, old) in
+            [(Operation::Create, None), (Operation::Update, Some(plain.clone()))]
+        {
+            assert_eq!(
+                said(operation, "nodes", old, routed.clone()),
+                "nodes \"a\" is forbidden: node \"a\" is not allowed to modify podCIDRs"
+            );
+        }
         assert_eq!(
             update(&plain, &owned),
             "nodes \"a\" is forbidden: node \"a\" is not allowed to modify ownerReferences"

@@ -134,7 +134,8 @@ fn on_segment(ground: &[Ground], address: IpAddr) -> bool {
 }
 
 /// The way to the pods of all peers. A block that overlaps ours is left out: it is ourselves, or a
-/// mistake that must not cut our own pods off.
+/// mistake that must not cut our own pods off. So is one that is no part of the cluster's: a board
+/// says itself which are its pods, and must not draw other traffic to it.
 pub(super) fn reach(
     config: &PodNetworkConfig,
     mtu: u32,
@@ -145,6 +146,13 @@ pub(super) fn reach(
     let mut neighbours = BTreeSet::new();
     for peer in peers {
         for block in peer.pod_cidrs.iter().filter(|block| !overlaps(config, block)) {
+            if !is_of_cluster(config, block) {
+                let node = &peer.node;
+                reach
+                    .unreachable
+                    .push(format!("{node} claims {block}, where the cluster has no pods"));
+                continue;
+            }
             if reach.routes.contains_key(block) {
                 let other = &reach.routes[block].1;
                 reach.unreachable.push(format!("{} claims {block} of {other}", peer.node));
@@ -183,6 +191,13 @@ pub(super) fn reach(
 fn overlaps(config: &PodNetworkConfig, block: &Cidr) -> bool {
     let ours = config.pod_cidrs.iter();
     ours.into_iter().any(|own| own.contains(block.network()) || block.contains(own.network()))
+}
+
+/// Whether a block lies in one of the cluster's, as far as those are known.
+fn is_of_cluster(config: &PodNetworkConfig, block: &Cidr) -> bool {
+    let all = &config.cluster_cidrs;
+    let within = |c: &Cidr| c.contains(block.network()) && c.prefix() <= block.prefix();
+    all.is_empty() || all.iter().any(within)
 }
 
 enum Way {

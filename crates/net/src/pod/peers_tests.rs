@@ -158,3 +158,21 @@ fn ipv6_pods_pass_an_ipv4_tunnel() {
         ]
     );
 }
+
+#[test]
+fn a_board_draws_no_traffic_to_it_that_is_not_for_pods() {
+    let config =
+        PodNetworkConfig { cluster_cidrs: vec![cidr("10.42.0.0/16")], ..config(Backend::Auto) };
+    let peers = [
+        peer("good", "10.42.4.0/24", "192.0.2.2"),
+        peer("greedy", "128.0.0.0/1", "192.0.2.3"),
+        peer("wide", "10.0.0.0/9", "192.0.2.4"),
+    ];
+    assert_eq!(
+        told(&reach(&config, 1500, &peers, &ground())),
+        [
+            "good: 10.42.4.0/24 via 192.0.2.2",
+            "greedy claims 128.0.0.0/1, where the cluster has no pods",
+        ]
+    );
+}
