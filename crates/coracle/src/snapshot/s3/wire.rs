@@ -21,7 +21,6 @@ use tokio_rustls::TlsConnector;
 
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::snapshot::options::S3Options;
-use crate::tls::Anyone;
 
 /// Where distributions keep the authorities that this machine believes.
 const MACHINE_AUTHORITIES: [&str; 3] =
@@ -47,18 +46,19 @@ pub struct Wire {
 impl Wire {
     /// Reads the authorities; nothing is sent yet.
     pub fn new(options: &S3Options) -> Outcome<Self> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .doing(|| "setting up TLS to the storage".into())?;
+        let doing = || "setting up TLS to the storage".to_owned();
         let config = match options.s3_skip_ssl_verify {
-            true => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anyone))
-                .with_no_client_auth(),
-            false => builder.with_root_certificates(authorities(options)?).with_no_client_auth(),
+            true => unverified::client().doing(doing)?,
+            false => {
+                let provider = Arc::new(rustls::crypto::ring::default_provider());
+                ClientConfig::builder_with_provider(provider)
+                    .with_safe_default_protocol_versions()
+                    .doing(doing)?
+                    .with_root_certificates(authorities(options)?)
+            }
         };
-        Ok(Wire { tls: TlsConnector::from(Arc::new(config)), timeout: options.timeout() })
+        let tls = TlsConnector::from(Arc::new(config.with_no_client_auth()));
+        Ok(Wire { tls, timeout: options.timeout() })
     }
 
     /// Sends a request and gives its answer as text, which is XML or nothing.
