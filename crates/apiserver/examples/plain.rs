@@ -1,7 +1,7 @@
 //! The API server alone on a loopback port, without TLS and with everybody as administrator:
 //! for trying clients against it. `cargo run -p apiserver --example plain -- 18080 /tmp/folder`
 
-#[path = "../tests/it/config.rs"]
+#[path = "../../testkit/src/config.rs"]
 mod config;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! For tests only: a cluster in the test's own process, with nodes that only pretend.
 
 mod cluster;
+mod config;
 mod datastore;
 pub mod history;
 mod node;

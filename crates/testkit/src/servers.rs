@@ -5,7 +5,7 @@ use client::Informers;
 use kube::Client;
 use store::Options;
 
-use crate::cluster::config;
+use crate::config::config;
 use crate::datastore::{Datastore, Member};
 
 /// Several API servers over one datastore, each with its own memory of it.

@@ -1,5 +1,6 @@
 //! The API server in this process over a real store in a folder of its own.
 
+#[path = "../../../testkit/src/config.rs"]
 mod config;
 mod delete;
 mod harness;

@@ -1,9 +1,10 @@
-//! A configuration for tests, with a key made on the spot.
+//! A configuration for tests, with a key made on the spot. The API server's own tests include this
+//! file: they cannot use this crate, which uses theirs.
 
 use apiserver::{Config, Limits, ServiceAccountConfig, Version};
 use base64::Engine as _;
 
-/// Defaults of a cluster of one's own.
+/// Defaults of a cluster of one's own. The address is one that endpoints may have.
 pub fn config() -> Config {
     let random = ring::rand::SystemRandom::new();
     let algorithm = &ring::signature::ECDSA_P256_SHA256_FIXED_SIGNING;
@@ -16,7 +17,7 @@ pub fn config() -> Config {
             build_date: "2026-01-01T00:00:00Z".to_owned(),
             compiler: "rustc".to_owned(),
         },
-        advertise: "127.0.0.1:6443".parse().expect("an address"),
+        advertise: "192.0.2.1:6443".parse().expect("an address"),
         service_cidrs: vec!["10.43.0.0/16".parse().expect("a range")],
         node_ports: (30000, 32767),
         cluster_domain: "cluster.local".to_owned(),
