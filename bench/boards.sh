@@ -48,8 +48,9 @@ clean_up() {
     rm -rf "$data"
 }
 
-# board_pids NODE: our processes on a board, as this machine numbers them: the server or agent, its
-# etcd, the holder of the virtual address; neither the sandbox's own init nor what pods run.
+# board_pids NODE: our processes on a board, as this machine numbers them: the server or agent, its etcd,
+# the holder of the virtual address and the process for DNS; neither the sandbox's own init nor what
+# pods run.
 board_pids() {
     sandbox exec "$1" -- sh -c 'ps -eo pid=,args=' >/dev/null
     for file in $(grep -l "coracle-sandbox/bench-[0-9a-f]*/$1" /proc/[0-9]*/cgroup 2>/dev/null); do
@@ -58,7 +59,7 @@ board_pids() {
         line=$(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null) || continue
         case $line in
         *sandbox-init*) ;;
-        */coracle*\ server* | */coracle*\ vip* | *etcd\ *) echo "$pid" ;;
+        */coracle*\ server* | */coracle*\ vip* | */coracle*\ dns* | *etcd\ *) echo "$pid" ;;
         esac
     done
 }

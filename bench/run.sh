@@ -54,9 +54,9 @@ end() {
     ended "$1" || { kill -9 "$1" 2>/dev/null && ended "$1"; } || true
 }
 
-# shims: those of this run, by the run folder in their arguments.
-shims() {
-    grep -lzx -- shim /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
+# outliving: shims and the process for DNS of this run, by the run folder in their arguments.
+outliving() {
+    grep -lzx -e shim -e dns-holder /proc/[0-9]*/cmdline 2>/dev/null | while read -r file; do
         { tr '\0' ' ' <"$file"; } 2>/dev/null | grep -q -- "$run/" || continue
         file=${file#/proc/}
         echo "${file%/cmdline}"
@@ -67,7 +67,7 @@ clean_up() {
     trap - EXIT INT TERM
     [ -z "$server" ] || end "$server"
     [ -z "$etcd" ] || end "$etcd"
-    for pid in $(shims); do end "$pid"; done
+    for pid in $(outliving); do end "$pid"; done
     awk -v run="$run/" -v data="${data:-/nonexistent}/" \
         'index($5 "/", run) == 1 || index($5 "/", data) == 1 { print $5 }' /proc/self/mountinfo |
         sort -r | while read -r mount; do umount -l "$mount" || true; done

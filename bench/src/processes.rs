@@ -1,5 +1,5 @@
-//! What our processes take, as the kernel counts it: the server, the shim of every pod, and what
-//! runs in the pods.
+//! What our processes take, as the kernel counts it: the server, the process that answers for
+//! cluster DNS, the shim of every pod, and what runs in the pods.
 
 use std::fs;
 use std::time::Duration;
@@ -16,6 +16,7 @@ const MIB: f64 = KIB * KIB;
 /// The processes of one cluster.
 pub struct Processes {
     server: u32,
+    dns: Vec<u32>,
     shims: Vec<u32>,
     workload: Vec<u32>,
 }
@@ -30,19 +31,21 @@ pub struct Memory {
 }
 
 impl Processes {
-    /// Finds the server's shims by their run folder, and the pods' processes as their children.
+    /// Finds the server's shims and its process for DNS by their run folder, and the pods' processes
+    /// as the shims' children.
     pub fn find(server: &str, run_dir: &str) -> Outcome<Self> {
-        let mut found = Processes { server: server.parse()?, shims: vec![], workload: vec![] };
+        let server = server.parse()?;
+        let mut found = Processes { server, dns: vec![], shims: vec![], workload: vec![] };
         let mut others = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
             let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let is_shim = line.split('\0').nth(1) == Some("shim") && line.contains(run_dir);
-            match is_shim {
-                true => found.shims.push(pid),
-                false => others.push(pid),
+            match line.split('\0').nth(1).filter(|_| line.contains(run_dir)) {
+                Some("shim") => found.shims.push(pid),
+                Some("dns-holder") => found.dns.push(pid),
+                _ => others.push(pid),
             }
         }
         found.workload = others
@@ -53,12 +56,17 @@ impl Processes {
     }
 
     fn all_ours(&self) -> impl Iterator<Item = u32> {
-        self.shims.iter().copied().chain([self.server])
+        self.shims.iter().chain(&self.dns).copied().chain([self.server])
     }
 
     /// What the server alone holds.
     pub fn server_memory(&self) -> Memory {
         memory(self.server)
+    }
+
+    /// What the process that answers for cluster DNS holds.
+    pub fn dns_memory(&self) -> Memory {
+        self.dns.iter().map(|&pid| memory(pid)).sum()
     }
 
     /// What the shims hold together, and how many there are.
@@ -118,13 +126,15 @@ pub async fn idle(
     figures.set("idle_fsyncs_minute", fsyncs / minutes)?;
 
     let server = processes.server_memory();
+    let dns = processes.dns_memory();
     let (shims, count) = processes.shim_memory();
     server.note(figures, "idle_server")?;
+    dns.note(figures, "idle_dns")?;
     shims.note(figures, "idle_shims")?;
     figures.set("idle_shim_count", count as f64)?;
     let workload: Memory = processes.workload.iter().map(|&pid| memory(pid)).sum();
     workload.note(figures, "idle_workload")?;
-    [server, shims].into_iter().sum::<Memory>().note(figures, "idle_sum")
+    [server, dns, shims].into_iter().sum::<Memory>().note(figures, "idle_sum")
 }
 
 async fn store_counters(api: &Api) -> Outcome<(f64, f64)> {

@@ -1,5 +1,5 @@
 //! Two allocators in one binary: mimalloc for the server, which is fast under threads, and the C
-//! library's for a shim, which has one thread and a few kilobytes of its own. mimalloc takes 4 MB
+//! library's for shims and other small processes, which have one thread and a few kilobytes of its own. mimalloc takes 4 MB
 //! of private memory before it gives out the first byte; a shim runs for every pod, and the
 //! promise is 1 MiB a pod. (docs/decisions.md has the figures.)
 
@@ -55,6 +55,7 @@ fn is_shim() -> bool {
         sandbox::INIT_ARGUMENT,
         sandbox::WIRE_ARGUMENT,
         crate::vip::holder::ARGUMENT,
+        crate::dns::holder::ARGUMENT,
     ];
     line.split(|byte| *byte == 0)
         .nth(1)

@@ -2,9 +2,11 @@
 
 mod address;
 mod allocator;
+mod child;
 mod cli;
 mod commands;
 mod config;
+mod dns;
 mod drill;
 mod etcd;
 mod failure;
@@ -40,6 +42,9 @@ fn main() -> ExitCode {
     }
     if arguments.get(1).is_some_and(|first| first == vip::holder::ARGUMENT) {
         return vip::holder::main();
+    }
+    if arguments.get(1).is_some_and(|first| first == dns::holder::ARGUMENT) {
+        return dns::holder::main(arguments.into_iter().skip(2));
     }
     if arguments.get(1).is_some_and(|first| first == sandbox::INIT_ARGUMENT) {
         return sandbox::init_main(arguments.into_iter().skip(2));
@@ -117,16 +122,32 @@ fn block_on(workers: usize, future: impl Future<Output = Outcome>) -> Outcome {
 }
 
 /// What libraries log too loudly: nlink warns where the kernel says that something asked for is
-/// not there, and hickory writes a line for every question.
-const QUIET: &str = "nlink=off,hickory_server=warn,hickory_proto=warn";
+/// not there.
+const QUIET: &str = "nlink=off,hickory_proto=warn";
 
-fn start_logging(filter: &str) -> Outcome {
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("{QUIET},{filter}"))
-        .doing(|| format!("reading the log filter {filter:?}"))?;
+fn filter(text: &str) -> Outcome<tracing_subscriber::EnvFilter> {
+    tracing_subscriber::EnvFilter::try_new(format!("{QUIET},{text}"))
+        .doing(|| format!("reading the log filter {text:?}"))
+}
+
+fn start_logging(text: &str) -> Outcome {
     tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(text)?)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        .init();
+    Ok(())
+}
+
+/// Logs lines for another process, which puts the time and the level before them.
+fn start_logging_to(text: &str, reporter: dns::Reporter) -> Outcome {
+    tracing_subscriber::fmt()
+        .with_env_filter(filter(text)?)
+        .with_ansi(false)
+        .without_time()
+        .with_level(false)
+        .with_target(false)
+        .with_writer(reporter)
         .init();
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use client::{Informer, Informers, Object};
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use net::dns::ZoneService;
-use net::{Dns, ServiceModel, ServiceProxy, Zone};
+use net::dns::{Keeper, Names, ZoneService};
+use net::{ServiceModel, ServiceProxy};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -25,8 +25,8 @@ const RETRY: base::Backoff =
 pub struct NetworkParts {
     /// Loads services into the kernel; none where something else does it.
     pub proxy: Option<ServiceProxy>,
-    /// Answers for the cluster's names; none where something else does it.
-    pub dns: Option<Dns>,
+    /// Has somebody answer for the cluster's names; none where something else does it.
+    pub dns: Option<Keeper>,
     /// Addresses that this node answers itself.
     pub own_addresses: Vec<IpAddr>,
 }
@@ -41,7 +41,7 @@ pub struct Network {
     pods: Informer<Pod>,
     changed: Arc<Notify>,
     loaded: Option<ServiceModel>,
-    named: Option<(Vec<String>, Vec<ZoneService>)>,
+    named: Option<Arc<Names>>,
 }
 
 impl Network {
@@ -88,8 +88,8 @@ impl Network {
         });
     }
 
-    /// Keeps in step until `stop`, then stops answering. Rules stay: connections go on while
-    /// the agent is away.
+    /// Keeps in step until `stop`. Rules and names stay: connections go on, and names are answered,
+    /// while the agent is away.
     pub async fn run(mut self, stop: CancellationToken) {
         let synced = async {
             // Half a picture would take services away that others still use.
@@ -127,9 +127,6 @@ impl Network {
                 () = stop.cancelled() => {}
             }
         }
-        if let Some(dns) = self.parts.dns.take() {
-            dns.shutdown().await;
-        }
     }
 
     async fn apply(&mut self) -> Result<(), net::ProxyError> {
@@ -160,9 +157,10 @@ impl Network {
         let names = self.namespaces.list();
         let mut names: Vec<String> = names.iter().filter_map(|n| n.metadata.name.clone()).collect();
         names.sort();
-        let new = (names, services);
-        if self.named.as_ref() != Some(&new) {
-            dns.update(Arc::new(Zone::new(new.0.clone(), new.1.clone())));
+        let new = Names { namespaces: names, services };
+        if self.named.as_deref() != Some(&new) {
+            let new = Arc::new(new);
+            dns.update(new.clone());
             self.named = Some(new);
         }
     }

@@ -8,18 +8,15 @@ use std::sync::Arc;
 use agent::NodeNetwork;
 use client::Informers;
 use k8s_openapi::api::core::v1::Taint;
-use net::{
-    Dns, DnsConfig, PodNetwork, PodNetworkConfig, ProxyConfig, ServiceAddress, ServiceProxy,
-    Upstreams, VxlanConfig,
-};
+use net::{PodNetwork, PodNetworkConfig, ProxyConfig, ServiceAddress, ServiceProxy, VxlanConfig};
 use nix::mount::{MntFlags, umount2};
 use runtime::{Native, NativeConfig, Runtime, SandboxFilter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::cli;
 use crate::config::{Common, Node};
 use crate::failure::{Failure, Hint, Outcome, While};
+use crate::{cli, dns};
 
 /// Where the runtime keeps images and containers.
 pub fn runtime_config(common: &Common, cgroup_root: &str) -> NativeConfig {
@@ -151,16 +148,8 @@ async fn open_network(board: &Board, cidrs: &[String]) -> Outcome<NodeNetwork> {
     ServiceAddress::open(&node.dns_device, &[facts.cluster_dns])
         .await
         .doing(|| "giving this board the address of the cluster's DNS".into())?;
-    let dns = Dns::serve(DnsConfig {
-        listen: vec![SocketAddr::new(facts.cluster_dns, 53)],
-        cluster_domain: facts.cluster_domain.clone(),
-        service_ips: vec![facts.cluster_dns],
-        upstreams: Upstreams::ResolvConf(node.resolv_conf.clone()),
-        ..DnsConfig::default()
-    })
-    .await
-    .doing(|| "starting the cluster's DNS".into())
-    .hint(|| "see whether another program holds port 53 on all addresses (`ss -lunp`)".into())?;
+    let groups = runtime_config(&board.common, &node.cgroup_root);
+    let dns = dns::open(&board.common, facts, node.resolv_conf.clone(), &groups).await?;
     let services = agent::NetworkParts {
         proxy: Some(proxy),
         dns: Some(dns),
@@ -255,6 +244,7 @@ pub async fn remove_node_state(common: &Common, options: &cli::Uninstall) -> Out
             runtime.remove_sandbox(&sandbox.id).await.doing(doing)?;
         }
     }
+    dns::remove(&runtime_config(common, &options.cgroup_root)).await?;
     let anywhere = net::Cidr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
     if let Some(cidr) = anywhere {
         PodNetwork::purge(pod_network_config(common, cidr, &options.bridge, &options.nft_table))

@@ -11,40 +11,18 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{Brief, PRIORITY_UNWELL};
+use crate::child;
 use crate::failure::{Failure, Hint, Outcome, While};
 
 /// The first argument that makes the executable a holder.
 pub const ARGUMENT: &str = "vip-holder";
 /// A server that says nothing for so long is unwell.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How urgent it is, as `nice` counts: an advertisement that comes late moves the address.
-const NICE: libc::c_int = -10;
 
 /// Holds the address until standard input ends.
 pub fn main() -> ExitCode {
-    be_spared();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let held = runtime.doing(|| "starting the async runtime".into()).and_then(|runtime| {
-        let held = runtime.block_on(hold());
-        // A read of standard input may be under way on a thread of its own.
-        runtime.shutdown_background();
-        held
-    });
-    match held {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            failure.print();
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Asks the kernel not to keep us waiting and not to kill us for want of memory. What it refuses
-/// is not needed.
-fn be_spared() {
-    // SAFETY: a plain system call without pointers.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+    child::be_spared(c"coracle-vip");
+    child::run(hold())
 }
 
 async fn hold() -> Outcome {

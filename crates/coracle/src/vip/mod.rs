@@ -20,7 +20,7 @@ use net::vip::State;
 use net::{VipAddress, VipConfig, VipStatus};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -177,9 +177,7 @@ impl Keeper {
 
     async fn one_holder(&mut self, stop: &CancellationToken) -> Outcome {
         let doing = || "starting the process that holds the virtual address".to_owned();
-        let program = std::env::current_exe().doing(doing)?;
-        let mut holder = Command::new(program)
-            .arg(holder::ARGUMENT)
+        let mut holder = crate::child::command(holder::ARGUMENT)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

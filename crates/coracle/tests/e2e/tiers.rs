@@ -1,12 +1,16 @@
 //! A real application of several tiers from Debian packages: nginx before a Python service before
 //! Redis, a password in a Secret, configuration in ConfigMaps, images from a registry.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::harness::{BOARD_ADDRESS, Board, Image, Kubectl, Registry, eventually, get, tools};
 use crate::survive::{containers, under_load};
 
 const PORT: u16 = 30100;
+/// How long the server is away while its pods go on.
+const AWAY: Duration = Duration::from_secs(6);
 const SERVICE: &str = include_str!("tiers/service.py");
 const MANIFEST: &str = include_str!("tiers/shop.yaml");
 
@@ -79,14 +83,7 @@ fn an_application_of_three_tiers() {
     kubectl.until_field("deployment/service", ".status.replicas", "2");
     kubectl.until_that("get pods -o name", |out| out.lines().count() == 4);
 
-    let before = containers(&kubectl);
-    let (answers, failures) = under_load(&board, PORT, 4, || {
-        board.kill();
-        board.serve();
-    });
-    println!("killed the server under {answers} requests");
-    assert!(failures.is_empty(), "{} failed of {answers}: {failures:?}", failures.len());
-    assert_eq!(containers(&kubectl), before);
+    without_a_server(&board, &kubectl);
 
     for shim in board.shims() {
         // SAFETY: plain system call on a shim of this board.
@@ -96,4 +93,31 @@ fn an_application_of_three_tiers() {
         settled(&kubectl);
         eventually("all tiers answer", || ask(&board).is_some());
     }
+}
+
+/// Whatever happens to the server, every tier finds the next by its name for every request.
+fn without_a_server(board: &Board, kubectl: &Kubectl) {
+    let (before, dns) = (containers(kubectl), board.dns());
+    assert_eq!(dns.len(), 1, "one process answers for cluster DNS");
+    let (answers, failures) = under_load(board, PORT, 4, || {
+        board.kill();
+        board.serve();
+        board.stop();
+        let back = Instant::now() + AWAY;
+        while Instant::now() < back {
+            assert!(ask(board).is_some_and(|body| body.starts_with("Ahoy from two, ")));
+        }
+        board.serve();
+    });
+    println!("killed and stopped the server under {answers} requests");
+    assert!(failures.is_empty(), "{} failed of {answers}: {failures:?}", failures.len());
+    assert_eq!(containers(kubectl), before);
+    assert_eq!(board.dns(), dns);
+
+    // The process that answers is no single point of failure either.
+    // SAFETY: plain system call on a process of this board.
+    unsafe { libc::kill(dns[0], libc::SIGKILL) };
+    eventually("another process answers", || {
+        board.dns().len() == 1 && board.dns() != dns && ask(board).is_some()
+    });
 }

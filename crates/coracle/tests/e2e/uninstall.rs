@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Board, Kubectl};
+use crate::harness::{Board, Kubectl, pids_with};
 
 #[test]
 fn uninstall_ends_the_pods_and_leaves_nothing() {
@@ -16,12 +16,15 @@ fn uninstall_ends_the_pods_and_leaves_nothing() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("a server is running in") && said.contains("stop coracle"), "{said}");
     kubectl.ok("get pod sleeper");
+    assert_eq!(board.dns().len(), 1);
 
     board.stop();
     assert_eq!(board.shims().len(), 1, "the pod goes on without the server");
+    assert_eq!(board.dns().len(), 1, "and so does what it asks for names");
     let done = uninstall(&board);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    assert_eq!(board.shims().len(), 0);
+    let left = pids_with(board.folder.as_os_str().as_encoded_bytes());
+    assert!(left.is_empty(), "{left:?} are left");
     for gone in [board.data(), board.folder.join("run"), board.kubeconfig()] {
         assert!(!gone.exists(), "{}", gone.display());
     }

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use crate::harness::{Board, Kubectl};
+use crate::harness::{Board, Kubectl, eventually};
 use crate::rollouts::sleeper;
 use crate::survive::containers;
 
@@ -49,7 +49,7 @@ fn a_new_release_leaves_pods_alone_and_has_a_way_back() {
     kubectl.apply(&sleeper("s", 2));
     kubectl.ok("rollout status deployment/s --timeout=90s");
     kubectl.ok("create configmap before");
-    let (before, shims) = (containers(&kubectl), board.shims());
+    let (before, shims, dns) = (containers(&kubectl), board.shims(), board.dns());
     assert_eq!(snapshots(&board), [""; 0]);
 
     board.stop();
@@ -58,6 +58,9 @@ fn a_new_release_leaves_pods_alone_and_has_a_way_back() {
     let taken = snapshots(&board);
     let [way_back] = &taken[..] else { panic!("one snapshot: {taken:?}") };
     assert!(way_back.starts_with("pre-upgrade-0.1.0-to-0.2.0-board-"), "{way_back}");
+    // The new release answers for cluster DNS itself.
+    eventually("one process answers", || board.dns().len() == 1 && board.dns() != dns);
+    let dns = board.dns();
     // Pods of the older release's shims can be logged into, and new ones start beside them.
     kubectl.ok("exec deployment/s -- true");
     kubectl.ok("scale deployment/s --replicas=3");
@@ -67,7 +70,7 @@ fn a_new_release_leaves_pods_alone_and_has_a_way_back() {
     // The next start of the same release takes none, and a schedule does not remove it.
     board.kill();
     serve_as(&board, "0.2.0");
-    assert_eq!(snapshots(&board), taken);
+    assert_eq!((snapshots(&board), board.dns()), (taken.clone(), dns));
     let pruned = board.coracle("snapshot prune --keep 1").output().expect("coracle");
     assert!(pruned.status.success());
     assert_eq!(snapshots(&board), taken);

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
+use hickory_proto::ProtoError;
+use hickory_proto::op::{
+    Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode,
+};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
-use hickory_server::net::runtime::Time;
-use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
-use hickory_server::zone_handler::MessageResponseBuilder;
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder, BinEncodable, BinEncoder};
 
 use super::Zone;
 use super::answer::{Answer, Origin, answer};
@@ -17,6 +18,13 @@ use super::forward::{Forwarder, UDP_PAYLOAD_BYTES};
 const ALIASES_MAX: usize = 8;
 /// The least that every client takes over UDP (RFC 1035).
 const UDP_PAYLOAD_BYTES_MIN: u16 = 512;
+
+/// How a question came, which says how long its answer may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
 
 /// Answers questions: from the zone if it is ours, else with what upstream says.
 pub(super) struct Handler {
@@ -42,14 +50,38 @@ impl Response {
 }
 
 impl Handler {
-    async fn respond(&self, request: &Request) -> Response {
-        let Ok(info) = request.request_info() else {
+    /// The answer to a packet; none to what is no question at all.
+    pub(super) async fn answer(&self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        let header = Header::read(&mut BinDecoder::new(packet)).ok()?;
+        // Two servers that answer each other's answers would never stop.
+        if header.metadata.message_type == MessageType::Response {
+            return None;
+        }
+        let (request, response) = match Message::from_vec(packet) {
+            Ok(request) => {
+                let response = self.respond(&request).await;
+                (request, response)
+            }
+            Err(_) => {
+                let metadata = header.metadata;
+                let request = Message::new(metadata.id, MessageType::Query, metadata.op_code);
+                (request, Response::failure(ResponseCode::FormErr))
+            }
+        };
+        let message = message(&request, response);
+        encode(&message, transport)
+            .or_else(|error| {
+                tracing::debug!(%error, "cannot write a DNS answer");
+                encode(&bare(&request, ResponseCode::ServFail), transport)
+            })
+            .ok()
+    }
+
+    async fn respond(&self, request: &Message) -> Response {
+        let [question] = request.queries.as_slice() else {
             return Response::failure(ResponseCode::FormErr);
         };
-        let question = info.query;
-        if request.metadata.message_type != MessageType::Query
-            || request.metadata.op_code != OpCode::Query
-        {
+        if request.metadata.op_code != OpCode::Query {
             return Response::failure(ResponseCode::NotImp);
         }
         if request.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
@@ -60,7 +92,7 @@ impl Handler {
             return Response::failure(ResponseCode::Refused);
         }
         let signed = request.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
-        self.resolve(question.original(), signed).await
+        self.resolve(question, signed).await
     }
 
     /// Answers from the zone, follows aliases in and out of it, or forwards.
@@ -141,43 +173,42 @@ fn from_upstream(message: Message) -> Response {
     }
 }
 
-#[async_trait::async_trait]
-impl RequestHandler for Handler {
-    async fn handle_request<R: ResponseHandler, T: Time>(
-        &self,
-        request: &Request,
-        mut response_handle: R,
-    ) -> ResponseInfo {
-        let response = self.respond(request).await;
-        let mut metadata = Metadata::response_from_request(&request.metadata);
-        metadata.response_code = response.code;
-        metadata.authoritative = response.authoritative;
-        metadata.recursion_available = true;
-        let edns = request.edns.as_ref().map(|asked| {
-            let mut edns = Edns::new();
-            // What the client takes bounds what is sent to it; we say no more than we take.
-            let payload = asked.max_payload().clamp(UDP_PAYLOAD_BYTES_MIN, UDP_PAYLOAD_BYTES);
-            edns.set_max_payload(payload)
-                .set_version(0)
-                .set_rcode_high(response.code.high())
-                .set_dnssec_ok(asked.flags().dnssec_ok);
-            edns
-        });
-        let message = MessageResponseBuilder::new(&request.queries, edns.as_ref()).build(
-            metadata,
-            &response.answers,
-            &response.authorities,
-            [],
-            &response.additionals,
-        );
-        match response_handle.send_response(message).await {
-            Ok(info) => info,
-            Err(error) => {
-                // The client is gone; there is nobody to tell.
-                tracing::debug!(%error, "cannot send a DNS answer");
-                let header = hickory_proto::op::Header { metadata, counts: Default::default() };
-                header.into()
-            }
-        }
-    }
+/// The answer without a record.
+fn bare(request: &Message, code: ResponseCode) -> Message {
+    let asked = &request.metadata;
+    let mut message = Message::new(asked.id, MessageType::Response, asked.op_code);
+    message.metadata = Metadata::response_from_request(asked);
+    message.metadata.response_code = code;
+    message.metadata.recursion_available = true;
+    message.queries.clone_from(&request.queries);
+    message
+}
+
+fn message(request: &Message, response: Response) -> Message {
+    let mut message = bare(request, response.code);
+    message.metadata.authoritative = response.authoritative;
+    message.answers = response.answers;
+    message.authorities = response.authorities;
+    message.additionals = response.additionals;
+    message.edns = request.edns.as_ref().map(|asked| {
+        let mut edns = Edns::new();
+        // What the client takes bounds what is sent to it; we say no more than we take.
+        let payload = asked.max_payload().clamp(UDP_PAYLOAD_BYTES_MIN, UDP_PAYLOAD_BYTES);
+        edns.set_max_payload(payload).set_version(0).set_dnssec_ok(asked.flags().dnssec_ok);
+        edns
+    });
+    message
+}
+
+/// The bytes, cut and marked so where they would be too many.
+fn encode(message: &Message, transport: Transport) -> Result<Vec<u8>, ProtoError> {
+    let mut bytes = Vec::with_capacity(UDP_PAYLOAD_BYTES_MIN.into());
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(match (transport, &message.edns) {
+        (Transport::Tcp, _) => u16::MAX,
+        (Transport::Udp, Some(edns)) => edns.max_payload(),
+        (Transport::Udp, None) => UDP_PAYLOAD_BYTES_MIN,
+    });
+    message.emit(&mut encoder)?;
+    Ok(bytes)
 }

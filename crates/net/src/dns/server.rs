@@ -1,29 +1,34 @@
 //! The sockets and the zone that is swapped under them.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use hickory_proto::rr::Name;
-use hickory_server::Server;
-use tokio::net::{TcpListener, UdpSocket};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Zone;
 use super::answer::Origin;
 use super::forward::Forwarder;
 use super::handler::Handler;
+use super::serve::Loop;
+use super::sockets::{self, Pair};
 
 /// The port of DNS.
 const DNS_PORT: u16 = 53;
-/// A TCP client that is silent for this long is hung up on.
-const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Answers waiting for a TCP client that does not read.
-const TCP_RESPONSES_QUEUED_MAX: usize = 32;
+/// How long what is being answered may take after the last question was read: upstreams may be
+/// asked in turn, and a TCP client may have more to ask.
+const FINISH_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How cluster DNS is set up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsConfig {
     /// Where to listen, UDP and TCP alike. Port 0 takes a free one (the same for both). Give
     /// addresses, not 0.0.0.0: an answer must come from the address that was asked.
@@ -55,7 +60,7 @@ impl Default for DnsConfig {
 }
 
 /// Who answers for names outside the cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Upstreams {
     /// The `nameserver` lines of this file, looked at again when it changes.
     ResolvConf(PathBuf),
@@ -82,30 +87,41 @@ pub enum DnsError {
     Domain(String),
 }
 
+impl DnsError {
+    /// Whether somebody else has the address.
+    pub(super) fn is_in_use(&self) -> bool {
+        matches!(self, DnsError::Listen { source, .. }
+            if source.kind() == std::io::ErrorKind::AddrInUse)
+    }
+}
+
 /// A running DNS server.
 pub struct Dns {
     zone: Arc<ArcSwap<Zone>>,
-    local: Vec<SocketAddr>,
-    server: Server<Handler>,
+    sockets: Vec<Pair>,
+    stop: watch::Sender<bool>,
+    loops: JoinSet<()>,
+    /// Ends when nothing is being answered any more.
+    work: mpsc::Receiver<Infallible>,
 }
 
 impl Dns {
     /// Listens on every address and answers until [`Dns::shutdown`] or drop.
     pub async fn serve(config: DnsConfig) -> Result<Self, DnsError> {
-        let mut domain = Name::from_ascii(&config.cluster_domain)
-            .ok()
-            .filter(|name| !name.is_root())
-            .ok_or_else(|| DnsError::Domain(config.cluster_domain.clone()))?
-            .to_lowercase();
-        domain.set_fqdn(true);
-        let mut sockets = Vec::with_capacity(config.listen.len());
-        for address in &config.listen {
-            sockets.push(listen(*address).await?);
-        }
-        let local: Vec<SocketAddr> = sockets.iter().map(|(local, ..)| *local).collect();
+        let sockets = sockets::open(&config.listen, &[])?;
+        Self::start(config, sockets, Zone::default())
+    }
+
+    /// Answers what comes out of these sockets, from `zone` to begin with.
+    pub(super) fn start(
+        config: DnsConfig,
+        sockets: Vec<Pair>,
+        zone: Zone,
+    ) -> Result<Self, DnsError> {
+        let domain = domain(&config.cluster_domain)?;
         let service = config.service_ips.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT));
-        let own = local.iter().copied().chain(service).collect();
-        let zone: Arc<ArcSwap<Zone>> = Arc::default();
+        let own = sockets.iter().map(|pair| pair.local).chain(service).collect();
+        let zone = Arc::new(ArcSwap::from_pointee(zone));
         let handler = Handler {
             origin: Origin { domain, service_ips: config.service_ips },
             zone: zone.clone(),
@@ -116,12 +132,15 @@ impl Dns {
                 config.cache_entries,
             ),
         };
-        let mut server = Server::new(handler);
-        for (_, udp, tcp) in sockets {
-            server.register_socket(udp);
-            server.register_listener(tcp, TCP_IDLE, TCP_RESPONSES_QUEUED_MAX);
+        let (stop, stopped) = watch::channel(false);
+        let (busy, work) = mpsc::channel(1);
+        let each = Loop { handler: Arc::new(handler), stop: stopped, busy };
+        let mut loops = JoinSet::new();
+        for pair in &sockets {
+            loops.spawn(each.clone().datagrams(pair.udp.clone()));
+            loops.spawn(each.clone().clients(pair.tcp.clone()));
         }
-        Ok(Self { zone, local, server })
+        Ok(Self { zone, sockets, stop, loops, work })
     }
 
     /// Answers from `zone` from now on.
@@ -130,31 +149,36 @@ impl Dns {
     }
 
     /// The addresses listened on, in the order of the configuration.
-    pub fn local_addrs(&self) -> &[SocketAddr] {
-        &self.local
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(|pair| pair.local).collect()
     }
 
-    /// Stops answering; queries in progress are given up.
+    /// The sockets, for somebody else to go on with.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        sockets::descriptors(&self.sockets)
+    }
+
+    /// Reads no more questions: what comes from now on waits for whoever has the sockets too.
+    pub(super) async fn leave(&mut self) {
+        self.stop.send_replace(true);
+        while self.loops.join_next().await.is_some() {}
+    }
+
+    /// Answers what was read before [`Dns::leave`].
+    pub(super) async fn finish(&mut self) {
+        let _ = timeout(FINISH_PATIENCE, self.work.recv()).await;
+    }
+
+    /// Stops reading questions; those read before are answered as long as the runtime lives.
     pub async fn shutdown(mut self) {
-        if let Err(error) = self.server.shutdown_gracefully().await {
-            tracing::debug!(%error, "cluster DNS did not stop cleanly");
-        }
+        self.leave().await;
     }
 }
 
-/// Both sockets of an address. For port 0 the port that UDP was given is tried for TCP, and both
-/// anew if another program has it.
-async fn listen(address: SocketAddr) -> Result<(SocketAddr, UdpSocket, TcpListener), DnsError> {
-    const ATTEMPTS: usize = 16;
-    let failed = |protocol| move |source| DnsError::Listen { address, protocol, source };
-    let mut attempt = 1;
-    loop {
-        let udp = UdpSocket::bind(address).await.map_err(failed("udp"))?;
-        let local = udp.local_addr().map_err(failed("udp"))?;
-        match TcpListener::bind(local).await {
-            Ok(tcp) => return Ok((local, udp, tcp)),
-            Err(_) if address.port() == 0 && attempt < ATTEMPTS => attempt += 1,
-            Err(error) => return Err(failed("tcp")(error)),
-        }
-    }
+/// The domain as a name.
+pub(super) fn domain(text: &str) -> Result<Name, DnsError> {
+    let name = Name::from_ascii(text).ok().filter(|name| !name.is_root());
+    let mut name = name.ok_or_else(|| DnsError::Domain(text.to_owned()))?.to_lowercase();
+    name.set_fqdn(true);
+    Ok(name)
 }

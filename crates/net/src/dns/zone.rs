@@ -3,7 +3,24 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Protocol;
+
+/// All names of the cluster, as they are told from one process to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The namespaces that exist, also without services.
+    pub namespaces: Vec<String>,
+    /// The services.
+    pub services: Vec<ZoneService>,
+}
+
+impl From<Names> for Zone {
+    fn from(names: Names) -> Self {
+        Zone::new(names.namespaces, names.services)
+    }
+}
 
 /// All names of the cluster, indexed for answering.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +32,7 @@ pub struct Zone {
 }
 
 /// One service as DNS sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneService {
     /// Namespace.
     pub namespace: String,
@@ -26,7 +43,7 @@ pub struct ZoneService {
 }
 
 /// What a service's name leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ZoneTarget {
     /// The service's own addresses, with its ports.
     Cluster {
@@ -43,7 +60,7 @@ pub enum ZoneTarget {
 }
 
 /// A named port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZonePort {
     /// The port's name; unnamed ports have no SRV name of their own.
     pub name: String,
@@ -54,7 +71,7 @@ pub struct ZonePort {
 }
 
 /// An endpoint of a headless service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZoneEndpoint {
     /// Its address.
     pub ip: IpAddr,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Cidr;
 
 /// Everything the proxy has to serve. Always the whole picture; the proxy finds the difference.
@@ -105,7 +107,7 @@ pub enum TrafficPolicy {
 }
 
 /// A transport protocol that services know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,

@@ -1,6 +1,6 @@
 //! DNS over real sockets.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,25 +19,40 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A question and its answer over UDP, with an EDNS payload size if there is one.
 fn ask(server: SocketAddr, name: &str, kind: RecordType, payload: Option<u16>) -> Message {
-    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.send_to(&question(name, kind, payload).to_vec().unwrap(), server).unwrap();
+    exchange(server, &question(name, kind, payload)).unwrap()
+}
+
+/// As `ask`, where it may go wrong.
+pub fn try_ask(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Message> {
+    exchange(server, &question(name, kind, None))
+}
+
+fn exchange(server: SocketAddr, question: &Message) -> io::Result<Message> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.connect(server)?;
+    socket.send(&question.to_vec().unwrap())?;
     let mut buffer = [0; 4096];
-    let (length, _) = socket.recv_from(&mut buffer).unwrap();
-    Message::from_vec(&buffer[..length]).unwrap()
+    let length = socket.recv(&mut buffer)?;
+    Message::from_vec(&buffer[..length]).map_err(io::Error::other)
 }
 
 fn ask_tcp(server: SocketAddr, name: &str, kind: RecordType) -> Message {
-    let mut stream = TcpStream::connect(server).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    try_ask_tcp(server, name, kind).unwrap()
+}
+
+/// As `ask_tcp`, where it may go wrong.
+pub fn try_ask_tcp(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Message> {
+    let mut stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let bytes = question(name, kind, None).to_vec().unwrap();
     let length = u16::try_from(bytes.len()).unwrap();
-    stream.write_all(&[&length.to_be_bytes()[..], &bytes].concat()).unwrap();
+    stream.write_all(&[&length.to_be_bytes()[..], &bytes].concat())?;
     let mut length = [0; 2];
-    stream.read_exact(&mut length).unwrap();
+    stream.read_exact(&mut length)?;
     let mut buffer = vec![0; u16::from_be_bytes(length).into()];
-    stream.read_exact(&mut buffer).unwrap();
-    Message::from_vec(&buffer).unwrap()
+    stream.read_exact(&mut buffer)?;
+    Message::from_vec(&buffer).map_err(io::Error::other)
 }
 
 fn question(name: &str, kind: RecordType, payload: Option<u16>) -> Message {
@@ -52,7 +67,7 @@ fn question(name: &str, kind: RecordType, payload: Option<u16>) -> Message {
     message
 }
 
-fn addresses(message: &Message) -> Vec<String> {
+pub fn addresses(message: &Message) -> Vec<String> {
     message.answers.iter().map(|record| record.data.to_string()).collect()
 }
 

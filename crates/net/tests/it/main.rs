@@ -2,6 +2,7 @@
 
 mod boards;
 mod dns;
+mod keeper;
 mod lab;
 mod outage;
 mod pods;

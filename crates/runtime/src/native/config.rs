@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::Result;
+use super::cgroup::Cgroups;
 use crate::images::{Store, Used};
+use crate::{Error, Result};
 
 /// Settings of the built-in runtime. Folders are made if missing.
 #[derive(Clone, Debug)]
@@ -41,6 +42,37 @@ impl NativeConfig {
             log_limit_bytes: 10 << 20,
             log_files: 5,
         }
+    }
+
+    /// The control group of this name beside those of sandboxes, for processes that neither a
+    /// sandbox's limits nor the end of the agent's own group shall reach.
+    pub(super) fn group(&self, name: &str) -> String {
+        format!("{}/{name}", self.cgroup_prefix.trim_end_matches('/'))
+    }
+
+    /// Makes such a group; its folder in each hierarchy.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn make_group(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let (cgroups, group) = (Cgroups::discover(), self.group(name));
+        cgroups.make(&group, false).map_err(Error::io(format!("making the cgroup {group}")))?;
+        Ok(cgroups.folders(&group))
+    }
+
+    /// Kills everything in such a group.
+    pub fn kill_group(&self, name: &str) {
+        Cgroups::discover().kill(&self.group(name));
+    }
+
+    /// Kills everything in such a group and removes it; harmless when there is none.
+    ///
+    /// # Errors
+    /// When processes do not go away.
+    pub async fn remove_group(&self, name: &str) -> Result<()> {
+        let group = self.group(name);
+        let removed = Cgroups::discover().remove(&group).await;
+        removed.map_err(Error::io(format!("removing the cgroup {group}")))
     }
 
     /// Opens the image store alone, as the command line does beside a running agent; opening the

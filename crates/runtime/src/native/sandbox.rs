@@ -130,7 +130,7 @@ impl Native {
             .map_err(Error::io(format!("setting limits of sandbox {}", record.id)))?;
         // Shims live beside the sandboxes: neither a sandbox's limits nor the end of the agent's
         // own cgroup shall reach them.
-        let shims = format!("{}/shims", self.inner.config.cgroup_prefix.trim_end_matches('/'));
+        let shims = self.inner.config.group("shims");
         cgroups.make(&shims, false).map_err(Error::io("making the shims' cgroup"))?;
         let config = self.shim_config(record, &shims);
         let writing = |name: &str| Error::io(format!("writing {name} of sandbox {}", record.id));

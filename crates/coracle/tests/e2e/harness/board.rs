@@ -204,12 +204,22 @@ impl Board {
 
     /// The processes that hold pods.
     pub fn shims(&self) -> Vec<i32> {
-        let is_shim = |pid: &i32| {
+        self.processes("shim")
+    }
+
+    /// The processes that answer for cluster DNS: one, but for the moment of a take-over.
+    pub fn dns(&self) -> Vec<i32> {
+        self.processes("dns-holder")
+    }
+
+    /// Processes of this board that are the binary, entered with this argument.
+    fn processes(&self, argument: &str) -> Vec<i32> {
+        let is_one = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|b| *b == 0).nth(1) == Some(b"shim")
+            line.split(|b| *b == 0).nth(1) == Some(argument.as_bytes())
         };
         let folder = self.folder.as_os_str().as_encoded_bytes();
-        pids_with(folder).into_iter().filter(is_shim).collect()
+        pids_with(folder).into_iter().filter(is_one).collect()
     }
 
     fn log_path(&self) -> PathBuf {

@@ -25,7 +25,7 @@ pub fn sweep(folder: &Path, prefix: &str) {
     let _ = fs::remove_dir_all(folder);
 }
 
-/// Shims are found by the paths they were given.
+/// Shims and the process for DNS are found by the paths they were given.
 fn kill_named(folder: &Path) {
     for pid in pids_with(folder.as_os_str().as_encoded_bytes()) {
         // SAFETY: plain system call on a process that names this board's own folder.
