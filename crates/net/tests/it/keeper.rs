@@ -224,8 +224,9 @@ fn another_release_takes_over_without_a_question_lost() {
 #[test]
 fn a_new_process_without_names_leaves_the_old_one_alone() {
     let stage = Stage::new();
-    drop(stage.feed(stage.config("1"), [10, 43, 0, 1]));
+    let feeder = stage.feed(stage.config("1"), [10, 43, 0, 1]);
     stage.until_it_answers("10.43.0.1");
+    drop(feeder);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let keeper = runtime.block_on(Keeper::open(stage.config("2"))).unwrap();
     stage.until_alive(2);
@@ -239,8 +240,9 @@ fn a_new_process_without_names_leaves_the_old_one_alone() {
 #[test]
 fn a_process_that_stands_still_is_replaced() {
     let stage = Stage::new();
-    drop(stage.feed(stage.config("1"), [10, 43, 0, 1]));
+    let feeder = stage.feed(stage.config("1"), [10, 43, 0, 1]);
     stage.until_it_answers("10.43.0.1");
+    drop(feeder);
     let stuck = stage.alive()[0].cast_signed();
     // SAFETY: a plain system call on a child that has not been waited for.
     unsafe { libc::kill(stuck, libc::SIGSTOP) };
