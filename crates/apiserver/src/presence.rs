@@ -2,8 +2,13 @@
 //! `default/kubernetes` at what the fresh ones say (upstream's lease reconciler, with Leases that
 //! everybody can see in place of keys in etcd).
 //!
+//! Where a server runs an agent too, that renews its node's Lease through this very server and in
+//! the same process, which says all that renewing a second Lease would: the server's own speaks
+//! for itself only while the node's is silent.
+//!
 //! A server's clock is compared with nobody else's: a Lease is as old as the time for which this
-//! server has seen it unchanged. A single server writes its Lease once and never again.
+//! server has seen it unchanged, and it grows no older while this server cannot write itself. A
+//! single server writes its Lease once and never again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -13,7 +18,7 @@ use std::time::Duration;
 use http::{Method, StatusCode, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use store::{Page, Range};
+use store::{Key, Page, Range};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -24,14 +29,27 @@ use crate::user::User;
 
 /// A Lease that nobody has renewed for so long is a dead server's.
 const LEASE_LIFE: Duration = Duration::from_secs(15);
-/// How often a server renews its Lease and looks at the others'.
-const RENEW_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a server renews its Lease, as upstream.
+const RENEW_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the Lease of its node may be silent before it renews its own: longer than one renewal
+/// comes after the other, and shorter than [`LEASE_LIFE`].
+const NODE_SILENCE: Duration = Duration::from_millis(12_600);
+/// How long a Lease says that it holds where the node's is the one that is renewed, as upstream's
+/// Leases of API servers say.
+const LONG_LIFE: Duration = Duration::from_secs(3600);
+/// Pause before it tries again where a renewal failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it looks at the others' Leases, which are in memory.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a server looks for addresses and ports that are claimed for no Service.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(180);
 /// How long a server that stops takes at most to say so.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 const COLLECTION: &str = "coordination.k8s.io/leases";
 const NAMESPACE: &str = "kube-system";
+const NODE_LEASES: &str = "kube-node-lease";
+/// Says that the Lease of the server's node is renewed in place of this one.
+const BY_NODE: &str = "coracle.dev/renewed-by-node";
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
 /// Upstream's mark of an API server's own Lease.
 const IDENTITY: (&str, &str) = ("apiserver.kubernetes.io/identity", "kube-apiserver");
@@ -45,12 +63,15 @@ pub struct Presence {
     pub node: String,
     /// `control-plane` and, where it runs a member of etcd, `etcd`.
     pub roles: Vec<String>,
+    /// Whether the node's agent runs in this process and renews the node's Lease through it.
+    pub agent: bool,
 }
 
 /// A server's Lease as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
     name: String,
+    /// Of this Lease or of its node's, whichever is newer.
     revision: u64,
     address: SocketAddr,
 }
@@ -60,6 +81,17 @@ struct Record {
 struct Observed(HashMap<String, (u64, Instant)>);
 
 impl Observed {
+    /// Since when a Lease has been as it is.
+    fn since(&self, name: &str) -> Option<Instant> {
+        self.0.get(name).map(|(_, at)| *at)
+    }
+
+    /// Makes all of them younger by the time for which this server itself waited for a write:
+    /// what keeps one from renewing keeps all from it.
+    fn spare(&mut self, waited: Duration) {
+        self.0.values_mut().for_each(|(_, at)| *at += waited);
+    }
+
     /// The records that are fresh, and those that are not.
     fn sort(&mut self, records: Vec<Record>, now: Instant) -> (Vec<Record>, Vec<Record>) {
         self.0.retain(|name, _| records.iter().any(|record| record.name == *name));
@@ -74,6 +106,23 @@ impl Observed {
     }
 }
 
+/// This server's own Lease: when it was renewed, unless that failed, and when it will be.
+struct Own {
+    renewed: Option<Instant>,
+    due: Instant,
+}
+
+impl Own {
+    /// Puts the renewal off for as long as the Lease, or the node's, moves: it did at `moved`;
+    /// `None` where somebody has removed it.
+    fn leave_to_node(&mut self, moved: Option<Instant>, now: Instant) {
+        if let Some(renewed) = self.renewed {
+            let silent = moved.map_or(now, |moved| moved + NODE_SILENCE);
+            self.due = silent.min(renewed + LONG_LIFE / 2);
+        }
+    }
+}
+
 impl ApiServer {
     /// Announces this server until `stop`, and takes it back then. To be called once the server
     /// is served and [`bootstrap`](Self::bootstrap) is done.
@@ -85,9 +134,10 @@ impl ApiServer {
         }
         let mut observed = Observed::default();
         let mut repaired = Instant::now();
+        let mut own = Own { renewed: None, due: repaired };
         while !stop.is_cancelled() {
-            if let Err(error) = self.renew(&name, &presence).await {
-                tracing::warn!(error, "this server's Lease could not be renewed");
+            if own.due <= Instant::now() {
+                own = self.renew_own(&name, &presence, &mut observed).await;
             }
             let (fresh, stale) = observed.sort(self.records(), Instant::now());
             for record in stale {
@@ -104,7 +154,11 @@ impl ApiServer {
                     );
                 }
             }
-            stop.run_until_cancelled(tokio::time::sleep(RENEW_INTERVAL)).await;
+            if presence.agent {
+                own.leave_to_node(observed.since(&name), Instant::now());
+            }
+            let next = own.due.min(Instant::now() + LOOK_INTERVAL);
+            stop.run_until_cancelled(tokio::time::sleep_until(next)).await;
         }
         let leave = async {
             self.remove(&name).await;
@@ -117,6 +171,29 @@ impl ApiServer {
         };
         if tokio::time::timeout(LEAVE_PATIENCE, leave).await.is_err() {
             tracing::warn!("the other servers could not be told in time that this one stops");
+        }
+    }
+
+    /// Renews this server's Lease. Nobody is held to have been silent for as long as this server
+    /// could not write.
+    async fn renew_own(
+        self: &Arc<Self>,
+        name: &str,
+        presence: &Presence,
+        observed: &mut Observed,
+    ) -> Own {
+        let begun = Instant::now();
+        let due = begun + base::next_beat(Timestamp::now(), RENEW_INTERVAL);
+        match self.renew(name, presence).await {
+            Ok(()) => {
+                observed.spare(begun.elapsed());
+                Own { renewed: Some(begun), due }
+            }
+            Err(error) => {
+                tracing::warn!(error, "this server's Lease could not be renewed");
+                *observed = Observed::default();
+                Own { renewed: None, due: Instant::now() + RETRY_INTERVAL }
+            }
         }
     }
 
@@ -143,12 +220,16 @@ impl ApiServer {
         ]);
         let roles = presence.roles.iter();
         labels.extend(roles.map(|role| (format!("{ROLE_PREFIX}{role}"), "true".to_owned())));
+        let life = if presence.agent { LONG_LIFE } else { LEASE_LIFE };
+        let notes = BTreeMap::from_iter(presence.agent.then_some((BY_NODE, "true")));
         json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+            "metadata": {
+                "name": name, "namespace": NAMESPACE, "labels": labels, "annotations": notes,
+            },
             "spec": {
                 "holderIdentity": self.context.config.advertise.to_string(),
-                "leaseDurationSeconds": LEASE_LIFE.as_secs(),
+                "leaseDurationSeconds": life.as_secs(),
                 "renewTime": now.map(|now| format!("{now:.6}")),
             },
         })
@@ -157,7 +238,13 @@ impl ApiServer {
     async fn renew(self: &Arc<Self>, name: &str, presence: &Presence) -> Result<(), String> {
         let lease = self.lease(name, presence, Some(Timestamp::now()));
         let path = format!("{PATH}/{name}");
-        match self.ask(Method::PATCH, &path, lease.clone()).await? {
+        let mut patch = lease.clone();
+        if !presence.agent {
+            patch["metadata"]["annotations"][BY_NODE] = Value::Null;
+        }
+        // Who set which field is nearly half of a Lease, and would be written each time.
+        patch["metadata"]["managedFields"] = json!([{}]);
+        match self.ask(Method::PATCH, &path, patch).await? {
             StatusCode::NOT_FOUND => match self.ask(Method::POST, PATH, lease).await? {
                 code if code.is_success() => Ok(()),
                 code => Err(code.to_string()),
@@ -205,7 +292,12 @@ impl ApiServer {
         let record = |entry: &Arc<store::Entry>| {
             let lease: Value = serde_json::from_slice(&entry.value).ok()?;
             let address = lease["spec"]["holderIdentity"].as_str()?.parse().ok()?;
-            Some(Record { name: entry.key.name.to_string(), revision: entry.revision, address })
+            let by_node = lease["metadata"]["annotations"][BY_NODE] == "true";
+            let node = entry.labels.get(HOSTNAME).filter(|_| by_node);
+            let node = node
+                .and_then(|node| self.context.store.get(&Key::new(COLLECTION, NODE_LEASES, node)));
+            let revision = entry.revision.max(node.map_or(0, |node| node.revision));
+            Some(Record { name: entry.key.name.to_string(), revision, address })
         };
         list.entries.iter().filter(of_server).filter_map(record).collect()
     }
@@ -241,5 +333,36 @@ mod tests {
         assert_eq!(fresh(16, &[("a", 4), ("b", 5)]), "a b", "back again");
         assert_eq!(fresh(17, &[("b", 5)]), "b");
         assert_eq!(fresh(40, &[("a", 4), ("b", 9)]), "a b", "what was forgotten is new");
+    }
+
+    #[test]
+    fn a_server_renews_its_own_lease_only_while_its_nodes_is_silent() {
+        let start = Instant::now();
+        let due = |renewed: Option<u64>, moved: Option<u64>, now: u64| {
+            let at = |seconds| start + Duration::from_secs(seconds);
+            let mut own = Own { renewed: renewed.map(at), due: at(1) };
+            own.leave_to_node(moved.map(at), at(now));
+            own.due.duration_since(start).as_secs_f64()
+        };
+        assert_eq!(due(Some(0), Some(20), 22), 32.6, "the node's has moved");
+        assert_eq!(due(Some(0), Some(0), 12), 12.6, "it has not");
+        assert_eq!(due(Some(0), Some(1795), 1797), 1800.0, "long enough before it expires");
+        assert_eq!(due(Some(0), None, 5), 5.0, "it was removed");
+        assert_eq!(due(None, Some(0), 3), 1.0, "the last renewal has failed");
+        assert!(
+            NODE_SILENCE >= RENEW_INTERVAL * 5 / 4 && NODE_SILENCE + LOOK_INTERVAL < LEASE_LIFE
+        );
+    }
+
+    #[test]
+    fn nobody_grows_older_while_this_server_waits_for_a_write() {
+        let start = Instant::now();
+        let mut observed = Observed::default();
+        let fresh = |observed: &mut Observed, seconds: u64| {
+            observed.sort(vec![record("a", 1)], start + Duration::from_secs(seconds)).0.len()
+        };
+        assert_eq!(fresh(&mut observed, 0), 1);
+        observed.spare(Duration::from_secs(6));
+        assert_eq!((fresh(&mut observed, 20), fresh(&mut observed, 21)), (1, 0));
     }
 }

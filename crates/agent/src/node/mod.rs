@@ -186,8 +186,9 @@ impl Registrar {
         let mut written = Timestamp::now();
         let mut leaving = self.leaving.subscribe();
         loop {
+            let beat = base::next_beat(Timestamp::now(), LOOK_EVERY);
             let asked = tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => false,
+                () = tokio::time::sleep(beat) => false,
                 () = lost.notified() => true,
                 Ok(()) = leaving.changed() => true,
                 () = stop.cancelled() => return,

@@ -7,14 +7,19 @@ use k8s_openapi::api::coordination::v1::LeaseSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tokio::time::Instant;
 
-/// How long a lease holds and how it is kept; the defaults are upstream's for a control plane.
+/// How long a lease holds and how it is kept; the defaults are upstream's for a control plane,
+/// but that a leader for whom all goes well renews every five seconds in place of two: each renewal
+/// is a sync on every server's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// Others wait this long, by their own clock, after the last renewal that they saw.
     pub lease: Duration,
     /// A leader that could not renew for this long stops its work.
     pub renew_deadline: Duration,
-    /// Between two attempts to acquire or to renew.
+    /// Between two renewals; with a quarter more it has to leave room for an attempt before the
+    /// deadline.
+    pub renew: Duration,
+    /// Between two attempts to acquire, and before the next attempt to renew after one that failed.
     pub retry: Duration,
 }
 
@@ -23,6 +28,7 @@ impl Default for Timing {
         Timing {
             lease: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
+            renew: Duration::from_secs(5),
             retry: Duration::from_secs(2),
         }
     }

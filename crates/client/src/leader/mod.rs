@@ -4,18 +4,20 @@
 //! What holds: the leader counts from the *beginning* of its last renewal that succeeded, the
 //! others from when they *saw* it, each by a monotonic clock of its own, and the leader's time is
 //! the shorter one. Slow answers therefore shorten a leadership and never stretch it, and a wall
-//! clock that jumps changes what is printed and nothing else. Compare-and-swap on the Lease's
-//! resourceVersion makes an acquisition by two impossible, so stale reads are good enough for
-//! those who wait.
+//! clock that jumps changes what is printed and whose renewals meet (`base::next_beat`), nothing
+//! else. Compare-and-swap on the Lease's resourceVersion makes an acquisition by two impossible, so
+//! stale reads are good enough for those who wait.
 
 mod election;
 mod fence;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use base::{Clock, SystemClock};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::api::{GetParams, PostParams};
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -38,6 +40,10 @@ pub struct Elector {
     election: Election,
     fence: Fence,
     holder: watch::Sender<String>,
+    /// Says when others renew too, and nothing else.
+    clock: Arc<dyn Clock>,
+    /// When the next renewal is due.
+    due: Instant,
 }
 
 /// What the work of a leader is given.
@@ -73,6 +79,8 @@ impl Elector {
             election: Election::new(identity.to_owned(), timing),
             fence: Fence::default(),
             holder: watch::Sender::new(String::new()),
+            clock: Arc::new(SystemClock),
+            due: Instant::now(),
         }
     }
 
@@ -118,9 +126,7 @@ impl Elector {
     /// Returns as the leader.
     async fn acquire(&mut self) {
         loop {
-            let started = Instant::now();
             if self.attempt(self.timing.renew_deadline / 2).await {
-                self.fence.set(Some(started + self.timing.renew_deadline));
                 return;
             }
             tokio::time::sleep(self.retry()).await;
@@ -153,19 +159,20 @@ impl Elector {
     async fn renew(&mut self) {
         loop {
             let Some(until) = self.fence.until() else { return };
-            let next = Instant::now() + self.timing.retry;
-            tokio::time::sleep_until(next.min(until)).await;
+            tokio::time::sleep_until(self.due.min(until)).await;
             let started = Instant::now();
             if started >= until {
                 return;
             }
             if self.attempt((until - started).min(self.timing.renew_deadline / 2)).await {
-                self.fence.set(Some(started + self.timing.renew_deadline));
-            } else if self.is_taken() {
+                continue;
+            }
+            if self.is_taken() {
                 // Somebody else has it: there is nothing left to wait for.
                 self.fence.set(None);
                 return;
             }
+            self.due = Instant::now() + self.timing.retry;
         }
     }
 
@@ -174,8 +181,10 @@ impl Elector {
         !holder.is_empty() && holder != self.identity
     }
 
-    /// Tries once to acquire or renew. Whether it worked.
+    /// Tries once to acquire or renew. Whether it worked; all times count from its beginning.
     async fn attempt(&mut self, within: Duration) -> bool {
+        let started = Instant::now();
+        let due = started + base::next_beat(self.clock.now(), self.timing.renew);
         let result = tokio::time::timeout(within, self.try_write()).await;
         self.holder.send_if_modified(|holder| {
             let changed = holder != self.election.holder();
@@ -185,7 +194,13 @@ impl Elector {
             changed
         });
         match result {
-            Ok(Ok(held)) => held,
+            Ok(Ok(held)) => {
+                if held {
+                    self.fence.set(Some(started + self.timing.renew_deadline));
+                    self.due = due;
+                }
+                held
+            }
             Ok(Err(error)) => {
                 let error = crate::message(&error);
                 tracing::debug!(lease = self.name, error, "the lease was not written");
@@ -240,6 +255,8 @@ impl Elector {
         let metadata = ObjectMeta {
             name: Some(self.name.clone()),
             resource_version: over.clone(),
+            // Nobody asks who set which field, and it is nearly half of what each renewal writes.
+            managed_fields: over.is_some().then(|| vec![ManagedFieldsEntry::default()]),
             ..Default::default()
         };
         let lease = Lease { metadata, spec: Some(spec) };

@@ -22,6 +22,8 @@ enum Mood {
 struct Server {
     lease: Option<Value>,
     version: u64,
+    /// When it was written, each time.
+    written: Vec<Instant>,
     /// By the candidate's place in the test.
     moods: Vec<Mood>,
     delay: Duration,
@@ -31,7 +33,8 @@ type Shared = Arc<Mutex<Server>>;
 
 fn server(candidates: usize) -> Shared {
     let moods = vec![Mood::Well; candidates];
-    Arc::new(Mutex::new(Server { lease: None, version: 0, moods, delay: Duration::ZERO }))
+    let written = Vec::new();
+    Arc::new(Mutex::new(Server { lease: None, version: 0, written, moods, delay: Duration::ZERO }))
 }
 
 impl Server {
@@ -51,6 +54,7 @@ impl Server {
             _ => return refuse(404, "NotFound"),
         }
         self.version += 1;
+        self.written.push(Instant::now());
         let mut lease = sent;
         lease["metadata"]["resourceVersion"] = self.version.to_string().into();
         self.lease = Some(lease.clone());
@@ -85,6 +89,28 @@ fn client(server: &Shared, candidate: usize) -> Client {
     Client::new(service, "default")
 }
 
+/// A wall clock that goes with the test's time, or is hours ahead at each look.
+struct Wall {
+    begin: Instant,
+    jumps: bool,
+}
+
+impl Clock for Wall {
+    fn now(&self) -> jiff::Timestamp {
+        // Not on a beat at the beginning.
+        let elapsed = self.begin.elapsed() + Duration::from_secs(2);
+        let speed = if self.jumps { 7_919 } else { 1 };
+        jiff::Timestamp::UNIX_EPOCH + elapsed * speed
+    }
+}
+
+fn candidate(server: &Shared, candidate: usize, jumps: bool) -> Elector {
+    let name = format!("c{candidate}");
+    let mut elector = Elector::new(client(server, candidate), "kube-system", "test", &name);
+    elector.clock = Arc::new(Wall { begin: Instant::now(), jumps });
+    elector
+}
+
 /// Who worked from when to when, in seconds of the test.
 type Entries = Vec<(usize, u64, Option<u64>)>;
 
@@ -114,8 +140,16 @@ fn stand(
     log: &Log,
     slow: Duration,
 ) -> tokio::task::JoinHandle<()> {
-    let elector =
-        Elector::new(client(server, candidate), "kube-system", "test", &format!("c{candidate}"));
+    run(self::candidate(server, candidate, false), candidate, stop, log, slow)
+}
+
+fn run(
+    elector: Elector,
+    candidate: usize,
+    stop: &CancellationToken,
+    log: &Log,
+    slow: Duration,
+) -> tokio::task::JoinHandle<()> {
     let (stop, log) = (stop.clone(), log.clone());
     tokio::spawn(elector.run(stop, move |leading| {
         let log = log.clone();
@@ -218,6 +252,33 @@ impl std::fmt::Debug for Mood {
 }
 
 #[tokio::test(start_paused = true)]
+async fn renewals_meet_on_the_wall_clocks_beats() {
+    let (server, log, stop) = (server(1), Log::default(), CancellationToken::new());
+    server.lock().unwrap().delay = Duration::from_millis(300);
+    let task = stand(&server, 0, &stop, &log, Duration::ZERO);
+    after(24).await;
+    let seconds = |at: &Instant| (*at - log.epoch).as_secs_f64();
+    let written: Vec<f64> = server.lock().unwrap().written.iter().map(seconds).collect();
+    // It was looked for first; the wall clock is two seconds ahead of the test's.
+    assert_eq!(written, [0.6, 3.3, 8.3, 13.3, 18.3, 23.3]);
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_jumps_costs_no_leadership() {
+    let (server, log, stop) = (server(2), Log::default(), CancellationToken::new());
+    let a = run(candidate(&server, 0, true), 0, &stop, &log, Duration::ZERO);
+    after(1).await;
+    let b = run(candidate(&server, 1, true), 1, &stop, &log, Duration::ZERO);
+    after(3600).await;
+    assert_eq!(*log.lock(), [(0, 0, None)]);
+    let writes = server.lock().unwrap().written.len();
+    assert!((3600 / 7..3600 * 4 / 5).contains(&writes), "{writes} writes in an hour");
+    stop.cancel();
+    (a.await.unwrap(), b.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_fence_refuses_requests_when_a_timer_is_late() {
     let fence = Fence::default();
     let service = tower::service_fn(|_: ()| async { Ok::<_, Infallible>("answer") });
@@ -237,7 +298,7 @@ async fn everybody_knows_who_leads() {
     let stop = CancellationToken::new();
     let a = stand(&server, 0, &stop, &log, Duration::ZERO);
     after(1).await;
-    let elector = Elector::new(client(&server, 1), "kube-system", "test", "c1");
+    let elector = candidate(&server, 1, false);
     let mut holder = elector.holder();
     let b = tokio::spawn(elector.run(stop.clone(), |leading| async move {
         leading.stop.cancelled().await;

@@ -238,7 +238,8 @@ fn presence(settings: &Settings) -> apiserver::Presence {
     if matches!(settings.datastore, Datastore::Etcd(_)) {
         roles.push("etcd".to_owned());
     }
-    apiserver::Presence { node: settings.node_name.clone(), roles }
+    let agent = !settings.options.disable_agent;
+    apiserver::Presence { node: settings.node_name.clone(), roles, agent }
 }
 
 /// `/readyz` says what is missing.
