@@ -49,3 +49,4 @@ pub use stamp::stamp_member;
 pub use stats::{BATCH_BUCKETS_WRITES, Stats};
 pub use store::{Count, Store, Waker};
 pub use watch::Watch;
+pub use writer::GATHER;

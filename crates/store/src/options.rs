@@ -13,6 +13,9 @@ pub struct Options {
     /// Least time between two checkpoints of volatile collections. The default of ten
     /// minutes keeps an idle cluster's heartbeats below 1 MiB written an hour.
     pub checkpoint_interval: Duration,
+    /// Collections whose updates may wait up to [`GATHER`](crate::GATHER) and a quarter for others
+    /// of their kind, where the datastore is not ours alone and each write is a sync on its disks.
+    pub patient: Vec<String>,
     /// Most events in one collection's window.
     pub window_max_events: usize,
     /// Most bytes of values that one collection's window may keep alive.
@@ -26,6 +29,7 @@ impl Default for Options {
         Self {
             volatile: Vec::new(),
             checkpoint_interval: Duration::from_secs(600),
+            patient: Vec::new(),
             window_max_events: 8192,
             window_max_bytes: 8 << 20,
             windows_max_bytes: 16 << 20,

@@ -1,10 +1,15 @@
 //! The writer thread: takes what has queued up, commits it as one batch, answers.
 //!
-//! Group commit needs no timer: while one batch waits for the disk, the next one gathers.
+//! Group commit needs no timer: while one batch waits for the disk, the next one gathers. The
+//! exception are renewals, which come from all boards at about the same moment (`base::next_beat`)
+//! and are in no hurry: in front of a datastore elsewhere they wait for the next tick that all
+//! servers share, unless a write comes that does not wait.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use base::{Clock, SystemClock};
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
@@ -14,7 +19,7 @@ use crate::driver::{Change, Driver, Proposal, Verdict};
 use crate::feed::Pulse;
 use crate::index::Index;
 use crate::{
-    DriverError, Entry, Event, Feed, OpenError, Options, Recovery, Revision, Stats,
+    DriverError, Entry, Event, Expect, Feed, OpenError, Options, Recovery, Revision, Stats,
     VALUE_MAX_BYTES, WriteError,
 };
 
@@ -22,6 +27,10 @@ use crate::{
 const BATCH_MAX_WRITES: usize = 1024;
 /// Bytes of values after which a batch takes no more writes.
 const BATCH_MAX_BYTES: usize = 4 << 20;
+
+/// The ticks, on the wall clock, that patient writes go at. A board that is busy is late by a good
+/// part of this.
+pub const GATHER: Duration = Duration::from_millis(250);
 
 type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
@@ -60,7 +69,15 @@ pub(crate) struct Writer<D> {
     index: Arc<Index>,
     pulse: Arc<Pulse>,
     shared: Arc<Shared>,
-    inbox: Receiver<Job>,
+    inbox: Inbox,
+}
+
+/// What has queued up.
+struct Inbox {
+    jobs: Receiver<Job>,
+    tick: Duration,
+    /// See [`Options::patient`]; empty where nobody else writes.
+    patient: Vec<String>,
 }
 
 /// Writes that go together.
@@ -69,6 +86,8 @@ struct Batch {
     proposals: Vec<Proposal>,
     replies: Vec<(Reply<Arc<Entry>>, OwnedSemaphorePermit)>,
     bytes: usize,
+    /// Whether something in it does not wait.
+    urgent: bool,
 }
 
 impl Batch {
@@ -83,6 +102,34 @@ impl Batch {
     }
 }
 
+impl Inbox {
+    /// What goes together, beginning with `next`, and the job after it, if that is no write.
+    fn gather(&self, mut next: Option<Job>) -> (Batch, Option<Job>) {
+        let mut batch = Batch::default();
+        let mut tick = None;
+        while let Some(Job::Write { proposal, reply, _permit }) = next {
+            batch.urgent |= !self.is_patient(&proposal);
+            batch.add(proposal, reply, _permit);
+            next = if batch.is_full() {
+                None
+            } else if batch.urgent {
+                self.jobs.try_recv().ok()
+            } else {
+                let until = *tick.get_or_insert_with(|| {
+                    Instant::now() + base::next_beat(SystemClock.now(), self.tick)
+                });
+                self.jobs.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+            };
+        }
+        (batch, next)
+    }
+
+    fn is_patient(&self, proposal: &Proposal) -> bool {
+        let updates = matches!(proposal.expect, Expect::Revision(_)) && proposal.value.is_some();
+        updates && self.patient.iter().any(|patient| **patient == *proposal.key.collection)
+    }
+}
+
 impl<D: Driver> Writer<D> {
     pub(crate) fn new(
         driver: D,
@@ -90,6 +137,7 @@ impl<D: Driver> Writer<D> {
         (shared, pulse): (Arc<Shared>, Arc<Pulse>),
         inbox: Receiver<Job>,
     ) -> Self {
+        let inbox = Inbox { jobs: inbox, tick: GATHER, patient: Vec::new() };
         Self { driver, index, pulse, shared, inbox }
     }
 
@@ -122,6 +170,9 @@ impl<D: Driver> Writer<D> {
         let loaded = self.driver.load(options, feed, &mut |change: Change| index.load(change))?;
         self.index.begin(loaded.revision);
         self.driver.begin();
+        if loaded.shared.is_some() {
+            self.inbox.patient.clone_from(&options.patient);
+        }
         self.pulse.alive();
         self.shared.set(self.driver.stats());
         Ok(Opened { recovery: loaded.recovery, remote: loaded.shared })
@@ -130,16 +181,12 @@ impl<D: Driver> Writer<D> {
     /// Works until told to close, or until nobody is left who could tell.
     fn serve(&mut self) -> Option<Reply<()>> {
         loop {
-            let mut next = match self.wait() {
+            let first = match self.wait() {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return None,
             };
-            let mut batch = Batch::default();
-            while let Some(Job::Write { proposal, reply, _permit }) = next {
-                batch.add(proposal, reply, _permit);
-                next = if batch.is_full() { None } else { self.inbox.try_recv().ok() };
-            }
+            let (batch, next) = self.inbox.gather(first);
             self.commit(batch);
             match next {
                 Some(Job::Flush(reply)) => {
@@ -165,8 +212,8 @@ impl<D: Driver> Writer<D> {
 
     fn wait(&self) -> Result<Job, RecvTimeoutError> {
         match self.driver.wake_at() {
-            Some(at) => self.inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
-            None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => self.inbox.jobs.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => self.inbox.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
@@ -235,4 +282,49 @@ fn find(events: &[Arc<Event>], revision: Revision) -> Option<Arc<Entry>> {
 
 fn storage(error: DriverError) -> WriteError {
     WriteError::Storage(Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Sender, channel};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn queue(jobs: &Sender<Job>, collection: &str, expect: Expect) {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let key = Key::new(collection, "", "a");
+        let proposal = Proposal { key, expect, value: Some("{}".into()) };
+        jobs.send(Job::Write { proposal, reply: oneshot::channel().0, _permit: permit }).unwrap();
+    }
+
+    /// How many writes go together, and how long that took.
+    fn gathered(tick: Duration, patient: &[&str], queued: &[(&str, Expect)]) -> (usize, Duration) {
+        let (jobs, inbox) = channel();
+        let patient = patient.iter().map(|&name| name.to_owned()).collect();
+        let inbox = Inbox { jobs: inbox, tick, patient };
+        queued.iter().for_each(|(collection, expect)| queue(&jobs, collection, *expect));
+        let begun = Instant::now();
+        let (batch, next) = inbox.gather(inbox.jobs.recv().ok());
+        assert!(next.is_none());
+        (batch.proposals.len(), begun.elapsed())
+    }
+
+    #[test]
+    fn patient_updates_wait_for_others_and_nothing_waits_with_them() {
+        let renewal = ("leases", Expect::Revision(1));
+        let (writes, took) = gathered(GATHER, &["leases"], &[renewal, renewal]);
+        assert!(writes == 2 && took >= GATHER / 4, "{writes} after {took:?}");
+        let minute = Duration::from_secs(60);
+        for (patient, queued) in [
+            (vec!["leases"], [renewal, ("leases", Expect::Absent)]),
+            (vec!["leases"], [renewal, ("pods", Expect::Revision(1))]),
+            (vec!["leases"], [("pods", Expect::Revision(1)), renewal]),
+            (vec![], [renewal, renewal]),
+        ] {
+            let (writes, took) = gathered(minute, &patient, &queued);
+            assert!(writes == 2 && took < minute / 4, "{queued:?}: {writes} after {took:?}");
+        }
+    }
 }

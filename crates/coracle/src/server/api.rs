@@ -72,10 +72,14 @@ impl Port {
     }
 }
 
+/// Most of what an idle cluster writes.
+const LEASES: &str = "coordination.k8s.io/leases";
+
 /// How every store of ours is opened and filled.
 pub fn store_options() -> store::Options {
     store::Options {
         volatile: ::api::resource::VOLATILE_COLLECTIONS.iter().map(|&c| c.to_owned()).collect(),
+        patient: vec![LEASES.to_owned()],
         ..store::Options::default()
     }
 }
