@@ -9,11 +9,13 @@ use crate::server::EtcdOptions;
 /// Entries of the log between two snapshots. etcd keeps as many in memory; upstream's 100,000
 /// would be most of what it uses.
 const SNAPSHOT_ENTRIES: u32 = 5000;
-/// How long changes are gathered before the database is synced. The log, which is what makes a
-/// write durable, is synced each time; the database may lag and is caught up from it.
-const BACKEND_BATCH_INTERVAL: &str = "5s";
-/// How many changes are gathered at most.
-const BACKEND_BATCH_CHANGES: u32 = 10_000;
+/// How long changes are gathered before the database is synced, which rewrites some ten pages
+/// for whatever has changed. The log, which is what makes a write durable, is synced each time; the
+/// database may lag and is caught up from it. Before entries leave the log it is synced too.
+const BACKEND_BATCH_INTERVAL: &str = "300s";
+/// How many changes are gathered at most, some two for each write: they are in memory until then,
+/// and what a start after a crash catches up.
+const BACKEND_BATCH_CHANGES: u32 = 1000;
 /// How old files are kept. One segment of the log is 64 MB.
 const FILES_KEPT: u32 = 2;
 /// What counts as slow: on an SD card 100 ms, etcd's default, is nothing to write about.
@@ -88,6 +90,9 @@ impl Line<'_> {
             ("heartbeat-interval", o.etcd_heartbeat_interval.to_string()),
             ("election-timeout", o.etcd_election_timeout.to_string()),
             ("pre-vote", "true".to_owned()),
+            // Who may join and leave is decided in `membership`, from what answers at that moment;
+            // etcd's own check wants all members to have been connected for five seconds first.
+            ("strict-reconfig-check", "false".to_owned()),
             ("snapshot-count", SNAPSHOT_ENTRIES.to_string()),
             ("max-snapshots", FILES_KEPT.to_string()),
             ("max-wals", FILES_KEPT.to_string()),

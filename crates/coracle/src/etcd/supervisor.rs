@@ -28,10 +28,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_AT_OTHERS: Duration = Duration::from_secs(1);
 /// How often a person is told what is waited for.
 const SAY_AGAIN: Duration = Duration::from_secs(15);
-/// How long joining waits for another server's joining, or for the members to settle after it.
+/// How long joining waits for another server's joining.
 const JOIN_PATIENCE: Duration = Duration::from_secs(120);
 /// Pause between two attempts at that.
-const JOIN_RETRY: Duration = Duration::from_secs(1);
+const JOIN_RETRY: Duration = Duration::from_millis(200);
 /// How often a running member is looked after.
 const TEND_EVERY: Duration = Duration::from_secs(60);
 
@@ -433,7 +433,7 @@ impl Supervisor {
         }
         let (id, members) = match admin.add_learner(&place.peer_url()).await {
             Ok(added) => added,
-            // The members have to know each other for some seconds before the next may come.
+            // Another server was faster.
             Err(failure) => return Ok(Err(base::chain(&failure).to_string())),
         };
         tracing::info!("joining the cluster as member {id:x}");

@@ -56,10 +56,10 @@ pub struct EtcdOptions {
     #[arg(long, env = "CORACLE_ETCD_METRICS_PORT", default_value_t = 2381)]
     pub etcd_metrics_port: u16,
     /// How often etcd's leader says that it lives, in milliseconds
-    #[arg(long, env = "CORACLE_ETCD_HEARTBEAT_INTERVAL", default_value_t = 300)]
+    #[arg(long, env = "CORACLE_ETCD_HEARTBEAT_INTERVAL", default_value_t = 250)]
     pub etcd_heartbeat_interval: u32,
     /// How long it may be silent before another takes over, in milliseconds
-    #[arg(long, env = "CORACLE_ETCD_ELECTION_TIMEOUT", default_value_t = 3000)]
+    #[arg(long, env = "CORACLE_ETCD_ELECTION_TIMEOUT", default_value_t = 2000)]
     pub etcd_election_timeout: u32,
     /// How large etcd's database may grow, in MiB
     #[arg(long, env = "CORACLE_ETCD_QUOTA", default_value_t = 2048)]
