@@ -275,7 +275,8 @@ async fn a_wall_clock_that_jumps_costs_no_leadership() {
     let writes = server.lock().unwrap().written.len();
     assert!((3600 / 7..3600 * 4 / 5).contains(&writes), "{writes} writes in an hour");
     stop.cancel();
-    (a.await.unwrap(), b.await.unwrap());
+    a.await.unwrap();
+    b.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
