@@ -46,14 +46,15 @@ fn servers_are_mended_leave_and_come_back() {
     stack.until_ready(&ALL);
     until_status(&stack, "server-1", "3 of 3 answer");
 
-    // Left: its node is deleted, and with that its member.
+    // Left: its node is deleted, and with that its member. The board's init, unlike systemd, starts
+    // it again after two seconds, so that two members may be seen only for a moment.
     kubectl.ok("delete node server-3 --timeout=60s");
-    until_status(&stack, "server-1", "2 of 2 answer");
     let removed = "this server was removed from the cluster";
     eventually_some(removed, || {
         let log = stack.log("server-3");
         if log.contains(removed) { Ok(()) } else { Err("not said yet") }
     });
+    assert!(data(&stack, "server-3").join("server/etcd.removed").exists(), "the files are kept");
 
     // Back: started again by a person, it joins anew.
     stack.ok("restart-process server-3");
