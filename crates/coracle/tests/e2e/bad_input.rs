@@ -76,6 +76,26 @@ fn a_missing_image_shows_what_the_registry_said() {
     });
 }
 
+#[test]
+fn a_container_that_cannot_be_made_is_tried_again_and_can_be_deleted() {
+    let board = Board::start();
+    let kubectl = Kubectl::default(&board);
+    // A volume below a file of the image.
+    kubectl.apply(
+        "{apiVersion: v1, kind: Pod, metadata: {name: never}, spec: {restartPolicy: Never, \
+         volumes: [{name: v, emptyDir: {}}], containers: [{name: c, image: test.local/busybox:1, \
+         volumeMounts: [{name: v, mountPath: /bin/busybox/v}]}]}}",
+    );
+    let reason = ".status.containerStatuses[0].state.waiting.reason";
+    kubectl.until_field("pod/never", reason, "CreateContainerError");
+    let tries = "get events --field-selector reason=Failed -o 'jsonpath={.items[*].count}'";
+    kubectl.until_that(tries, |counts| {
+        counts.split(' ').filter_map(|count| count.parse::<u32>().ok()).sum::<u32>() > 1
+    });
+    assert_eq!(kubectl.field("pod/never", ".status.containerStatuses[0].restartCount"), "0");
+    kubectl.ok("delete pod never --timeout=30s");
+}
+
 /// One clear line, and a hint.
 fn complaint(output: &Output, parts: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

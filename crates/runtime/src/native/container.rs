@@ -306,6 +306,7 @@ impl Native {
             pid_namespace: shared.then_some(pidns.as_path()),
             unified: matches!(self.inner.cgroups, Cgroups::V2(..)),
             capabilities: self.inner.capabilities,
+            oom_score_min: self.inner.oom_score_min,
         })?;
         let making = |e| Error::io(format!("making {}", folder.display()))(e);
         fs::create_dir_all(folder.join("rootfs")).map_err(making)?;

@@ -54,6 +54,7 @@ struct Inner {
     events: broadcast::Sender<Event>,
     /// Capabilities this process may hand on, a bit each.
     capabilities: u64,
+    oom_score_min: i64,
 }
 
 /// 32 random lower-case hexadecimal digits.
@@ -93,6 +94,7 @@ impl Native {
             containers: Mutex::default(),
             events: broadcast::channel(EVENT_QUEUE).0,
             capabilities: own_capabilities(),
+            oom_score_min: oom_score_min(),
             config,
         };
         let native = Self { inner: Arc::new(inner) };
@@ -171,6 +173,18 @@ fn own_capabilities() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|l| l.strip_prefix("CapBnd:"));
     set.and_then(|s| u64::from_str_radix(s.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+/// A process without this capability may not get a lower OOM score than its maker's.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+fn oom_score_min() -> i64 {
+    const LOWEST: i64 = -1000;
+    if own_capabilities() & 1 << CAP_SYS_RESOURCE != 0 {
+        return LOWEST;
+    }
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    own.trim().parse().unwrap_or(LOWEST)
 }
 
 /// Removes a folder; one that is not there is removed.

@@ -114,6 +114,8 @@ pub struct Inputs<'a> {
     pub unified: bool,
     /// Capabilities that can be given at all, a bit each.
     pub capabilities: u64,
+    /// The lowest OOM score that can be given.
+    pub oom_score_min: i64,
 }
 
 /// Builds the specification (`config.json`).
@@ -175,7 +177,7 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
             "ambient": [],
         },
         "noNewPrivileges": config.security.no_new_privileges,
-        "oomScoreAdj": config.resources.oom_score_adj.unwrap_or(0),
+        "oomScoreAdj": config.resources.oom_score_adj.unwrap_or(0).max(inputs.oom_score_min),
     }))
 }
 
