@@ -3,6 +3,12 @@
 # workload. Run it as root on Debian 12 or newer (x86_64 or aarch64). Run again, it builds what
 # has changed and changes only what differs.
 #
+#   ./install.sh [server|agent] [ARGUMENT...]     arguments of `coracle server` or `coracle agent`
+#
+# A further board joins a cluster, as an agent unless it is called a server:
+#
+#   ./install.sh --server https://first:6443 --token K10...     or CORACLE_SERVER and CORACLE_TOKEN
+#
 # With systemd the cluster becomes a service; without, it runs in the background. Folders can be
 # chosen with CORACLE_DATA_DIR and CORACLE_RUN_DIR, everything else in /etc/coracle/config.yaml.
 set -eu
@@ -19,9 +25,23 @@ data_dir="${CORACLE_DATA_DIR:-/var/lib/coracle}"
 run_dir="${CORACLE_RUN_DIR:-/run/coracle}"
 binary=/usr/local/bin/coracle
 pid_file="$run_dir/server.pid"
-log="journalctl -u coracle"
+log="journalctl -u 'coracle*'"
 node_port=30080
 patience_seconds=60
+
+# What runs: what is named, and where a server to join is named, an agent.
+joins=${CORACLE_SERVER:+yes}
+for argument in "$@"; do
+    case $argument in --server | --server=*) joins=yes ;; esac
+done
+role=server
+[ -z "$joins" ] || role=agent
+case ${1:-} in
+server | agent)
+    role=$1
+    shift
+    ;;
+esac
 
 [ "$(id -u)" = 0 ] || fail "installing needs root" "run: sudo ./install.sh"
 arch=$(uname -m)
@@ -54,7 +74,7 @@ built="${CARGO_TARGET_DIR:-target}/$target/release/coracle"
 
 if [ -d /run/systemd/system ]; then
     echo "==> starting the service"
-    "$built" install
+    "$built" install "$role" "$@"
 else
     echo "==> starting in the background (no systemd here)"
     install -D -m 755 "$built" "$binary.new"
@@ -65,8 +85,24 @@ else
     fi
     mkdir -p "$run_dir" "$data_dir"
     log="$data_dir/server.log"
-    setsid "$binary" server >>"$log" 2>&1 </dev/null &
+    # Everybody may read the list of processes, but not another's environment.
+    next=
+    for argument in "$@"; do
+        shift
+        case $next$argument in
+        --token) next=token: ;;
+        --token=*) export CORACLE_TOKEN="${argument#--token=}" ;;
+        token:*) next= && export CORACLE_TOKEN="$argument" ;;
+        *) set -- "$@" "$argument" ;;
+        esac
+    done
+    setsid "$binary" "$role" "$@" >>"$log" 2>&1 </dev/null &
     echo $! >"$pid_file"
+fi
+
+if [ "$role" = agent ] || [ -n "$joins" ]; then
+    echo "This board joins the cluster. On a server: kubectl get nodes"
+    exit
 fi
 
 echo "==> importing the hello image and running it"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Brings what the tests drive and serve: two kubectls, a registry, and the packages that the
-# application of several tiers is made of. Everything but a few build tools and namespace tools is
-# unpacked below target/tools instead of being installed: no package's service is started, no file
-# of the machine is replaced, and another vendor's kubectl stays where it is.
+# Brings what the tests drive and serve: two kubectls, a registry, a machine with systemd, and the
+# packages that the application of several tiers is made of. Everything but a few build tools and
+# namespace tools is unpacked below target/tools instead of being installed: no package's service
+# is started, no file of the machine is replaced, and another vendor's kubectl stays where it is.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ install_missing() {
     missing=
     for pair in ip:iproute2 musl-gcc:musl-tools cc:gcc busybox:busybox-static curl:curl \
         script:bsdutils skopeo:skopeo make:make protoc:protobuf-compiler tc:iproute2 \
-        dbus-daemon:dbus-daemon; do
+        dbus-daemon:dbus-daemon python3:python3; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
     done
     # What protoc's own types stand in.
@@ -68,27 +68,54 @@ fetch_s3rver() {
         >"$tools/npm.log" 2>&1 || { tail -20 "$tools/npm.log"; exit 1; }
 }
 
-# The newest kubectl comes from Debian unstable through an apt configuration of its own, on the
-# machine's own mirror; the machine's package lists are not touched.
-fetch_newest_kubectl() {
-    [ -x "$tools/kubectl-new/usr/bin/kubectl" ] && return
-    echo "    unpacking kubectl of Debian unstable into target/tools/kubectl-new"
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' |
-        grep -v security | head -1)
+mirror() {
+    apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -1
+}
+
+# fetch_sid FOLDER PACKAGE...: as fetch, of Debian unstable, through an apt configuration of its own
+# on the machine's own mirror; the machine's package lists are not touched. Programs that need a
+# newer libc than this machine's bring it and their loader along.
+fetch_sid() {
+    folder=$tools/$1
+    shift
+    [ -e "$folder/.complete" ] && [ "$(cat "$folder/.complete")" = "$*" ] && return
+    echo "    unpacking $* of Debian unstable into ${folder#"$PWD"/}"
     private=$tools/apt-sid
     mkdir -p "$private/lists/partial" "$private/cache/archives/partial" "$private/etc"
     keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-    echo "deb [signed-by=$keyring] $mirror sid main" >"$private/etc/sources.list"
+    echo "deb [signed-by=$keyring] $(mirror) sid main" >"$private/etc/sources.list"
     sid="-o Dir::Etc::sourcelist=$private/etc/sources.list -o Dir::Etc::sourceparts=/dev/null
         -o Dir::Etc::preferencesparts=/dev/null -o Dir::Etc::preferences=/dev/null
         -o Dir::State::lists=$private/lists -o Dir::Cache=$private/cache
         -o APT::Sandbox::User=root -o Acquire::Languages=none"
-    mkdir -p "$private/debs"
-    # shellcheck disable=SC2086  # a list of options
-    (cd "$private/debs" && apt-get $sid update -q && apt-get $sid download -q kubectl/sid) \
+    rm -rf "$private/debs" "$folder"
+    mkdir -p "$private/debs" "$folder"
+    # shellcheck disable=SC2086  # lists of options and of names
+    (cd "$private/debs" &&
+        { [ -e ../fresh ] || { apt-get $sid update -q && touch ../fresh; }; } &&
+        apt-get $sid download -q $(printf '%s/sid ' "$@")) \
         </dev/null >"$tools/apt.log" 2>&1 || { cat "$tools/apt.log"; exit 1; }
-    dpkg -x "$(ls -t "$private"/debs/kubectl_*.deb | head -1)" "$tools/kubectl-new"
-    rm -rf "$private"
+    for package in "$private/debs"/*.deb; do dpkg -x "$package" "$folder"; done
+    rm -rf "$folder/usr/share/doc" "$folder/usr/share/man" "$folder/usr/share/locale"
+    echo "$*" >"$folder/.complete"
+}
+
+# A small Debian with systemd as process 1, for tests of services. It is made in memory: package
+# managers sync every file.
+fetch_debian() {
+    [ -e "$tools/debian/sbin/init" ] && return
+    echo "    making a Debian with systemd in target/tools/debian"
+    memory=$tools/debian.memory
+    mkdir -p "$memory"
+    mount -t tmpfs -o size=2g debian "$memory"
+    made=0
+    TMPDIR=$memory "$tools/mmdebstrap/usr/bin/mmdebstrap" --quiet --mode=root --variant=essential \
+        --include=systemd,systemd-sysv,dbus bookworm "$memory/root" "$(mirror)" \
+        </dev/null >"$tools/debian.log" 2>&1 && rm -rf "$tools/debian.new" &&
+        cp -a "$memory/root" "$tools/debian.new" && mv "$tools/debian.new" "$tools/debian" && made=1
+    umount "$memory"
+    rmdir "$memory"
+    [ $made = 1 ] || { tail -20 "$tools/debian.log"; exit 1; }
 }
 
 if [ "$(id -u)" != 0 ]; then
@@ -110,12 +137,21 @@ fetch mariadb mariadb-server-core mariadb-client-core liburing2 libpmem1 libndct
 fetch keepalived keepalived libnl-3-200 libnl-genl-3-200 libnl-route-3-200 libsnmp40 libipset13 \
     libpci3 libwrap0
 fetch age age
+# AWS' own library, which checks our signatures.
+fetch botocore python3-botocore python3-certifi python3-chardet python3-charset-normalizer \
+    python3-dateutil python3-idna python3-jmespath python3-requests python3-six python3-urllib3
 fetch image-nginx nginx libc6 libcrypt1 libpcre2-8-0 libssl3 zlib1g
 fetch image-python python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libssl3 \
     zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5
 fetch image-redis redis-tools redis-server libc6 libatomic1 libhiredis0.14 libjemalloc2 \
     liblua5.1-0 liblzf1 libssl3 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 \
     libzstd1 libstdc++6 libgcc-s1 lua-bitop lua-cjson
-fetch_newest_kubectl
+fetch mmdebstrap mmdebstrap
+fetch_debian
+fetch_sid kubectl-new kubectl
+fetch_sid mysql mysql-server-core mysql-client-core libaio1t64 libbsd0 libc6 libedit2 libgcc-s1 \
+    libgoogle-perftools4t64 libicu78 liblz4-1 libmd0 libnuma1 libprotobuf-lite32t64 libssl3t64 \
+    libstdc++6 libtinfo6 libzstd1 zlib1g
+rm -rf "$tools/apt-sid"
 fetch_s3rver
 ln -sf "$tools/registry/usr/bin/docker-registry" "$tools/bin/docker-registry"

@@ -59,7 +59,7 @@ pub enum Command {
         #[allow(missing_docs)]
         command: DatastoreCommand,
     },
-    /// Install the systemd service, and start it
+    /// Install the systemd service of a server or an agent, and start it
     Install(Install),
     /// Stop the service and its containers, and remove everything that Coracle has put on this
     /// machine
@@ -219,15 +219,17 @@ pub struct Install {
     /// Where the binary is put
     #[arg(long, default_value = "/usr/local/bin/coracle")]
     pub binary: PathBuf,
-    /// Where the unit is put
-    #[arg(long, default_value = "/etc/systemd/system/coracle.service")]
-    pub unit: PathBuf,
+    /// Where the unit is put [default: coracle.service or coracle-agent.service in
+    /// /etc/systemd/system]
+    #[arg(long)]
+    pub unit: Option<PathBuf>,
     /// Do not start the service
     #[arg(long)]
     pub no_start: bool,
-    /// Arguments of `coracle server`, behind `--`
-    #[arg(last = true)]
-    pub server_arguments: Vec<String>,
+    /// What the service runs, `server` (unless told otherwise) or `agent`, and that command's
+    /// arguments, such as `agent --server https://board:6443 --token K10...`
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "server|agent")]
+    pub words: Vec<String>,
 }
 
 /// Options of `coracle uninstall`.
@@ -236,9 +238,9 @@ pub struct Uninstall {
     /// Where the binary was put
     #[arg(long, default_value = "/usr/local/bin/coracle")]
     pub binary: PathBuf,
-    /// Where the unit was put
-    #[arg(long, default_value = "/etc/systemd/system/coracle.service")]
-    pub unit: PathBuf,
+    /// Where the unit was put [default: wherever `coracle install` puts one]
+    #[arg(long)]
+    pub unit: Option<PathBuf>,
     /// Bridge that the pods are joined by
     #[arg(long, env = "CORACLE_BRIDGE", default_value = "coracle0")]
     pub bridge: String,

@@ -225,6 +225,11 @@ pub struct Node {
 
 /// Reads an IPv4 network that is large enough to hand out addresses from.
 fn network(text: &str) -> Result<Cidr, String> {
+    if text.contains([',', ':']) {
+        return Err("pods and services have IPv4 addresses only: name one IPv4 network (IPv6 and \
+                    dual stack are not there yet)"
+            .into());
+    }
     let cidr: Cidr = text.parse().map_err(|error: net::CidrParseError| error.to_string())?;
     match (cidr.is_ipv4(), cidr.prefix(), cidr.to_string() == text) {
         (true, 8..=28, true) => Ok(cidr),
@@ -361,18 +366,27 @@ pub fn with_file(command: &Command, mut arguments: Vec<OsString>) -> Outcome<Vec
 /// What the server of this board is told by the configuration file and the environment; what its
 /// command line says besides is not known here.
 pub fn server_options(common: &Common) -> Outcome<Server> {
-    let command = Cli::command();
     let mut line: Vec<OsString> = vec!["coracle".into(), "server".into()];
     if common.config.exists() {
         line.extend(["--config".into(), common.config.clone().into()]);
     }
-    let line = with_file(&command, line)?;
     let doing = || "reading the server's configuration".to_owned();
-    let matches = command.try_get_matches_from(line).doing(doing)?;
-    match Cli::from_arg_matches(&matches).doing(doing)?.command {
+    match parsed(line).doing(doing)?.command {
         crate::cli::Command::Server(options) => Ok(*options),
         _ => Err(Failure::new(doing())),
     }
+}
+
+/// What a command line means, together with the configuration file and the environment.
+pub fn parsed(line: Vec<OsString>) -> Outcome<Cli> {
+    let command = Cli::command();
+    let line = with_file(&command, line)?;
+    let matches = command.try_get_matches_from(line).and_then(|m| Cli::from_arg_matches(&m));
+    matches.map_err(|error| {
+        let told = error.to_string();
+        let first = told.lines().next().unwrap_or_default();
+        Failure::new(first.trim_start_matches("error: "))
+    })
 }
 
 fn find_subcommand<'a>(
@@ -563,6 +577,9 @@ mod tests {
         assert_eq!(network("10.42.0.0/16").map(|c| c.to_string()), Ok("10.42.0.0/16".into()));
         for wrong in ["10.42.1.0/16", "10.42.0.0/33", "fd00::/64", "10.42.0.0"] {
             assert!(network(wrong).is_err(), "{wrong}");
+        }
+        for other in ["fd00:42::/56", "10.42.0.0/16,fd00:42::/56"] {
+            assert!(network(other).expect_err("refused").contains("dual stack"), "{other}");
         }
     }
 }

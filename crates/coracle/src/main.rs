@@ -96,7 +96,7 @@ fn run(cli: Cli) -> Outcome {
             block_on(2, commands::datastore::run(common, command))
         }
         Command::Snapshot(options) => block_on(1, commands::snapshot::run(common, *options)),
-        Command::Uninstall(options) => block_on(1, commands::install::uninstall(common, options)),
+        Command::Uninstall(options) => block_on(1, commands::uninstall::run(common, options)),
         Command::Sandbox(options) => block_on(1, commands::sandbox::run(*options)),
         Command::Drill(options) => block_on(2, drill::run(common, *options)),
         Command::Hello(options) => block_on(1, hello::run(options.port)),

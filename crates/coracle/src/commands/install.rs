@@ -1,38 +1,169 @@
-//! `coracle install` and `coracle uninstall`: the systemd service, and the way back.
+//! `coracle install`: the systemd service of a server or an agent.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, BufRead, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
+use super::unit::{self, Role, systemctl, unit};
 use crate::cli;
-use crate::config::Common;
+use crate::config::{self, Common, Membership, Node};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::files;
-use crate::server;
+use crate::join::Token;
+
+/// What logind waits beyond the pods' own time, for the last report of their ends.
+const REPORT: Duration = Duration::from_secs(5);
 
 /// Copies the binary, writes the unit, and starts the service. Done again, it changes only what
 /// differs.
 pub fn install(common: &Common, options: &cli::Install) -> Outcome {
     must_be_root("installing the service")?;
+    let service = Service::plan(common, options)?;
     copy_self(&options.binary)?;
-    let unit = unit(common, options);
-    files::make_folder(options.unit.parent().unwrap_or(Path::new("/")), false)
-        .and_then(|()| files::write_atomically(&options.unit, unit.as_bytes(), 0o644))
-        .doing(|| format!("writing {}", options.unit.display()))?;
-    println!("installed {} and {}", options.binary.display(), options.unit.display());
+    service.write(&options.binary)?;
+    println!("installed {} and {}", options.binary.display(), service.unit.display());
     if options.no_start {
         return Ok(());
     }
+    let name = unit::name(&service.unit);
+    unit::reload_logind();
     systemctl(&["daemon-reload"])?;
-    systemctl(&["enable", &unit_name(&options.unit)])?;
-    systemctl(&["restart", &unit_name(&options.unit)])?;
-    println!("started {}", unit_name(&options.unit));
-    println!("kubectl: coracle kubeconfig > ~/.kube/config");
-    println!("so that pods may end in peace when this machine is shut down (logind waits 5 s):");
-    println!("  InhibitDelayMaxSec=30 below [Login] in /etc/systemd/logind.conf.d/coracle.conf");
+    systemctl(&["enable", &name])?;
+    println!("starting {name} (see: journalctl -u {name} -f)");
+    systemctl(&["restart", &name])?;
+    println!("started {name}");
+    if service.role == Role::Server {
+        println!("kubectl: coracle kubeconfig > ~/.kube/config");
+    }
     Ok(())
+}
+
+/// What is to be written.
+struct Service {
+    role: Role,
+    unit: PathBuf,
+    arguments: Vec<String>,
+    /// The token and its file: a unit and the list of processes are for everybody to read.
+    token: Option<(PathBuf, String)>,
+    /// How long logind is to wait for pods.
+    patience: Duration,
+}
+
+impl Service {
+    /// Refuses what the service would end with at once, again and again.
+    fn plan(common: &Common, options: &cli::Install) -> Outcome<Self> {
+        let (role, given) = role_and_arguments(&options.words);
+        let unit = options.unit.clone().unwrap_or_else(|| role.unit());
+        let other = Role::ALL.into_iter().find(|other| *other != role);
+        if let Some(other) = other.map(Role::unit).filter(|other| *other != unit && other.exists())
+            && options.unit.is_none()
+        {
+            let other = unit::name(&other);
+            return Err(Failure::new(format!("this board runs {other} already")).hint(
+                "a server has an agent of its own; to change what it is: coracle uninstall",
+            ));
+        }
+        let mut arguments = folders(common);
+        let (given, token) = without_token(given);
+        arguments.extend(given);
+        let command = role.command();
+        let checked = token.iter().map(|token| format!("--token={token}"));
+        let line = ["coracle", command].map(str::to_owned).into_iter();
+        let line = line.chain(arguments.iter().cloned()).chain(checked).map(OsString::from);
+        let (membership, node) = understood(line.collect())
+            .doing(|| format!("reading what the service is to run, coracle {command}"))
+            .hint(|| format!("`coracle {command} --help` lists its arguments"))?;
+        Token::of(&membership)?;
+        let has_joined = common.data_dir.join("agent/cluster.json").exists();
+        if role == Role::Agent && membership.server.is_none() && !has_joined {
+            return Err(Failure::new("an agent joins a cluster, and no server of one is named").hint(
+                "coracle install agent --server https://board:6443 --token K10... (`coracle token \
+                 show` on a server)",
+            ));
+        }
+        // The environment of this command is not the service's.
+        let from_environment = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let says = |flag: &str| arguments.iter().any(|argument| argument.starts_with(flag));
+        let server = from_environment("CORACLE_SERVER").filter(|_| !says("--server"));
+        arguments.extend(server.map(|server| format!("--server={server}")));
+        let token = token.or_else(|| from_environment("CORACLE_TOKEN"));
+        let token = token.map(|token| (token_file(common), token));
+        arguments.extend(token.iter().map(|(file, _)| format!("--token-file={}", file.display())));
+        let patience = node.shutdown_grace_period.duration();
+        Ok(Service { role, unit, arguments, token, patience })
+    }
+
+    fn write(&self, binary: &Path) -> Outcome {
+        let text = unit(binary, self.role, &self.arguments);
+        put(&self.unit, &text, 0o644)?;
+        if let Some((file, token)) = &self.token {
+            put(file, &format!("{token}\n"), 0o600)?;
+        }
+        match unit::logind_conf(&self.unit) {
+            Some(file) if !self.patience.is_zero() => {
+                let seconds = (self.patience + REPORT).as_secs();
+                put(&file, &format!("[Login]\nInhibitDelayMaxSec={seconds}\n"), 0o644)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn put(path: &Path, text: &str, mode: u32) -> Outcome {
+    files::make_folder(path.parent().unwrap_or(Path::new("/")), false)
+        .and_then(|()| files::write_atomically(path, text.as_bytes(), mode))
+        .doing(|| format!("writing {}", path.display()))
+}
+
+/// The first word may say what runs; the rest, with or without `--` before it, is for that.
+fn role_and_arguments(words: &[String]) -> (Role, &[String]) {
+    let named = words.first().and_then(|word| Role::ALL.into_iter().find(|r| r.command() == word));
+    let rest = if named.is_some() { &words[1..] } else { words };
+    let rest = if rest.first().is_some_and(|word| word == "--") { &rest[1..] } else { rest };
+    (named.unwrap_or(Role::Server), rest)
+}
+
+/// Takes the token out of a command line.
+fn without_token(arguments: &[String]) -> (Vec<String>, Option<String>) {
+    let (mut rest, mut token) = (Vec::new(), None);
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        match word.strip_prefix("--token=") {
+            Some(value) => token = Some(value.to_owned()),
+            None if word == "--token" => token = words.next().cloned(),
+            None => rest.push(word.clone()),
+        }
+    }
+    (rest, token)
+}
+
+/// What a command line of a node means.
+fn understood(line: Vec<OsString>) -> Outcome<(Membership, Node)> {
+    match config::parsed(line)?.command {
+        cli::Command::Server(options) => Ok((options.membership, options.node)),
+        cli::Command::Agent(options) => Ok((options.membership, options.node)),
+        _ => Err(Failure::new("only a server or an agent is a service")),
+    }
+}
+
+/// The folders that are not where they usually are.
+fn folders(common: &Common) -> Vec<String> {
+    [
+        ("--data-dir", &common.data_dir, "/var/lib/coracle"),
+        ("--run-dir", &common.run_dir, "/run/coracle"),
+        ("--config", &common.config, "/etc/coracle/config.yaml"),
+    ]
+    .into_iter()
+    .filter(|(_, given, default)| *given != Path::new(default))
+    .map(|(flag, given, _)| format!("{flag}={}", given.display()))
+    .collect()
+}
+
+/// Where the token of a service lies, for root only: beside the configuration.
+pub fn token_file(common: &Common) -> PathBuf {
+    common.config.with_file_name("token")
 }
 
 fn copy_self(target: &Path) -> Outcome {
@@ -48,142 +179,11 @@ fn copy_self(target: &Path) -> Outcome {
     fs::set_permissions(target, fs::Permissions::from_mode(0o755)).doing(doing)
 }
 
-/// The unit. `KillMode=process` leaves the pods alone when the server is restarted or fails, and
-/// `Delegate` gives us our own part of the control groups.
-fn unit(common: &Common, options: &cli::Install) -> String {
-    let mut arguments = vec!["server".to_owned()];
-    for (flag, given, default) in [
-        ("--data-dir", &common.data_dir, "/var/lib/coracle"),
-        ("--run-dir", &common.run_dir, "/run/coracle"),
-        ("--config", &common.config, "/etc/coracle/config.yaml"),
-    ] {
-        if given != Path::new(default) {
-            arguments.push(format!("{flag}={}", given.display()));
-        }
-    }
-    arguments.extend(options.server_arguments.iter().cloned());
-    let arguments: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
-    format!(
-        "[Unit]\n\
-         Description=Coracle: Kubernetes for small boards\n\
-         Wants=network-online.target\n\
-         After=network-online.target\n\
-         \n\
-         [Service]\n\
-         Type=notify\n\
-         EnvironmentFile=-/etc/default/coracle\n\
-         ExecStartPre=-/sbin/modprobe overlay\n\
-         ExecStart={} {}\n\
-         KillMode=process\n\
-         Delegate=yes\n\
-         Restart=always\n\
-         RestartSec=2s\n\
-         RestartPreventExitStatus={}\n\
-         TimeoutStartSec=0\n\
-         LimitNOFILE=1048576\n\
-         LimitNPROC=infinity\n\
-         LimitCORE=infinity\n\
-         TasksMax=infinity\n\
-         OOMScoreAdjust=-999\n\
-         \n\
-         [Install]\n\
-         WantedBy=multi-user.target\n",
-        quoted(&options.binary.display().to_string()),
-        arguments.join(" "),
-        crate::failure::REMOVED
-    )
-}
-
-/// A word of a unit's command line (systemd.service(5), "Command lines").
-fn quoted(word: &str) -> String {
-    let escaped = word.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%");
-    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "-_=/.,:@+".contains(c));
-    if plain { escaped } else { format!("\"{}\"", escaped.replace('$', "$$")) }
-}
-
-/// Stops the service, ends its pods, and removes what Coracle has put on this machine.
-pub async fn uninstall(common: Common, options: cli::Uninstall) -> Outcome {
-    must_be_root("removing Coracle")?;
-    let unit = unit_name(&options.unit);
-    let everything = [&common.data_dir, &common.run_dir];
-    if !options.yes && !confirmed(&everything)? {
-        return Err(Failure::new("nothing was removed").hint("answer yes, or use --yes"));
-    }
-    if options.unit.exists() {
-        systemctl(&["disable", "--now", &unit])?;
-        remove(&options.unit)?;
-        systemctl(&["daemon-reload"])?;
-    }
-    server::must_be_stopped(&common.data_dir, "removing Coracle")?;
-    server::remove_node_state(&common, &options).await?;
-    for path in everything {
-        remove(path)?;
-    }
-    remove(&options.write_kubeconfig)?;
-    remove(&common.config)?;
-    remove_if_empty(common.config.parent());
-    remove_if_empty(options.write_kubeconfig.parent());
-    remove(&options.binary)?;
-    println!("removed: nothing of Coracle is left on this machine");
-    Ok(())
-}
-
-fn confirmed(folders: &[&PathBuf]) -> Outcome<bool> {
-    println!("This ends all pods on this machine and removes for good:");
-    folders.iter().for_each(|folder| println!("  {}", folder.display()));
-    print!("Type yes to go on: ");
-    let mut answer = String::new();
-    io::stdout()
-        .flush()
-        .and_then(|()| io::stdin().lock().read_line(&mut answer))
-        .doing(|| "asking".into())?;
-    Ok(answer.trim() == "yes")
-}
-
-fn remove(path: &Path) -> Outcome {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
-            .doing(|| format!("removing {}", path.display()))
-            .hint(|| "see what uses it (`fuser -vm`), end that, and run the command again".into()),
-        _ => Ok(()),
-    }
-}
-
-fn remove_if_empty(folder: Option<&Path>) {
-    if let Some(folder) = folder {
-        // A folder that holds something else is somebody else's.
-        let _ = fs::remove_dir(folder);
-    }
-}
-
-fn unit_name(unit: &Path) -> String {
-    unit.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn must_be_root(what: &str) -> Outcome {
+/// Both ways need it.
+pub fn must_be_root(what: &str) -> Outcome {
     match nix::unistd::geteuid().is_root() {
         true => Ok(()),
         false => Err(Failure::new(format!("{what} needs root")).hint("use sudo")),
-    }
-}
-
-fn systemctl(arguments: &[&str]) -> Outcome {
-    let doing = || format!("systemctl {}", arguments.join(" "));
-    let output = Command::new("systemctl").args(arguments).output().doing(doing).hint(|| {
-        "this machine has no systemd: run `coracle server` under its own supervisor".into()
-    })?;
-    match output.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(Failure::new(format!("{}: {said}", doing()))
-                .hint("`journalctl -u coracle` may say more; --no-start only writes the files"))
-        }
     }
 }
 
@@ -191,9 +191,33 @@ fn systemctl(arguments: &[&str]) -> Outcome {
 mod tests {
     use super::*;
 
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
     #[test]
-    fn words_are_quoted_as_systemd_reads_them() {
-        assert_eq!(quoted("--node-label=a=b"), "--node-label=a=b");
-        assert_eq!(quoted("50% \"x\""), "\"50%% \\\"x\\\"\"");
+    fn the_first_word_says_what_runs_and_dashes_may_stand_before_the_rest() {
+        for (line, role, rest) in [
+            ("", Role::Server, ""),
+            ("--node-name pi1", Role::Server, "--node-name pi1"),
+            ("server --cluster-init", Role::Server, "--cluster-init"),
+            ("agent -- --node-name pi2", Role::Agent, "--node-name pi2"),
+        ] {
+            let line = words(line);
+            assert_eq!(role_and_arguments(&line), (role, &words(rest)[..]));
+        }
+    }
+
+    #[test]
+    fn a_token_is_taken_out_of_the_command_line() {
+        let expected = (words("--server https://a --node-name b"), Some("K10".to_owned()));
+        for line in [
+            "--server https://a --token K10 --node-name b",
+            "--token=K10 --server https://a --node-name b",
+        ] {
+            assert_eq!(without_token(&words(line)), expected);
+        }
+        let file = words("--token-file /root/token");
+        assert_eq!(without_token(&file), (file.clone(), None));
     }
 }

@@ -10,6 +10,8 @@ pub mod kubeconfig;
 pub mod sandbox;
 pub mod snapshot;
 pub mod token;
+pub mod uninstall;
+mod unit;
 
 /// Rows below a head, in columns that are as wide as they must be.
 fn columns<const N: usize>(head: &[String; N], rows: impl Iterator<Item = [String; N]>) -> String {

@@ -132,6 +132,11 @@ fn a_start_that_cannot_work_says_why() {
     let unwritable = line.arg("--write-kubeconfig").arg(other.kubeconfig()).output().unwrap();
     complaint(&unwritable, &["error: ", file.to_str().unwrap()]);
 
+    // Pods of IPv6.
+    let both = other.server().args(["--cluster-cidr", "10.42.0.0/16,fd00::/56"]).output().unwrap();
+    let told = String::from_utf8_lossy(&both.stderr).into_owned();
+    assert!(told.contains("--cluster-cidr") && told.contains("IPv4 addresses only"), "{told}");
+
     // A key that nobody knows.
     let config = other.folder.join("config.yaml");
     fs::write(&config, "node-nme: x\n").unwrap();

@@ -16,6 +16,7 @@ mod rollouts;
 mod snapshots;
 mod streams;
 mod survive;
+mod systemd;
 mod tiers;
 mod uninstall;
 mod upgrade;

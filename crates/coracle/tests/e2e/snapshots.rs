@@ -274,10 +274,10 @@ fn the_schedule_takes_them_and_says_so() {
     assert!(metrics.contains("coracle_snapshots_total{result=\"taken\"} 1"));
 }
 
-/// A storage that speaks S3, on the board's own loopback. It knows one access key; of signed URLs
-/// it does not check the signature.
+/// A storage that speaks S3, on the board's own loopback. It knows one access key, and whether
+/// its secret made a signature.
 struct S3 {
-    child: Child,
+    children: [Child; 2],
     flags: String,
 }
 
@@ -292,22 +292,28 @@ impl S3 {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a leaf");
         fs::write(&cert, made.cert.pem()).expect("written");
         fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-        let mut line = board.netns.command("node");
-        line.arg(server).arg("-d").arg(&folder).args(["-a", "127.0.0.1", "-p", "4568", "-s"]);
-        line.args(["--no-vhost-buckets", "--configure-bucket", "boats"]);
-        line.arg("--cert").arg(&cert).arg("--key").arg(&key);
-        let child = line.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("node");
+        let mut storage = board.netns.command("node");
+        storage.arg(server).arg("-d").arg(&folder).args(["-a", "127.0.0.1", "-p", "4569", "-s"]);
+        storage.args(["--no-vhost-buckets", "--configure-bucket", "boats"]);
+        // It believes any signature; AWS' own library before it does not.
+        let mut check = board.netns.command("/usr/bin/python3");
+        check.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/s3_check.py"));
+        check.args(["4568", "4569"]).arg(&cert).arg(&key).args(["S3RVER", "S3RVER"]);
+        check.env("PYTHONPATH", tools().join("botocore/usr/lib/python3/dist-packages"));
+        let children = [storage, check].map(|mut line| {
+            line.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("node and python3")
+        });
         board.netns.run(|| {
-            eventually("the storage listens", || {
-                std::net::TcpStream::connect("127.0.0.1:4568").is_ok()
-            });
+            for address in ["127.0.0.1:4569", "127.0.0.1:4568"] {
+                eventually("the storage listens", || std::net::TcpStream::connect(address).is_ok());
+            }
         });
         let flags = format!(
             "--s3 --s3-endpoint localhost:4568 --s3-bucket boats --s3-folder fleet/home \
              --s3-access-key S3RVER --s3-endpoint-ca {}",
             cert.display()
         );
-        S3 { child, flags }
+        S3 { children, flags }
     }
 
     fn coracle(&self, board: &Board, command: &str) -> Command {
@@ -323,8 +329,10 @@ impl S3 {
 
 impl Drop for S3 {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -378,6 +386,10 @@ fn a_storage_keeps_them_and_gives_them_back() {
     let listed = ok(storage.coracle(&board, "list"));
     assert_eq!(listed.matches("s3://").count(), 1, "{listed}");
 
+    let mut line = storage.coracle(&board, "list");
+    line.env("AWS_SECRET_ACCESS_KEY", "another");
+    let said = refused(line);
+    assert!(said.contains("SignatureDoesNotMatch") && said.contains("--s3-secret-key"), "{said}");
     let flags = storage.flags.replace("S3RVER", "nobody");
     let said = refused(S3::with_flags(&board, "list", &flags));
     assert!(said.contains("InvalidAccessKeyId") && said.contains("--s3-access-key"), "{said}");

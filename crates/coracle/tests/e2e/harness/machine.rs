@@ -1,0 +1,115 @@
+//! A Debian machine with a systemd of its own as process 1.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::mount::{MsFlags, mount};
+
+use super::board::{coracle, tools};
+use super::cleanup::sweep;
+use super::netns::Netns;
+use super::wait::{eventually, eventually_some};
+
+/// The machine, which runs until it switches itself off or the value goes.
+pub struct Machine {
+    pub name: &'static str,
+    pub netns: Netns,
+    pub folder: PathBuf,
+    /// The process that holds the namespaces; the machine's process 1 is its child.
+    holder: Option<Child>,
+}
+
+impl Machine {
+    /// A machine that is off, with a network namespace without links.
+    pub fn new(name: &'static str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let folder = format!("cor-e2e-{}-machine{count}", std::process::id());
+        let base = std::env::var_os("CORACLE_TEST_DIR").map_or("/var/tmp".into(), PathBuf::from);
+        let folder = base.join(folder);
+        fs::create_dir_all(&folder).expect("a folder for the machine");
+        let disk = Some("size=4g,mode=0755");
+        mount(Some("machine"), &folder, Some("tmpfs"), MsFlags::empty(), disk).expect("a disk");
+        Self { name, netns: Netns::new(name), folder, holder: None }
+    }
+
+    /// Switches it on and waits until systemd has started everything.
+    pub fn boot(&mut self) {
+        let debian = tools().join("debian");
+        assert!(debian.join("sbin/init").exists(), "./test.sh tools makes target/tools/debian");
+        let debian = debian.canonicalize().expect("a plain path");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/harness/machine.sh");
+        let mut line = self.netns.command("sh");
+        line.arg(script).arg(self.name).arg(&self.folder).arg(debian).arg(coracle());
+        let log = fs::File::create(self.folder.join("boot.log")).expect("a log");
+        line.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
+        self.holder = Some(line.spawn().expect("sh"));
+        let said = || fs::read_to_string(self.folder.join("boot.log")).unwrap_or_default();
+        eventually_some("systemd runs", || {
+            let state = self.try_run("systemctl is-system-running")?;
+            if state.trim() == "running" { Ok(()) } else { Err(state + &said()) }
+        });
+    }
+
+    /// The machine's process 1, as this machine counts.
+    fn init(&self) -> Option<u32> {
+        let holder = self.holder.as_ref()?.id();
+        let children = fs::read_to_string(format!("/proc/{holder}/task/{holder}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
+    /// A file of the machine while it runs.
+    pub fn file(&self, path: &str) -> PathBuf {
+        let init = self.init().expect("a running machine");
+        PathBuf::from(format!("/proc/{init}/root{path}"))
+    }
+
+    /// Runs a command in it; what it said in either case.
+    pub fn try_run(&self, line: &str) -> Result<String, String> {
+        let init = self.init().ok_or("the machine is off")?;
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={init}"));
+        command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
+        let path = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        command.args(["env", "-i", path, "HOME=/root"]).args(line.split_whitespace());
+        let out = command.stdin(Stdio::null()).output().expect("nsenter");
+        let told = String::from_utf8_lossy(&out.stdout).into_owned();
+        let error = String::from_utf8_lossy(&out.stderr).into_owned();
+        if out.status.success() { Ok(told) } else { Err(told + &error) }
+    }
+
+    /// Runs a command that must succeed.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> String {
+        self.try_run(line).unwrap_or_else(|said| panic!("{}: {line}: {said}", self.name))
+    }
+
+    /// One property of a unit.
+    pub fn property(&self, unit: &str, name: &str) -> String {
+        self.run(&format!("systemctl show {unit} --property={name} --value")).trim().to_owned()
+    }
+
+    /// Waits until it has switched itself off.
+    pub fn until_off(&mut self) {
+        let holder = self.holder.as_mut().expect("a running machine");
+        eventually("the machine is off", || holder.try_wait().expect("wait").is_some());
+        self.holder = None;
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.try_run("journalctl --no-pager --lines=40 --unit=coracle*");
+            eprintln!("--- the journal of {}\n{}\n---", self.name, log.unwrap_or_else(|e| e));
+        }
+        if let Some(mut holder) = self.holder.take() {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
+        let group = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        sweep(&self.folder, &format!("/{group}"));
+    }
+}
