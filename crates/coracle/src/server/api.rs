@@ -1,12 +1,13 @@
 //! The store and the API server over it.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use apiserver::{ApiServer, Front, KubeletClient, Limits, ServiceAccountConfig, User, Version};
+use nix::sys::socket::{setsockopt, sockopt};
 use store::Store;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,12 @@ use crate::failure::{Failure, Hint, Outcome, While};
 /// The longest that a service-account token may live: a day, as upstream's kubelets ask for at
 /// most.
 const MAX_TOKEN_SECONDS: u64 = 24 * 3600;
+
+/// Connections that wait to be taken, at most.
+const BACKLOG: u32 = 1024;
+
+/// Most of what an idle cluster writes.
+const LEASES: &str = "coordination.k8s.io/leases";
 
 /// The port of the API: open from the start, and served as soon as there is a certificate to
 /// show.
@@ -32,7 +39,11 @@ impl Port {
     pub async fn open(settings: &Settings) -> Outcome<Port> {
         let options = &settings.options;
         let address = SocketAddr::new(options.bind_address, options.https_listen_port);
-        let listener = match TcpListener::bind(address).await {
+        let opened = match address.ip().is_unspecified() {
+            true => listen_everywhere(address),
+            false => TcpListener::bind(address).await,
+        };
+        let listener = match opened {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 return Err(Failure::new(format!("port {} is in use", address.port())).hint(
                     format!(
@@ -72,8 +83,21 @@ impl Port {
     }
 }
 
-/// Most of what an idle cluster writes.
-const LEASES: &str = "coordination.k8s.io/leases";
+/// All addresses means those of both families, as upstream has it; a kernel without IPv6 has one.
+fn listen_everywhere(address: SocketAddr) -> io::Result<TcpListener> {
+    let on = |socket: TcpSocket, ip: IpAddr| {
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(ip, address.port()))?;
+        socket.listen(BACKLOG)
+    };
+    match TcpSocket::new_v6() {
+        Ok(socket) => {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &false)?;
+            on(socket, Ipv6Addr::UNSPECIFIED.into())
+        }
+        Err(_) => on(TcpSocket::new_v4()?, Ipv4Addr::UNSPECIFIED.into()),
+    }
+}
 
 /// How every store of ours is opened and filled.
 pub fn store_options() -> store::Options {

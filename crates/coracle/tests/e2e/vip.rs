@@ -1,16 +1,17 @@
-//! The address of all servers, with one server: who holds it, who says so, and who lets go.
+//! The address of all servers: who holds it, who says so, and who lets go.
 
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Board, Kubectl, eventually};
+use crate::harness::{Board, Kubectl, eventually, tools};
 
 const VIP: &str = "192.0.2.40";
 /// A server that is killed keeps the address for no longer than this, also on a busy machine: far
 /// less than the address's lifetime, which would take it away in the end.
 const LET_GO: Duration = Duration::from_secs(2);
 
-fn has(board: &Board) -> bool {
-    let out = board.netns.command("ip").args(["addr", "show", "to", VIP]).output().expect("ip");
+fn has(board: &Board, address: &str) -> bool {
+    let out = board.netns.command("ip").args(["addr", "show", "to", address]).output().expect("ip");
     !out.stdout.is_empty()
 }
 
@@ -21,7 +22,7 @@ fn a_server_holds_the_address_while_it_is_well_and_lets_go_also_when_killed() {
         let mut line = board.server();
         line.args(["--disable-agent", "--vip", VIP]);
         board.launch(line);
-        eventually("the address is on the board", || has(&board));
+        eventually("the address is on the board", || has(&board, VIP));
     };
     serve();
     // The certificate is for the address too: kubectl checks it.
@@ -33,12 +34,73 @@ fn a_server_holds_the_address_while_it_is_well_and_lets_go_also_when_killed() {
     kubectl.until_that("get --raw /metrics", |out| out.contains("\ncoracle_vip_active 1\n"));
     board.kill();
     let killed = Instant::now();
-    eventually("the address is gone", || !has(&board));
+    eventually("the address is gone", || !has(&board, VIP));
     let took = killed.elapsed();
     assert!(took < LET_GO, "a killed server kept the address for {took:?}");
     serve();
     assert!(board.stop().success());
-    assert!(!has(&board), "it let go before it ended");
+    assert!(!has(&board, VIP), "it let go before it ended");
+}
+
+const VIP6: &str = "fd00:2::40";
+
+/// The client is the segment of two boards, and runs the datastore of both.
+#[test]
+fn an_address_of_ipv6_is_kubectls_and_moves_when_its_holder_dies() {
+    let (first, second) = (Board::unstarted(), Board::unstarted());
+    let segment = &first.client;
+    second.netns.ip("link del uplink");
+    second.netns.ip(&format!("link add uplink type veth peer name eth1 netns {}", segment.name));
+    second.netns.ip("addr add 192.0.2.3/24 dev uplink");
+    second.netns.ip("link set uplink up");
+    second.netns.ip("route add default via 192.0.2.2");
+    segment.ip("link add switch type bridge");
+    segment.ip("addr del 192.0.2.2/24 dev eth0");
+    for link in ["eth0", "eth1"] {
+        segment.ip(&format!("link set {link} master switch up"));
+    }
+    segment.ip("link set switch up");
+    segment.ip("addr add 192.0.2.2/24 dev switch");
+    segment.ip("addr add fd00:2::2/64 dev switch nodad");
+    first.netns.ip("addr add fd00:2::1/64 dev uplink nodad");
+    second.netns.ip("addr add fd00:2::3/64 dev uplink nodad");
+    let mut etcd = segment.command(tools().join("etcd/usr/bin/etcd"));
+    etcd.arg("--data-dir").arg(first.folder.join("etcd"));
+    etcd.args(["--listen-client-urls", "http://192.0.2.2:2379"]);
+    etcd.args(["--advertise-client-urls", "http://192.0.2.2:2379", "--log-level", "error"]);
+    let _etcd = Guard(etcd.stdout(Stdio::null()).spawn().expect("etcd"));
+    for (name, board) in [("first", &first), ("second", &second)] {
+        let mut line = board.coracle("server --disable-agent --token of-both");
+        line.args(["--node-name", name, "--vip", &format!("{VIP6}/64")]);
+        line.args(["--datastore-endpoint", "http://192.0.2.2:2379"]);
+        line.arg("--write-kubeconfig").arg(board.kubeconfig());
+        board.launch(line);
+        eventually("the first has the address", || has(&first, VIP6));
+    }
+    let server = Some(format!("https://[{VIP6}]:6443"));
+    let seat = Kubectl::at(segment, second.kubeconfig(), second.folder.clone());
+    let kubectl = Kubectl { server, ..seat };
+    kubectl.ok("create configmap before --request-timeout=10s");
+    assert!(!has(&second, VIP6), "one holds it");
+    first.kill();
+    let killed = Instant::now();
+    eventually("the second has the address", || has(&second, VIP6));
+    let took = killed.elapsed();
+    assert!(took < LET_GO, "the address was away for {took:?}");
+    kubectl.until_that("get configmap before -o name --request-timeout=3s", |out| {
+        out == "configmap/before"
+    });
+    kubectl.ok("create configmap after --request-timeout=10s");
+}
+
+/// A process that ends with the value.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
