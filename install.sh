@@ -98,10 +98,19 @@ else
     done
     setsid "$binary" "$role" "$@" >>"$log" 2>&1 </dev/null &
     echo $! >"$pid_file"
+    # A unit is started only when it has joined; here that is looked for.
+    waited=0
+    until [ -z "$joins" ] || [ -e "$data_dir/agent/cluster.json" ]; do
+        waited=$((waited + 1))
+        kill -0 "$(cat "$pid_file")" 2>/dev/null ||
+            fail "this board did not join: $(sed -n 's/^error: //p' "$log" | tail -1)" "see: $log"
+        [ $waited -lt $patience_seconds ] || fail "this board is still trying to join" "see: $log"
+        sleep 1
+    done
 fi
 
-if [ "$role" = agent ] || [ -n "$joins" ]; then
-    echo "This board joins the cluster. On a server: kubectl get nodes"
+if [ -n "$joins" ]; then
+    echo "This board has joined the cluster. On a server: kubectl get nodes"
     exit
 fi
 
