@@ -73,8 +73,7 @@ mirror() {
 }
 
 # fetch_sid FOLDER PACKAGE...: as fetch, of Debian unstable, through an apt configuration of its own
-# on the machine's own mirror; the machine's package lists are not touched. Programs that need a
-# newer libc than this machine's bring it and their loader along.
+# on the machine's own mirror; the machine's package lists are not touched.
 fetch_sid() {
     folder=$tools/$1
     shift
@@ -149,9 +148,6 @@ fetch image-redis redis-tools redis-server libc6 libatomic1 libhiredis0.14 libje
 fetch mmdebstrap mmdebstrap
 fetch_debian
 fetch_sid kubectl-new kubectl
-fetch_sid mysql mysql-server-core mysql-client-core libaio1t64 libbsd0 libc6 libedit2 libgcc-s1 \
-    libgoogle-perftools4t64 libicu78 liblz4-1 libmd0 libnuma1 libprotobuf-lite32t64 libssl3t64 \
-    libstdc++6 libtinfo6 libzstd1 zlib1g
 rm -rf "$tools/apt-sid"
 fetch_s3rver
 ln -sf "$tools/registry/usr/bin/docker-registry" "$tools/bin/docker-registry"
