@@ -17,8 +17,11 @@ pub fn host_name() -> Outcome<String> {
 
 /// The address that the default route leaves from, or else the first one that is not loopback.
 /// Asking the kernel for the route sends nothing.
-pub fn node_address() -> Outcome<IpAddr> {
-    by_default_route().or_else(first_address).ok_or_else(|| {
+///
+/// `own` are the devices that we make ourselves: those of a board that runs pods already are there
+/// also while it waits for an address from its network.
+pub fn node_address(own: &[&str]) -> Outcome<IpAddr> {
+    by_default_route().or_else(|| first_address(own)).ok_or_else(|| {
         Failure::new("this machine has no address but loopback")
             .hint("connect it to a network, or name an address with --node-ip")
     })
@@ -32,12 +35,13 @@ fn by_default_route() -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
 }
 
-fn first_address() -> Option<IpAddr> {
+fn first_address(own: &[&str]) -> Option<IpAddr> {
     getifaddrs()
         .ok()?
         .filter(|interface| {
             interface.flags.contains(InterfaceFlags::IFF_UP)
                 && !interface.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+                && !own.contains(&interface.interface_name.as_str())
         })
         .filter_map(|interface| Some(interface.address?.as_sockaddr_in()?.ip()))
         .map(IpAddr::from)

@@ -76,7 +76,7 @@ async fn status(common: Common) -> Outcome {
             Ok(())
         }
         Datastore::External(endpoint) => {
-            let engine = server::external(&settings, endpoint)?;
+            let engine = settings.options.datastore.elsewhere(endpoint, data_dir)?;
             let begin = Instant::now();
             let store = server::open_store(&engine).await?;
             println!("engine      {engine}");
@@ -107,6 +107,7 @@ async fn etcd_status(settings: &Settings) -> Outcome {
         .hint("start the server; its log says what is in the way"));
     }
     let alarms = local.alarms().await.unwrap_or_default();
+    let refuses = !alarms.is_empty();
     let seen = etcd::look(members, &place.tls).await;
     println!("engine      etcd, supervised by this server");
     let voters = seen.iter().filter(|(seen, _)| !seen.member.learner).count();
@@ -138,12 +139,16 @@ async fn etcd_status(settings: &Settings) -> Outcome {
             name.map_or("a member", |(seen, _)| seen.member.label())
         );
     }
-    match alive < needed {
-        true => Err(Failure::new("too few members answer: nothing can be written").hint(
+    match (alive < needed, refuses) {
+        (true, _) => Err(Failure::new("too few members answer: nothing can be written").hint(
             "start the servers that do not answer; if they are lost for good, \
                    `coracle server --cluster-reset` on one that is left",
         )),
-        false => Ok(()),
+        (false, true) => Err(Failure::new("an alarm is on: nothing can be written").hint(
+            "the servers see to it by themselves within a minute; where a database stays full, \
+             delete what is not needed, or restart all servers with a larger --etcd-quota",
+        )),
+        (false, false) => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use store::{Sqlite, Store};
 
 use super::kubeconfig;
 use crate::cli::{Output, Snapshot, SnapshotCommand};
-use crate::config::Common;
+use crate::config::{self, Common};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::server::{self, Lock};
 use crate::snapshot::{
@@ -200,12 +200,20 @@ impl Here {
         let read = snapshot::read(found.path(), passphrase.as_deref())?;
         let about = read.about.clone();
         let tokens = tokens(&server, token, token_file)?;
-        let restored = snapshot::restore(read, &server, tokens).await?;
+        let data_dir = &self.common.data_dir;
+        let options = config::server_options(&self.common)?.datastore;
+        let elsewhere = options.datastore_endpoint.as_deref();
+        let elsewhere = elsewhere.map(|url| options.elsewhere(url, data_dir)).transpose()?;
+        let named = elsewhere.as_ref().map(ToString::to_string);
+        let restored = snapshot::restore(read, &server, tokens, elsewhere).await?;
         println!(
             "restored {} objects of revision {}, taken on {} at {}",
             restored.objects, about.revision, about.node, about.created
         );
         println!("new revisions go on above {}", restored.revision);
+        if let Some(named) = &named {
+            println!("the objects are in {named}");
+        }
         if let Some(aside) = restored.aside {
             println!("what was here before is in {}; remove it when all is well", aside.display());
         }
@@ -217,9 +225,11 @@ impl Here {
         println!(
             "      agents find the cluster by themselves, if this server has an address they know"
         );
-        println!(
-            "      for several servers: start this one with --cluster-init, then join the others"
-        );
+        if named.is_none() {
+            println!(
+                "      for several servers: start this one with --cluster-init, then join the others"
+            );
+        }
         Ok(())
     }
 

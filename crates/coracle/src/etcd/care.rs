@@ -2,7 +2,7 @@
 //! members that never came up. It does not wait for the Lease of the controllers, since with a
 //! full database no Lease can be written.
 
-use super::admin::{Admin, Alarm, Member, Status};
+use super::admin::{Admin, Alarm, Content, Member, Status};
 use super::membership::Seen;
 use super::place::Place;
 use crate::failure::Outcome;
@@ -31,6 +31,12 @@ pub struct View {
     pub learner_looks: u32,
     /// How large a database may be.
     pub quota: u64,
+    /// The newest revision.
+    pub revision: u64,
+    /// The members that hold something else than the rest, where that was looked into.
+    pub odd: Option<Vec<u64>>,
+    /// The revision at which space was made last. Until something is deleted there is no more.
+    pub spared: u64,
 }
 
 /// The next thing to do.
@@ -46,6 +52,21 @@ pub enum Act {
     RemoveLearner(Member),
 }
 
+/// The members that hold something else than the rest: than most members, or than the leader where
+/// there is no majority, which is etcd's own rule. `None` where too little is known.
+pub fn odd(contents: &[(u64, Option<Content>)], leader: u64) -> Option<Vec<u64>> {
+    let known = || contents.iter().filter_map(|(id, content)| Some((*id, (*content)?)));
+    let holders = |of: Content| known().filter(|(_, content)| *content == of).count();
+    let common = known()
+        .map(|(_, content)| content)
+        .find(|content| holders(*content) * 2 > contents.len())
+        .or_else(|| known().find(|(id, _)| *id == leader).map(|(_, content)| content))
+        .filter(|_| known().count() * 2 > contents.len())?;
+    // Counted from elsewhere, checksums cannot be compared.
+    let differs = |content: Content| content.compacted == common.compacted && content != common;
+    Some(known().filter(|(_, content)| differs(*content)).map(|(id, _)| id).collect())
+}
+
 /// Decides what to do next; at most one thing, so that at most one member is busy with it.
 pub fn decide(view: &View) -> Option<Act> {
     let statuses = || view.members.iter().filter_map(|(_, status)| status.as_ref());
@@ -54,11 +75,14 @@ pub fn decide(view: &View) -> Option<Act> {
             Alarm::NoSpace(_) => {
                 statuses().all(|status| status.size < view.quota / 100 * ROOMY_PERCENT)
             }
-            Alarm::Corrupt(id) => view.members.iter().all(|(seen, _)| seen.member.id != *id),
+            Alarm::Corrupt(_) => view.odd.as_ref().is_some_and(Vec::is_empty),
         };
         match (done, alarm) {
             (true, _) => return Some(Act::Disarm(*alarm)),
-            (false, Alarm::NoSpace(_)) => return Some(Act::MakeSpace),
+            (false, Alarm::NoSpace(_)) if view.revision != view.spared => {
+                return Some(Act::MakeSpace);
+            }
+            (false, Alarm::NoSpace(_)) => {}
             // The member's own server rebuilds it.
             (false, Alarm::Corrupt(_)) => {}
         }
@@ -98,10 +122,12 @@ pub async fn act(act: Act, view: &View, place: &Place, local: &Admin) -> Outcome
             let size = local.status().await?.size;
             if size >= view.quota / 100 * ROOMY_PERCENT {
                 tracing::error!(
-                    "etcd's database still takes {} MiB of {}: delete what is not needed (`kubectl \
-                     get events -A`, old ConfigMaps and Secrets), or raise --etcd-quota",
+                    "etcd's database still takes {} MiB of {}, and {} is what it may to be written to \
+                     again: delete what is not needed (old ConfigMaps, Secrets, Jobs), or restart \
+                     all servers with a larger --etcd-quota",
                     size >> 20,
-                    view.quota >> 20
+                    view.quota >> 20,
+                    view.quota / 100 * ROOMY_PERCENT >> 20
                 );
             }
             Ok(())
@@ -159,6 +185,9 @@ mod tests {
             writes: 50,
             learner_looks: 0,
             quota: 100 * MIB,
+            revision: 9,
+            odd: None,
+            spared: 0,
         }
     }
 
@@ -193,14 +222,43 @@ mod tests {
         let mut full = view(&[("a", 99, 90), ("b", 60, 50)]);
         full.alarms = vec![Alarm::NoSpace(1)];
         assert_eq!(shown(&full), "make space");
+        full.spared = full.revision;
+        assert_eq!(shown(&full), "nothing", "until something is deleted");
         let mut roomy = view(&[("a", 30, 20), ("b", 60, 50)]);
         roomy.alarms = vec![Alarm::NoSpace(1)];
         assert_eq!(shown(&roomy), "disarm NoSpace(1)");
         let mut corrupt = view(&[("a", 9, 9), ("b", 9, 9)]);
         corrupt.alarms = vec![Alarm::Corrupt(2)];
-        assert_eq!(shown(&corrupt), "nothing");
-        corrupt.alarms = vec![Alarm::Corrupt(7)];
-        assert_eq!(shown(&corrupt), "disarm Corrupt(7)");
+        assert_eq!(shown(&corrupt), "nothing", "nobody has looked");
+        corrupt.odd = Some(vec![2]);
+        assert_eq!(shown(&corrupt), "nothing", "its own server rebuilds it");
+        corrupt.odd = Some(Vec::new());
+        assert_eq!(shown(&corrupt), "disarm Corrupt(2)");
+    }
+
+    #[test]
+    fn who_holds_something_else_is_found_by_the_majority() {
+        // What each member holds, from number 1 on, who leads: `a2` is another content than `b2`,
+        // both counted from revision 2.
+        for (held, leader, expected) in [
+            ("a2 a2 a2", 1, Some(vec![])),
+            ("a2 a2 b2", 1, Some(vec![3])),
+            ("b2 a2 a2", 1, Some(vec![1])),
+            ("a2 a2 ?", 1, Some(vec![])),
+            ("a2 ? ?", 1, None),
+            ("a2 b2 ?", 2, Some(vec![1])),
+            ("a2 b2", 1, Some(vec![2])),
+            ("a2 a2 b3", 1, Some(vec![])),
+            ("a2", 1, Some(vec![])),
+        ] {
+            let content = |word: &str| {
+                let (hash, compacted) = (word.as_bytes()[0], word[1..].parse().ok()?);
+                Some(Content { hash: hash.into(), compacted })
+            };
+            let words = held.split_whitespace().zip(1..);
+            let contents: Vec<_> = words.map(|(word, id)| (id, content(word))).collect();
+            assert_eq!(odd(&contents, leader), expected, "{held}, {leader} leads");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures::future::join_all;
 
-use super::admin::{Admin, Member};
+use super::admin::{Admin, Content, Member};
 use super::line::TlsFiles;
 use super::membership::Seen;
 use crate::failure::{Outcome, While};
@@ -39,6 +39,22 @@ pub fn forget(data_dir: &Path) {
 /// The URLs at which these members can be asked.
 pub fn client_urls<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<String> {
     members.into_iter().filter_map(|member| member.client_url.clone()).collect()
+}
+
+/// What each member with a vote holds up to a revision, as far as it answers.
+pub async fn contents(
+    members: &[Member],
+    revision: u64,
+    tls: &TlsFiles,
+) -> Vec<(u64, Option<Content>)> {
+    join_all(members.iter().filter(|member| !member.learner).map(|member| async move {
+        let content = async {
+            let url = member.client_url.clone()?;
+            Admin::new(&[url], tls).await.ok()?.content(revision).await.ok()
+        };
+        (member.id, content.await)
+    }))
+    .await
 }
 
 /// A client of each member that answers, and how it is.

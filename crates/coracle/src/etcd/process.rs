@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::line::Line;
 use crate::failure::{Hint, Outcome, While};
@@ -30,6 +30,8 @@ const LINE_MAX_BYTES: u64 = 16 * 1024;
 const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Different messages remembered for that.
 const SAID_MAX: usize = 64;
+/// What every member says when one of them gives the alarm.
+const ALARM: &str = "\"alarm raised\"";
 
 /// What etcd warns of although it is how things are.
 const NO_NEWS: [&str; 7] = [
@@ -58,6 +60,7 @@ pub struct Process {
     /// Absent once it has been waited for: its number may be somebody else's then.
     pid: Arc<Mutex<Option<Pid>>>,
     ended: oneshot::Receiver<Ended>,
+    alarm: Arc<Notify>,
 }
 
 impl Process {
@@ -80,15 +83,22 @@ impl Process {
         };
         let (started, starting) = oneshot::channel();
         let (finish, ended) = oneshot::channel();
+        let alarm = Arc::new(Notify::new());
+        let heard = alarm.clone();
         let doing = || format!("starting {}", binary.display());
         std::thread::Builder::new()
             .name("etcd".into())
-            .spawn(move || watch(command, started, finish))
+            .spawn(move || watch(command, started, finish, &heard))
             .doing(doing)?;
         let pid = starting.await.doing(doing)?.doing(doing).hint(|| {
             "see that the file is there and can be run; --etcd-binary names another".into()
         })?;
-        Ok(Process { pid, ended })
+        Ok(Process { pid, ended, alarm })
+    }
+
+    /// Tells when the cluster's etcd has given an alarm.
+    pub fn alarm(&self) -> Arc<Notify> {
+        self.alarm.clone()
     }
 
     /// Waits until it has ended by itself or by [`signal`](Self::signal).
@@ -121,7 +131,12 @@ impl Process {
 type Started = std::io::Result<Arc<Mutex<Option<Pid>>>>;
 
 /// The thread of a run.
-fn watch(mut command: Command, started: oneshot::Sender<Started>, finish: oneshot::Sender<Ended>) {
+fn watch(
+    mut command: Command,
+    started: oneshot::Sender<Started>,
+    finish: oneshot::Sender<Ended>,
+    alarm: &Notify,
+) {
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -137,7 +152,7 @@ fn watch(mut command: Command, started: oneshot::Sender<Started>, finish: onesho
         // Nobody will ever stop it.
         let _ = child.kill();
     }
-    let tail = listen(&mut child);
+    let tail = listen(&mut child, alarm);
     // Waiting without reaping keeps the number ours until no signal can be sent to it any more.
     let _ = waitid(Id::Pid(number), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
     *pid.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -154,7 +169,7 @@ fn in_words(status: ExitStatus) -> String {
 }
 
 /// Passes on what it writes until it has closed its output.
-fn listen(child: &mut Child) -> VecDeque<String> {
+fn listen(child: &mut Child, alarm: &Notify) -> VecDeque<String> {
     let mut tail = VecDeque::new();
     let Some(output) = child.stderr.take() else { return tail };
     let mut output = BufReader::new(output);
@@ -169,6 +184,9 @@ fn listen(child: &mut Child) -> VecDeque<String> {
         let text = String::from_utf8_lossy(&line).trim().to_owned();
         if text.is_empty() {
             continue;
+        }
+        if text.contains(ALARM) {
+            alarm.notify_one();
         }
         pass_on(&text, &mut said);
         if tail.len() == TAIL_LINES {

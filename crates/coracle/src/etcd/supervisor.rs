@@ -9,7 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Admin, Alarm, Member};
-use super::care::{self, View};
+use super::care::{self, Act, View};
 use super::line::Start;
 use super::membership::{self, Joining};
 use super::place::{self, Aside, Place};
@@ -34,6 +34,8 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(120);
 const JOIN_RETRY: Duration = Duration::from_millis(200);
 /// How often a running member is looked after.
 const TEND_EVERY: Duration = Duration::from_secs(60);
+/// The same after a start, and for as long as there is an alarm.
+const TEND_SOON: Duration = Duration::from_secs(5);
 
 /// What keeps this board's member running.
 #[derive(Clone)]
@@ -64,11 +66,19 @@ enum Need {
     Rebuild,
 }
 
-/// What was seen at the last look.
+/// When to look again.
+enum Look {
+    In(Duration),
+    /// The member has to be ended.
+    Never(Need),
+}
+
+/// What was seen at the last look, and done.
 #[derive(Debug, Default)]
 struct Last {
     revision: u64,
     learner_looks: u32,
+    spared: u64,
 }
 
 impl Supervisor {
@@ -155,6 +165,20 @@ impl Supervisor {
             .code(crate::failure::REMOVED))
     }
 
+    /// What was read from a member that holds something else is in this server's memory too, so
+    /// that all of it has to start again.
+    fn rebuilt_from_others(&self) -> Outcome<Failure> {
+        self.others()?;
+        let kept = self.place.set_aside(Aside::Damaged)?;
+        Ok(Failure::new("this server's etcd holds something else than the other members").hint(
+            format!(
+                "started again, it fetches everything from them (the old data are kept in {}); see \
+                 whether the disk is failing",
+                kept.display()
+            ),
+        ))
+    }
+
     /// One run of etcd.
     async fn turn(&self, start: &Start) -> Outcome<Turn> {
         place::make_folder(&self.place.folder)?;
@@ -162,10 +186,11 @@ impl Supervisor {
         let arguments = self.place.line().arguments(start);
         let mut process = Process::spawn(&self.place.binary, arguments).await?;
         tracing::info!(pid = process.id(), "etcd started");
+        let alarm = process.alarm();
         let need = tokio::select! {
             ended = process.ended() => return Ok(Turn::Ended(ended)),
             () = self.stop.cancelled() => None,
-            need = self.tend() => Some(need),
+            need = self.tend(&alarm) => Some(need),
             () = trust::until_restart(&self.place, &trusted, &self.changed) => Some(Need::Restart),
         };
         self.end(process).await;
@@ -175,10 +200,7 @@ impl Supervisor {
                 tracing::info!("etcd starts again with the cluster's new authorities");
                 Ok(Turn::Again(Start::Again))
             }
-            Some(Need::Rebuild) => {
-                let why = "it holds something else than the other members";
-                Ok(Turn::Again(self.repair(why).await?))
-            }
+            Some(Need::Rebuild) => Err(self.rebuilt_from_others()?),
         }
     }
 
@@ -216,34 +238,47 @@ impl Supervisor {
     }
 
     /// Looks after the running member until it has to be ended.
-    async fn tend(&self) -> Need {
+    async fn tend(&self, alarm: &Notify) -> Need {
         let mut last = Last::default();
+        let mut pause = TEND_SOON;
         loop {
-            tokio::time::sleep(TEND_EVERY).await;
-            match self.tend_once(&mut last).await {
-                Ok(None) => {}
-                Ok(Some(need)) => return need,
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = alarm.notified() => {}
+            }
+            pause = match self.tend_once(&mut last).await {
+                Ok(Look::In(pause)) => pause,
+                Ok(Look::Never(need)) => return need,
                 Err(failure) => {
                     tracing::debug!(error = %base::chain(&failure), "etcd was not looked after");
+                    TEND_EVERY
                 }
-            }
+            };
         }
     }
 
-    async fn tend_once(&self, last: &mut Last) -> Outcome<Option<Need>> {
+    async fn tend_once(&self, last: &mut Last) -> Outcome<Look> {
         let local = self.place.local().await?;
         let status = local.status().await?;
         let members = local.members().await?;
         kin::remember(&self.place.data_dir, &members)?;
         let alarms = local.alarms().await?;
-        if alarms.contains(&Alarm::Corrupt(status.id)) && members.len() > 1 {
-            return Ok(Some(Need::Rebuild));
+        let odd = match alarms.iter().any(|alarm| matches!(alarm, Alarm::Corrupt(_))) {
+            true => {
+                let held = kin::contents(&members, status.revision, &self.place.tls).await;
+                care::odd(&held, status.leader)
+            }
+            false => None,
+        };
+        if odd.as_ref().is_some_and(|odd| odd.contains(&status.id)) {
+            return Ok(Look::Never(Need::Rebuild));
         }
+        let again = if alarms.is_empty() { TEND_EVERY } else { TEND_SOON };
         let writes = status.revision.saturating_sub(last.revision);
         last.revision = status.revision;
         if status.leader != status.id {
             *last = Last { learner_looks: 0, ..*last };
-            return Ok(None);
+            return Ok(Look::In(again));
         }
         let members = kin::look(members, &self.place.tls).await;
         let away = members.iter().any(|(seen, _)| seen.member.learner && !seen.alive);
@@ -255,11 +290,18 @@ impl Supervisor {
             writes,
             learner_looks: last.learner_looks,
             quota: u64::from(self.place.options.etcd_quota) << 20,
+            revision: status.revision,
+            odd,
+            spared: last.spared,
         };
-        if let Some(act) = care::decide(&view) {
-            care::act(act, &view, &self.place, &local).await?;
+        let Some(act) = care::decide(&view) else { return Ok(Look::In(again)) };
+        let spares = act == Act::MakeSpace;
+        care::act(act, &view, &self.place, &local).await?;
+        if spares {
+            last.spared = view.revision;
         }
-        Ok(None)
+        // What was done against an alarm may be what another step waits for.
+        Ok(Look::In(if view.alarms.is_empty() { again } else { Duration::ZERO }))
     }
 
     /// Waits until this member answers for a majority, and says for whom it waits.

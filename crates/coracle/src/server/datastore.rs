@@ -1,9 +1,11 @@
 //! Where the cluster's objects are stored: which engine the flags and the data on disk ask for.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::moving::ASIDE;
 use crate::config::{self, Server};
 use crate::etcd::{self, Aside};
 use crate::failure::{Failure, Outcome};
@@ -38,6 +40,21 @@ pub struct DatastoreOptions {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub etcd: EtcdOptions,
+}
+
+impl DatastoreOptions {
+    /// The engine behind an endpoint.
+    pub fn elsewhere(&self, endpoint: &str, data_dir: &Path) -> Outcome<store::Datastore> {
+        let files = store::TlsFiles {
+            ca: self.datastore_cafile.clone(),
+            cert: self.datastore_certfile.clone(),
+            key: self.datastore_keyfile.clone(),
+        };
+        store::Datastore::parse(endpoint, files, &sqlite_folder(data_dir)).map_err(|error| {
+            let hint = error.hint;
+            Failure::new(error.to_string()).hint(hint)
+        })
+    }
 }
 
 /// Flags of the etcd that this server supervises.
@@ -104,12 +121,17 @@ pub struct OnDisk {
     pub etcd: bool,
     /// A member's folder that was set aside, since it was removed or damaged.
     pub aside: bool,
+    /// What the cluster was moved from, kept until it is forgotten.
+    pub moved: bool,
 }
 
 impl OnDisk {
     /// Looks at a data folder.
     pub fn look(data_dir: &Path) -> Self {
+        let there = std::fs::read_dir(data_dir.join("server")).into_iter().flatten().flatten();
+        let is_moved = |name: OsString| name.to_string_lossy().starts_with(ASIDE);
         OnDisk {
+            moved: there.map(|entry| entry.file_name()).any(is_moved),
             sqlite: sqlite_folder(data_dir).exists(),
             etcd: etcd::folder(data_dir).join("member").exists(),
             aside: [Aside::Damaged, Aside::Removed].iter().any(|a| a.folder(data_dir).exists()),
@@ -169,6 +191,13 @@ impl Datastore {
         if disk.etcd {
             return Ok(Datastore::Etcd(Membership::Present));
         }
+        if disk.moved && !disk.sqlite {
+            return Err(Failure::new("this cluster's objects were moved to a datastore elsewhere")
+                .hint(
+                    "name it with --datastore-endpoint; `coracle datastore forget` removes what was \
+                     moved, and what comes then begins anew",
+                ));
+        }
         let wanted = match (&joining.server, options.cluster_init) {
             (Some(url), _) => Membership::Join(url.clone()),
             (None, _) if disk.aside && !disk.sqlite => Membership::Rejoin,
@@ -210,6 +239,7 @@ mod tests {
             sqlite: disk.contains("sqlite"),
             etcd: disk.contains("etcd"),
             aside: disk.contains("aside"),
+            moved: disk.contains("moved"),
         };
         match Datastore::decide(disk, &line.joining, &line.options) {
             Ok(datastore) => format!("{datastore:?}"),
@@ -233,6 +263,15 @@ mod tests {
             ("aside", "--server https://a:6443", "Etcd(Join(\"https://a:6443\"))"),
             ("etcd aside", "", "Etcd(Present)"),
             ("sqlite aside", "", "Sqlite"),
+            ("sqlite moved", "", "Sqlite"),
+            ("etcd moved", "", "Etcd(Present)"),
+            ("moved", "--datastore-endpoint postgres://db/x", "External(\"postgres://db/x\")"),
+            ("moved", "", "refused: this cluster's objects were moved to a datastore elsewhere"),
+            (
+                "moved",
+                "--cluster-init",
+                "refused: this cluster's objects were moved to a datastore elsewhere",
+            ),
             ("", "--cluster-reset", "refused: there is no etcd on this server to reset"),
             (
                 "sqlite",

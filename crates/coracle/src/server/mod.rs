@@ -28,7 +28,7 @@ pub use lock::Lock;
 pub use moving::Target;
 pub use node::{remove_node_state, runtime_config};
 use opened::Opened;
-pub use opened::{external, open_store};
+pub use opened::open_store;
 pub use settings::{Settings, identity, is_node_name, version};
 use singletons::Singletons;
 
@@ -109,7 +109,10 @@ async fn reset(settings: &Settings) -> Outcome {
     );
     println!("next: start this server without --cluster-reset");
     println!(
-        "then: the other servers must not come back with their old data: on each, \
+        "then: `kubectl delete node NAME` for each server that is lost: its name is free again"
+    );
+    println!(
+        "      the other servers must not come back with their old data: on each, \
          `coracle uninstall`, and join it anew with --server and --token"
     );
     Ok(())
@@ -248,7 +251,7 @@ fn readiness(server: &Arc<apiserver::ApiServer>, store: &store::Store) {
     server.add_check("datastore", move || match store.health() {
         store::Health { error: Some(error), last_success } => {
             let since = last_success.map_or(0, |time| time.as_secs());
-            Err(format!("the datastore has not answered for {since} s: {error}"))
+            Err(format!("{error} (the datastore was last well {since} s ago)"))
         }
         _ => Ok(()),
     });

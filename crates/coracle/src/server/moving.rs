@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use store::{Codec, Dump, Entry, Key, Store};
+use store::{Codec, DriverError, Dump, Entry, Key, OpenError, Store};
 
 use super::datastore::{Datastore, Membership, OnDisk};
 use super::opened::{self, Opened};
@@ -24,7 +24,7 @@ use crate::files;
 /// What says that the new engine is about to take the old one's place, and how.
 const JOURNAL: &str = "server/moving.json";
 /// What the old engine's folder is moved to, followed by the time.
-const ASIDE: &str = "server/moved-";
+pub const ASIDE: &str = "moved-";
 /// How long a shared datastore is watched for other servers that still write: several times as
 /// long as a leader takes to renew its Lease.
 const QUIET: Duration = Duration::from_secs(6);
@@ -123,11 +123,11 @@ pub async fn run(settings: &Settings, target: &Target) -> Outcome<Moved> {
         Target::Sqlite => Some((fill_sqlite(data_dir, dump).await?, "server/db")),
         Target::Etcd => Some((fill_etcd(settings, dump).await?, "server/etcd")),
         Target::External(url) => {
-            fill(&opened::external(settings, url)?, dump).await?;
+            fill(&settings.options.datastore.elsewhere(url, data_dir)?, dump).await?;
             None
         }
     };
-    let aside = format!("{ASIDE}{}", Timestamp::now().as_millisecond());
+    let aside = format!("server/{ASIDE}{}", Timestamp::now().as_millisecond());
     let mut renames = Vec::new();
     renames.extend(from_disk.map(|from| (from.to_owned(), aside.clone())));
     renames.extend(made.map(|(from, to)| (from.to_owned(), to.to_owned())));
@@ -212,19 +212,24 @@ fn clear(data_dir: &Path, name: &str) -> Outcome<PathBuf> {
     }
 }
 
-/// Writes everything into an empty datastore and reads it back.
-async fn fill(engine: &store::Datastore, dump: Dump) -> Outcome {
+/// Writes everything into an empty datastore and reads it back. One that holds exactly this already
+/// was filled by a run that was killed after it, and is as good.
+pub async fn fill(engine: &store::Datastore, dump: Dump) -> Outcome {
     let wanted = dump.clone();
-    store::fill(engine.driver(), store_options(), dump)
-        .await
-        .map_err(|error| opened::refused(engine, error))?;
+    let filled = store::fill(engine.driver(), store_options(), dump).await;
+    let refusal = match filled {
+        Ok(()) => None,
+        Err(error @ OpenError::Driver(DriverError::NotEmpty { .. })) => Some(error),
+        Err(error) => return Err(opened::refused(engine, error)),
+    };
     let store = opened::open_store(engine).await?;
     let found = store.dump();
     store.close().await.doing(|| format!("closing {engine}"))?;
     let differs = found.revision < wanted.revision || contents(&found) != contents(&wanted);
-    match differs {
-        false => Ok(()),
-        true => Err(Failure::new(format!("{engine} does not give back what was written")))
+    match (differs, refusal) {
+        (false, _) => Ok(()),
+        (true, Some(refusal)) => Err(opened::refused(engine, refusal)),
+        (true, None) => Err(Failure::new(format!("{engine} does not give back what was written")))
             .hint(|| "the old data are untouched; see the disk's health, and try again".into()),
     }
 }
@@ -247,7 +252,7 @@ pub fn forget(data_dir: &Path) -> Outcome<Vec<PathBuf>> {
     for entry in std::fs::read_dir(&server).doing(doing)? {
         let path = entry.doing(doing)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("moved-") || matches!(name.as_str(), "etcd.damaged" | "etcd.removed") {
+        if name.starts_with(ASIDE) || matches!(name.as_str(), "etcd.damaged" | "etcd.removed") {
             std::fs::remove_dir_all(&path).doing(|| format!("removing {}", path.display()))?;
             gone.push(path);
         }

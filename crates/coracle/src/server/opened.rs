@@ -28,7 +28,9 @@ impl Opened {
         say(&format!("it opens its datastore, {}", settings.datastore.engine()));
         let (engine, etcd) = match &settings.datastore {
             Datastore::Sqlite => (store::Datastore::Sqlite(sqlite_folder(data_dir)), None),
-            Datastore::External(endpoint) => (external(settings, endpoint)?, None),
+            Datastore::External(endpoint) => {
+                (settings.options.datastore.elsewhere(endpoint, data_dir)?, None)
+            }
             Datastore::Etcd(membership) => {
                 let etcd = start_etcd(settings, bring, membership, say).await?;
                 (member_engine(&etcd.place), Some(etcd))
@@ -54,21 +56,6 @@ impl Opened {
         }
         closed
     }
-}
-
-/// The engine behind `--datastore-endpoint`.
-pub fn external(settings: &Settings, endpoint: &str) -> Outcome<store::Datastore> {
-    let options = &settings.options.datastore;
-    let files = TlsFiles {
-        ca: options.datastore_cafile.clone(),
-        cert: options.datastore_certfile.clone(),
-        key: options.datastore_keyfile.clone(),
-    };
-    let folder = sqlite_folder(&settings.common.data_dir);
-    store::Datastore::parse(endpoint, files, &folder).map_err(|error| {
-        let hint = error.hint;
-        Failure::new(error.to_string()).hint(hint)
-    })
 }
 
 /// The engine that a member of this board's is.

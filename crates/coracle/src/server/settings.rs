@@ -146,7 +146,10 @@ pub fn identity(node: &Node) -> Outcome<(String, IpAddr)> {
             return Err(Failure::new(format!("no interface has the address {ip}"))
                 .hint("`ip address` shows this board's addresses; name one with --node-ip"));
         }
-        None => address::node_address()?,
+        None => {
+            let tunnel = net::VxlanConfig::default().device;
+            address::node_address(&[&node.bridge, &node.dns_device, &tunnel])?
+        }
     };
     Ok((name, ip))
 }

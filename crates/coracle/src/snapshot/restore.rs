@@ -15,7 +15,8 @@ use store::{Codec, Dump, Entry, FALL_BACK_LEAP, Key};
 use super::folder;
 use super::format::{About, BadSnapshot, Object};
 use super::take::Opener;
-use crate::failure::{Failure, Hint, Outcome, While};
+use crate::failure::{Failure, Outcome, While};
+use crate::server::moving;
 use crate::upgrade::{self, Release};
 use crate::{files, join};
 
@@ -98,14 +99,20 @@ pub fn must_be_whole(data_dir: &Path) -> Outcome {
 }
 
 /// Puts a snapshot in the place of what is in a server's folder. `tokens` are tried on the
-/// cluster's keys.
-pub async fn restore(read: Read, server: &Path, mut tokens: Vec<String>) -> Outcome<Restored> {
+/// cluster's keys. The objects go into `elsewhere`, which must be empty, where that is given.
+pub async fn restore(
+    read: Read,
+    server: &Path,
+    mut tokens: Vec<String>,
+    elsewhere: Option<store::Datastore>,
+) -> Outcome<Restored> {
     tokens.extend(read.opener.server_token.clone());
     let making = server.join(MAKING);
     let doing = || format!("restoring in {}", server.display());
     clear(&making).doing(doing)?;
     files::make_folder(&making, true).doing(doing)?;
-    let made = make(read, &making, tokens).await;
+    let engine = elsewhere.unwrap_or_else(|| store::Datastore::Sqlite(making.join("db")));
+    let made = make(read, &making, tokens, &engine).await;
     let (objects, revision) = match made {
         Ok(made) => made,
         Err(failure) => {
@@ -118,7 +125,12 @@ pub async fn restore(read: Read, server: &Path, mut tokens: Vec<String>) -> Outc
     Ok(Restored { objects, revision, aside })
 }
 
-async fn make(read: Read, making: &Path, tokens: Vec<String>) -> Outcome<(usize, u64)> {
+async fn make(
+    read: Read,
+    making: &Path,
+    tokens: Vec<String>,
+    engine: &store::Datastore,
+) -> Outcome<(usize, u64)> {
     let keys = read.objects.iter().find(|object| object.collection == join::COLLECTION);
     let Some(keys) = keys else {
         return Err(Failure::new(format!(
@@ -142,10 +154,7 @@ async fn make(read: Read, making: &Path, tokens: Vec<String>) -> Outcome<(usize,
     // Whoever has seen a revision after the snapshot must not meet it again with other content.
     let revision = read.about.revision.saturating_add(FALL_BACK_LEAP);
     let dump = Dump { revision, entries: read.objects.into_iter().map(entry).collect() };
-    store::fill(store::Sqlite::driver(making.join("db")), crate::server::store_options(), dump)
-        .await
-        .doing(|| "writing the objects".into())
-        .hint(|| "see whether the disk is full (`df`); what was there is untouched".into())?;
+    moving::fill(engine, dump).await?;
     Ok((count, revision))
 }
 

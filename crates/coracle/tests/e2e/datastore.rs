@@ -1,8 +1,12 @@
-//! Moving a cluster from one engine to another, on one board.
+//! The engines of one board: a cluster moves from one to another, and one is full.
 
-use std::process::Command;
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::harness::{Board, Kubectl, tools};
+use crate::etcds::Etcds;
+use crate::harness::{BOARD_ADDRESS, Board, Kubectl, eventually_some, tools};
+use crate::sqls::{Kind, Sql};
 
 /// A command that knows where etcd is.
 fn with_etcd(mut command: Command) -> Command {
@@ -59,4 +63,212 @@ fn a_cluster_moves_to_etcd_and_back_with_all_it_holds() {
     let out = board.coracle("datastore forget").output().expect("coracle");
     let said = String::from_utf8_lossy(&out.stdout).into_owned();
     assert_eq!(said.matches("removed ").count(), 2, "{said}");
+}
+
+/// What `home` holds, but for revisions.
+fn contents(kubectl: &Kubectl) -> String {
+    let fields = "{.kind} {.metadata.name} {.metadata.uid} {.data}";
+    kubectl.ok(&format!(
+        "get configmaps,secrets -n home -o 'jsonpath={{range .items[*]}}{fields}|{{end}}'"
+    ))
+}
+
+/// Writes the board's configuration file.
+fn configure(board: &Board, endpoint: Option<&str>) {
+    let text = endpoint.map_or(String::new(), |url| format!("datastore-endpoint: \"{url}\"\n"));
+    fs::write(board.folder.join("no-config.yaml"), text).expect("written");
+}
+
+/// Runs a command of the binary to its end; gives whether it succeeded and all that it said.
+fn run(board: &Board, line: &str) -> (bool, String) {
+    let out = with_etcd(board.coracle(line)).output().expect("coracle");
+    let said = String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned();
+    (out.status.success(), said)
+}
+
+/// Kills a move after so long. Whether it was still under way.
+#[expect(clippy::disallowed_methods, reason = "the moment of the kill is the fault")]
+fn killed_move(board: &Board, to: &str, after: Duration) -> bool {
+    let mut line = with_etcd(board.coracle(&format!("datastore move --to {to}")));
+    let mut child = line.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("coracle");
+    std::thread::sleep(after);
+    let under_way = child.try_wait().expect("wait").is_none();
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    under_way
+}
+
+#[test]
+fn a_cluster_moves_to_datastores_of_its_owner_and_snapshots_go_into_them() {
+    let board = Board::unstarted();
+    let (mysql, postgres, etcd) =
+        board.netns.run(|| (Sql::start(Kind::Mysql), Sql::start(Kind::Postgres), Etcds::start(1)));
+    board.serve_api();
+    let kubectl = Kubectl::default(&board);
+    kubectl.ok("create namespace home");
+    kubectl.ok("-n home create configmap boat --from-literal=name=coracle");
+    kubectl.ok("-n home create secret generic key --from-literal=a=b");
+    let wanted = contents(&kubectl);
+    assert!(board.stop().success());
+    let token = fs::read_to_string(board.data().join("server/token")).expect("a token");
+
+    let mut newest = 0;
+    let mut snapshots = Vec::new();
+    for url in [
+        mysql.endpoint("coracle", mysql.port()),
+        postgres.endpoint("coracle", postgres.port()),
+        etcd.members[0].url.clone(),
+    ] {
+        // At any moment: what is there goes on, and the next run does it all.
+        if newest == 0 {
+            for millis in [40, 120, 250, 400] {
+                if !killed_move(&board, &url, Duration::from_millis(millis)) {
+                    break;
+                }
+            }
+        }
+        let (success, said) = run(&board, &format!("datastore move --to {url}"));
+        let done = said.contains("moved to a datastore elsewhere");
+        assert!(success || (newest == 0 && done), "{said}");
+        if newest == 0 {
+            let said = board.try_serve_api().expect_err("it must not begin anew");
+            assert!(said.contains("were moved to a datastore elsewhere"), "{said}");
+        }
+        configure(&board, Some(&url));
+        board.serve_api();
+        assert_eq!(contents(&kubectl), wanted, "in {url}");
+        kubectl.ok("create configmap mark --from-literal=a=b");
+        let mark = revision(&kubectl, "mark");
+        assert!(mark > newest, "{mark} after {newest} in {url}");
+        newest = mark;
+        kubectl.ok("delete configmap mark");
+        let (success, said) = run(&board, "snapshot save");
+        assert!(success, "{said}");
+        snapshots.push(said.lines().next().expect("a file").to_owned());
+        let (success, said) = run(&board, "datastore status");
+        assert!(success && said.contains("objects     "), "{said}");
+        assert!(board.stop().success());
+    }
+    let (_, said) = run(&board, "datastore forget");
+    assert_eq!(said.matches("removed ").count(), 1, "sqlite's was kept until now: {said}");
+
+    // Each snapshot into another engine than it is of.
+    let restore = |file: &str| {
+        run(&board, &format!("snapshot restore {file} --replace --token {}", token.trim()))
+    };
+    let engines = [
+        Some(postgres.endpoint("again", postgres.port())),
+        Some(mysql.endpoint("again", mysql.port())),
+        None,
+    ];
+    for (file, engine) in snapshots.iter().zip(engines) {
+        configure(&board, engine.as_deref());
+        let (success, said) = restore(file);
+        assert!(success, "{said}");
+        let mut line = board.server();
+        line.arg("--disable-agent");
+        if engine.is_none() {
+            // Into sqlite, and from there into the etcd that further servers can join.
+            line.arg("--cluster-init");
+        }
+        board.launch(with_etcd(line));
+        assert_eq!(contents(&kubectl), wanted, "{file} in {engine:?}");
+        kubectl.ok("-n home create configmap later");
+        if engine.is_none() {
+            let (success, said) = run(&board, "datastore status");
+            assert!(success && said.contains("1 of 1 answer"), "{said}");
+            let (success, said) = run(&board, "snapshot save");
+            assert!(success, "{said}");
+            let saved = said.lines().next().expect("a file").to_owned();
+            let (_, said) = run(&board, &format!("snapshot check {saved}"));
+            assert!(said.contains("is sound"), "{said}");
+        }
+        assert!(board.stop().success());
+        if engine.is_some() {
+            let (success, said) = restore(file);
+            assert!(!success && said.contains("is not empty"), "{said}");
+            assert!(said.contains("hint: name an empty datastore"), "{said}");
+        }
+    }
+}
+
+/// The quota of the etcd that is filled, in MiB.
+const QUOTA_MIB: u32 = 8;
+/// The board's next address.
+const NEXT_ADDRESS: &str = "192.0.2.77";
+
+#[test]
+fn a_full_etcd_is_mended_and_a_new_address_is_taken() {
+    let board = Board::unstarted();
+    let serve = || {
+        let mut line = board.server();
+        line.args(["--disable-agent", "--cluster-init", "--etcd-quota", &QUOTA_MIB.to_string()]);
+        board.launch(with_etcd(line));
+    };
+    serve();
+    let kubectl = Kubectl::default(&board);
+    let mut random = fastrand::Rng::with_seed(5);
+    let noise = board.folder.join("noise");
+    let text: String = (0..700_000).map(|_| random.alphanumeric()).collect();
+    fs::write(&noise, text).expect("written");
+    let create = |name: &str| {
+        kubectl.run(&format!("create configmap {name} --from-file={}", noise.display()))
+    };
+
+    // Full of old states of one object: mended by itself.
+    create("churn").ok();
+    let mut round = 0;
+    eventually_some("the alarm is taken back", || {
+        round += 1;
+        kubectl.run(&format!("annotate configmap churn round={round} --overwrite"));
+        if board.log().contains("alarm is taken back") { Ok(()) } else { Err(round) }
+    });
+    eventually_some("writes go on", || {
+        let run = kubectl.run("label configmap churn written=again --overwrite");
+        if run.success { Ok(()) } else { Err(run) }
+    });
+
+    // Full of what is needed: nothing can be written, and everybody says so.
+    let mut count = 0;
+    let said = eventually_some("it stays full", || {
+        let run = create(&format!("full-{count}"));
+        count += u32::from(run.success);
+        let stays = !run.success && board.log().contains("etcd's database still takes");
+        if stays { Ok(run.stderr) } else { Err(run) }
+    });
+    assert!(said.contains("its database is full"), "{said}");
+    kubectl.ok("get configmap full-0 full-1");
+    eventually_some("the server is not ready", || {
+        let run = kubectl.run("get --raw /readyz");
+        if run.stderr.contains("[-]etcd failed") { Ok(()) } else { Err(run) }
+    });
+    let (success, said) = run(&board, "datastore status");
+    assert!(!success && said.contains("board: the database is full"), "{said}");
+    assert!(said.contains("hint: "), "{said}");
+    // What makes room is taken, and then everything is.
+    kubectl.ok("delete configmap full-0 full-1 full-2 full-3 churn");
+    eventually_some("writes go on", || {
+        let run = kubectl.run("create configmap after --from-literal=a=b");
+        if run.success { Ok(()) } else { Err(run) }
+    });
+    eventually_some("no alarm is on", || match run(&board, "datastore status") {
+        (true, _) => Ok(()),
+        (false, said) => Err(said),
+    });
+
+    // The network gives the board another address.
+    assert!(board.stop().success());
+    board.netns.ip(&format!("addr del {BOARD_ADDRESS}/24 dev uplink"));
+    board.netns.ip(&format!("addr add {NEXT_ADDRESS}/24 dev uplink"));
+    board.netns.ip("route replace default via 192.0.2.2");
+    serve();
+    let (_, said) = run(&board, "datastore status");
+    assert!(said.contains(&format!("https://{NEXT_ADDRESS}:2380")), "{said}");
+    let endpoints = "get endpointslice kubernetes -o 'jsonpath={.endpoints[*].addresses[*]}'";
+    kubectl.until(endpoints, NEXT_ADDRESS);
+    let there = Kubectl {
+        server: Some(format!("https://{NEXT_ADDRESS}:6443")),
+        ..Kubectl::at(&board.client, board.kubeconfig(), board.folder.clone())
+    };
+    there.ok("get configmap after");
 }

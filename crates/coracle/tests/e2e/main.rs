@@ -7,13 +7,21 @@ mod basics;
 mod boards;
 mod datastore;
 mod drain;
+#[expect(dead_code, reason = "the store's tests do more with them")]
+#[path = "../../../store/tests/it/etcds.rs"]
+mod etcds;
 mod harness;
 mod hello;
 mod impostor;
 mod joining;
 mod power_cuts;
+#[path = "../../../store/tests/it/process.rs"]
+mod process;
 mod rollouts;
 mod snapshots;
+#[expect(dead_code, reason = "the store's tests do more with them")]
+#[path = "../../../store/tests/it/sqls.rs"]
+mod sqls;
 mod streams;
 mod survive;
 mod systemd;

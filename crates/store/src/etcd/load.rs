@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, Txn, TxnOp};
+use etcd_client::{
+    Compare, CompareOp, DeleteOptions, GetOptions, GetResponse, KeyValue, Txn, TxnOp,
+    TxnOpResponse, TxnResponse,
+};
 
 use super::Core;
 use super::members::Member;
@@ -16,34 +19,38 @@ const FILL_MAX_OBJECTS: usize = 100;
 /// Bytes of values after which a request takes no more: etcd's default limit is 1.5 MiB.
 const FILL_MAX_BYTES: usize = 1 << 20;
 
+/// What a transaction of three reads has found.
+fn states(answer: &TxnResponse) -> [Option<KeyValue>; 3] {
+    let mut responses = answer.op_responses().into_iter();
+    std::array::from_fn(|_| match responses.next() {
+        Some(TxnOpResponse::Get(get)) => get.kvs().first().cloned(),
+        _ => None,
+    })
+}
+
 impl Core {
     /// Finds or makes what belongs to a cluster beside its objects.
     pub(super) async fn found(&self, until: Instant) -> Result<(), DriverError> {
         let keys = &self.layout;
-        let make = |m: Member| async move {
-            let absent = |key: &str| Compare::version(key, CompareOp::Equal, 0);
+        // Read first: in a full database even a write that is not carried out is refused.
+        let read = |m: Member| async move {
             let gets = [&keys.base, &keys.fence, &keys.filling].map(|key| TxnOp::get(&**key, None));
-            let txn = Txn::new()
-                .when([absent(&keys.base), absent(&keys.filling)])
-                .and_then([TxnOp::put(&*keys.base, "0", None), TxnOp::put(&*keys.fence, "", None)])
-                .or_else(gets);
-            m.kv().txn(txn).await
+            m.kv().txn(Txn::new().and_then(gets)).await
         };
-        let answer = self.members.repeat("connect to", until, make).await?;
-        let header = answer.header().map_or(0, |h| h.revision());
-        if answer.succeeded() {
-            self.set_base(0);
-            self.set_fence(header);
-            return Ok(());
+        let mut found = states(&self.members.repeat("connect to", until, read).await?);
+        if let [None, _, None] = found {
+            let make = |m: Member| async move {
+                let absent = |key: &str| Compare::version(key, CompareOp::Equal, 0);
+                let puts = [(&keys.base, "0"), (&keys.fence, "")];
+                let txn = Txn::new()
+                    .when([absent(&keys.base), absent(&keys.filling)])
+                    .and_then(puts.map(|(key, value)| TxnOp::put(&**key, value, None)));
+                m.kv().txn(txn).await
+            };
+            self.members.repeat("connect to", until, make).await?;
+            found = states(&self.members.repeat("connect to", until, read).await?);
         }
-        let [mut base, mut fence, mut filling] = [None, None, None];
-        for (response, slot) in
-            answer.op_responses().into_iter().zip([&mut base, &mut fence, &mut filling])
-        {
-            if let etcd_client::TxnOpResponse::Get(get) = response {
-                *slot = get.kvs().first().cloned();
-            }
-        }
+        let [base, fence, filling] = found;
         if filling.is_some() {
             return Err(DriverError::HalfFilled { datastore: self.name() });
         }

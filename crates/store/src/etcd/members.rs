@@ -66,6 +66,8 @@ impl Member {
 pub(super) enum Trouble {
     /// Refused for good: another member would say the same.
     Refused(DriverError),
+    /// Refused since the database is full. Deletions that write nothing beside are taken.
+    Full(DriverError),
     /// The request is larger than this etcd takes.
     TooLarge,
     /// Not taken up: nothing has happened, and another member may take it.
@@ -77,7 +79,10 @@ pub(super) enum Trouble {
 impl Trouble {
     pub(super) fn into_error(self, name: &EtcdOptions) -> DriverError {
         match self {
-            Self::Refused(error) | Self::NotTaken(error) | Self::Open(error) => error,
+            Self::Refused(error)
+            | Self::Full(error)
+            | Self::NotTaken(error)
+            | Self::Open(error) => error,
             Self::TooLarge => remote(name, "write to", None, "the request is too large".into()),
         }
     }
@@ -227,7 +232,7 @@ impl Members {
         loop {
             match self.request(doing, &request).await {
                 Ok(answer) => return Ok(answer),
-                Err(trouble @ (Trouble::Refused(_) | Trouble::TooLarge)) => {
+                Err(trouble @ (Trouble::Refused(_) | Trouble::Full(_) | Trouble::TooLarge)) => {
                     return Err(trouble.into_error(&self.options));
                 }
                 Err(trouble) if Instant::now() + RETRY_PAUSE >= until => {
@@ -253,10 +258,14 @@ impl Members {
         let say = |hint| remote(&self.options, doing, hint, words(error));
         match i32::from(status.code()) {
             _ if message.contains("request is too large") => Trouble::TooLarge,
-            _ if message.contains("database space exceeded") => Trouble::Refused(say(Some(
-                "compact and defragment etcd, disarm its NOSPACE alarm, or raise \
-                 --quota-backend-bytes",
-            ))),
+            _ if message.contains("database space exceeded") => {
+                Trouble::Full(DriverError::Refused {
+                    doing,
+                    datastore: self.options.to_string(),
+                    hint: Some(FULL),
+                    source: format!("its database is full ({})", words(error)).into(),
+                })
+            }
             _ if message.contains("no leader") => Trouble::NotTaken(say(Some(NO_LEADER))),
             _ if message.contains("too many requests") => Trouble::NotTaken(say(None)),
             PERMISSION_DENIED | UNAUTHENTICATED => Trouble::Refused(say(Some(
@@ -280,6 +289,8 @@ const UNAUTHENTICATED: i32 = 16;
 
 const UNREACHABLE: &str = "check that etcd runs there, that this board reaches it, and that the \
      certificates fit (--datastore-cafile, --datastore-certfile)";
+const FULL: &str = "delete what is not needed; an etcd of your own has to be compacted, defragmented \
+     and rid of its NOSPACE alarm, or given a larger --quota-backend-bytes";
 const NO_LEADER: &str = "more than half of etcd's members must run and reach each other";
 
 /// An error of an etcd.

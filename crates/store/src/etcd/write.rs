@@ -125,10 +125,12 @@ impl Core {
         value: Option<&Bytes>,
         until: Instant,
     ) -> Result<Attempt, Verdict> {
+        let mut marked = true;
         loop {
             let fence = self.fence();
             let open = self.ledger.begin();
-            let txn = self.transaction(path, (compared, fence), value, open.mark());
+            let mark = marked.then(|| open.mark());
+            let txn = self.transaction(path, (compared, fence), value, mark);
             let answer = self.members.request("write to", |m| async move { m.kv().txn(txn).await });
             let error = match answer.await {
                 Ok(answer) => {
@@ -139,8 +141,17 @@ impl Core {
                     }
                 }
                 Err(Trouble::TooLarge) => return Err(Verdict::TooLarge),
-                Err(Trouble::Refused(error)) => return Err(failed(error)),
+                // In a full database nothing is written beside a deletion, or none were possible.
+                Err(Trouble::Full(_)) if value.is_none() && marked => {
+                    marked = false;
+                    continue;
+                }
+                Err(Trouble::Refused(error) | Trouble::Full(error)) => return Err(failed(error)),
                 Err(Trouble::NotTaken(error)) => error,
+                Err(Trouble::Open(error)) if !marked => {
+                    self.feed().failing(&error);
+                    return Err(Verdict::Unresolved(error.into()));
+                }
                 Err(Trouble::Open(error)) => {
                     self.feed().failing(&error);
                     match self.settle(path, (compared, fence), open.mark(), until).await {
@@ -178,14 +189,16 @@ impl Core {
         path: &str,
         (compared, fence): (i64, i64),
         value: Option<&Bytes>,
-        mark: Mark,
+        mark: Option<Mark>,
     ) -> Txn {
-        let operations = match value {
-            Some(value) => vec![TxnOp::put(path, mark.put_behind(value), None)],
-            None => vec![
-                TxnOp::delete(path, None),
-                TxnOp::put(&*self.layout.deleted, mark.to_string(), None),
-            ],
+        let noted = |mark: Mark| TxnOp::put(&*self.layout.deleted, mark.to_string(), None);
+        let operations: Vec<TxnOp> = match value {
+            Some(value) => {
+                let plain = || value.to_vec();
+                let value = mark.map_or_else(plain, |mark| mark.put_behind(value));
+                vec![TxnOp::put(path, value, None)]
+            }
+            None => [TxnOp::delete(path, None)].into_iter().chain(mark.map(noted)).collect(),
         };
         let fenced = Compare::mod_revision(&*self.layout.fence, CompareOp::Equal, fence);
         Txn::new()

@@ -1,11 +1,12 @@
-//! A disk that is really full: a small one in a mount namespace of its own.
+//! A disk that is really full: a small one in a mount namespace of its own. An etcd that is full.
 
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use store::{DriverError, Expect, Recovery, Sqlite, Store, WriteError};
+use store::{Datastore, DriverError, Expect, Recovery, Sqlite, Store, WriteError};
 
+use crate::etcds::Etcds;
 use crate::support::{Json, key, lease, options, value};
 
 const FOLDER: &str = "STORE_TEST_FULL_FOLDER";
@@ -64,4 +65,33 @@ fn a_full_disk_is_survived() {
     let output = test.output().expect("run the test");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+}
+
+#[tokio::test]
+async fn a_full_etcd_takes_deletions_and_opens_again() {
+    let etcds = Etcds::start_with(1, &["--quota-backend-bytes=4000000".to_owned()]);
+    let datastore = Datastore::Etcd(etcds.options());
+    let open = || Store::open(datastore.driver(), Arc::new(Json), options());
+    let (store, _) = open().await.expect("it opens");
+    let mut written = 0;
+    let error = loop {
+        let content = value(&"x".repeat(400_000));
+        match store.put(key(&format!("p{written}")), Expect::Absent, content).await {
+            Ok(_) => written += 1,
+            Err(WriteError::Storage(error)) => break error,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let said = base::chain(&*error).to_string();
+    assert!(said.contains("its database is full"), "{said}");
+    assert!(store.get(&key("p0")).is_some());
+    let gone = store.delete(&key("p0"), Expect::Any).await.expect("deleted");
+    assert!(store.get(&key("p0")).is_none() && gone.revision <= store.revision());
+    let again = store.delete(&key("p0"), Expect::Any).await;
+    assert!(matches!(again, Err(WriteError::NotFound)), "{again:?}");
+    store.close().await.expect("close");
+
+    let (store, _) = open().await.expect("it opens while it is full");
+    assert!(store.get(&key("p0")).is_none() && store.get(&key("p1")).is_some());
+    store.close().await.expect("close");
 }

@@ -5,6 +5,7 @@ mod faults;
 mod input;
 mod keys;
 mod power;
+mod rolling;
 mod sandbox;
 mod servers;
 mod story;
