@@ -65,7 +65,7 @@ fn a_release_goes_over_the_boards_one_by_one_and_pods_stay() {
     // Neither an agent before the servers, nor a server by two releases.
     for (board, release, refusal) in [
         ("agent-1", "0.2.0", "an agent must not be newer"),
-        ("server-3", "0.3.0", "the datastore was last used by release 0.1.0; this is 0.3.0"),
+        ("server-3", "0.3.0", "this server is of release 0.3.0, and the server server-"),
     ] {
         let from = stack.log(board).len();
         install(&stack, board, release);
