@@ -127,7 +127,7 @@ pub async fn act(act: Act, view: &View, place: &Place, local: &Admin) -> Outcome
                      all servers with a larger --etcd-quota",
                     size >> 20,
                     view.quota >> 20,
-                    view.quota / 100 * ROOMY_PERCENT >> 20
+                    (view.quota / 100 * ROOMY_PERCENT) >> 20
                 );
             }
             Ok(())

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::etcds::Etcds;
-use crate::harness::{BOARD_ADDRESS, Board, Kubectl, eventually_some, tools};
+use crate::harness::{BOARD_ADDRESS, Board, Kubectl, Run, eventually_some, tools};
 use crate::sqls::{Kind, Sql};
 
 /// A command that knows where etcd is.
@@ -98,6 +98,66 @@ fn killed_move(board: &Board, to: &str, after: Duration) -> bool {
     under_way
 }
 
+/// Moves a stopped cluster to `url`, where it must hold `wanted` and go on above `newest`; gives a
+/// snapshot that was taken there, and the newest revision.
+fn moved_on(board: &Board, url: &str, wanted: &str, newest: u64) -> (String, u64) {
+    configure(board, Some(url));
+    board.serve_api();
+    let kubectl = Kubectl::default(board);
+    assert_eq!(contents(&kubectl), wanted, "in {url}");
+    kubectl.ok("create configmap mark --from-literal=a=b");
+    let mark = revision(&kubectl, "mark");
+    assert!(mark > newest, "{mark} after {newest} in {url}");
+    kubectl.ok("delete configmap mark");
+    let file = saved(board);
+    let (success, said) = run(board, "datastore status");
+    assert!(success && said.contains("objects     "), "{said}");
+    assert!(board.stop().success());
+    (file, mark)
+}
+
+/// Takes a snapshot; gives its file.
+fn saved(board: &Board) -> String {
+    let (success, said) = run(board, "snapshot save");
+    assert!(success, "{said}");
+    said.lines().next().expect("a file").to_owned()
+}
+
+/// Restores a snapshot with this token.
+fn restore(board: &Board, file: &str, token: &str) -> (bool, String) {
+    run(board, &format!("snapshot restore {file} --replace --token {token}"))
+}
+
+/// Restores a snapshot into a datastore, where it must hold `wanted`.
+fn restored_into(board: &Board, url: &str, (file, token): (&str, &str), wanted: &str) {
+    configure(board, Some(url));
+    let (success, said) = restore(board, file, token);
+    assert!(success && said.contains("the objects are in "), "{said}");
+    board.serve_api();
+    let kubectl = Kubectl::default(board);
+    assert_eq!(contents(&kubectl), wanted, "{file} in {url}");
+    kubectl.ok("-n home create configmap later");
+    assert!(board.stop().success());
+    let (success, said) = restore(board, file, token);
+    assert!(!success && said.contains("is not empty"), "{said}");
+    assert!(said.contains("hint: name an empty datastore"), "{said}");
+}
+
+/// Restores a snapshot into sqlite, and from there into the etcd that further servers can join.
+fn restored_for_several(board: &Board, (file, token): (&str, &str), wanted: &str) {
+    configure(board, None);
+    let (success, said) = restore(board, file, token);
+    assert!(success && said.contains("start this one with --cluster-init"), "{said}");
+    let mut line = board.server();
+    line.args(["--disable-agent", "--cluster-init"]);
+    board.launch(with_etcd(line));
+    assert_eq!(contents(&Kubectl::default(board)), wanted, "{file}");
+    let (success, said) = run(board, "datastore status");
+    assert!(success && said.contains("1 of 1 answer"), "{said}");
+    let (_, said) = run(board, &format!("snapshot check {}", saved(board)));
+    assert!(said.contains("is sound"), "{said}");
+}
+
 #[test]
 fn a_cluster_moves_to_datastores_of_its_owner_and_snapshots_go_into_them() {
     let board = Board::unstarted();
@@ -111,91 +171,76 @@ fn a_cluster_moves_to_datastores_of_its_owner_and_snapshots_go_into_them() {
     let wanted = contents(&kubectl);
     assert!(board.stop().success());
     let token = fs::read_to_string(board.data().join("server/token")).expect("a token");
+    let token = token.trim();
 
-    let mut newest = 0;
-    let mut snapshots = Vec::new();
-    for url in [
-        mysql.endpoint("coracle", mysql.port()),
-        postgres.endpoint("coracle", postgres.port()),
-        etcd.members[0].url.clone(),
-    ] {
-        // At any moment: what is there goes on, and the next run does it all.
-        if newest == 0 {
-            for millis in [40, 120, 250, 400] {
-                if !killed_move(&board, &url, Duration::from_millis(millis)) {
-                    break;
-                }
-            }
-        }
-        let (success, said) = run(&board, &format!("datastore move --to {url}"));
-        let done = said.contains("moved to a datastore elsewhere");
-        assert!(success || (newest == 0 && done), "{said}");
-        if newest == 0 {
-            let said = board.try_serve_api().expect_err("it must not begin anew");
-            assert!(said.contains("were moved to a datastore elsewhere"), "{said}");
-        }
-        configure(&board, Some(&url));
-        board.serve_api();
-        assert_eq!(contents(&kubectl), wanted, "in {url}");
-        kubectl.ok("create configmap mark --from-literal=a=b");
-        let mark = revision(&kubectl, "mark");
-        assert!(mark > newest, "{mark} after {newest} in {url}");
-        newest = mark;
-        kubectl.ok("delete configmap mark");
-        let (success, said) = run(&board, "snapshot save");
-        assert!(success, "{said}");
-        snapshots.push(said.lines().next().expect("a file").to_owned());
-        let (success, said) = run(&board, "datastore status");
-        assert!(success && said.contains("objects     "), "{said}");
-        assert!(board.stop().success());
-    }
+    // Killed at any moment: the next run does it all.
+    let url = mysql.endpoint("coracle", mysql.port());
+    [40, 120, 250, 400].into_iter().all(|ms| killed_move(&board, &url, Duration::from_millis(ms)));
+    let (success, said) = run(&board, &format!("datastore move --to {url}"));
+    assert!(success || said.contains("moved to a datastore elsewhere"), "{said}");
+    let said = board.try_serve_api().expect_err("it must not begin anew");
+    assert!(said.contains("were moved to a datastore elsewhere"), "{said}");
+    let (of_mysql, newest) = moved_on(&board, &url, &wanted, 0);
     let (_, said) = run(&board, "datastore forget");
     assert_eq!(said.matches("removed ").count(), 1, "sqlite's was kept until now: {said}");
 
+    let url = postgres.endpoint("coracle", postgres.port());
+    moved(&board, &url);
+    let (of_postgres, newest) = moved_on(&board, &url, &wanted, newest);
+    moved(&board, &etcd.members[0].url);
+    let (of_etcd, _) = moved_on(&board, &etcd.members[0].url, &wanted, newest);
+
     // Each snapshot into another engine than it is of.
-    let restore = |file: &str| {
-        run(&board, &format!("snapshot restore {file} --replace --token {}", token.trim()))
-    };
-    let engines = [
-        Some(postgres.endpoint("again", postgres.port())),
-        Some(mysql.endpoint("again", mysql.port())),
-        None,
-    ];
-    for (file, engine) in snapshots.iter().zip(engines) {
-        configure(&board, engine.as_deref());
-        let (success, said) = restore(file);
-        assert!(success, "{said}");
-        let mut line = board.server();
-        line.arg("--disable-agent");
-        if engine.is_none() {
-            // Into sqlite, and from there into the etcd that further servers can join.
-            line.arg("--cluster-init");
-        }
-        board.launch(with_etcd(line));
-        assert_eq!(contents(&kubectl), wanted, "{file} in {engine:?}");
-        kubectl.ok("-n home create configmap later");
-        if engine.is_none() {
-            let (success, said) = run(&board, "datastore status");
-            assert!(success && said.contains("1 of 1 answer"), "{said}");
-            let (success, said) = run(&board, "snapshot save");
-            assert!(success, "{said}");
-            let saved = said.lines().next().expect("a file").to_owned();
-            let (_, said) = run(&board, &format!("snapshot check {saved}"));
-            assert!(said.contains("is sound"), "{said}");
-        }
-        assert!(board.stop().success());
-        if engine.is_some() {
-            let (success, said) = restore(file);
-            assert!(!success && said.contains("is not empty"), "{said}");
-            assert!(said.contains("hint: name an empty datastore"), "{said}");
-        }
-    }
+    let url = postgres.endpoint("again", postgres.port());
+    restored_into(&board, &url, (&of_mysql, token), &wanted);
+    let url = mysql.endpoint("again", mysql.port());
+    restored_into(&board, &url, (&of_postgres, token), &wanted);
+    restored_for_several(&board, (&of_etcd, token), &wanted);
 }
 
 /// The quota of the etcd that is filled, in MiB.
 const QUOTA_MIB: u32 = 8;
 /// The board's next address.
 const NEXT_ADDRESS: &str = "192.0.2.77";
+
+/// Fills a board's etcd with old states of one object, which is mended by itself.
+fn fill_with_history(board: &Board, kubectl: &Kubectl) {
+    let mut round = 0;
+    eventually_some("the alarm is taken back", || {
+        round += 1;
+        kubectl.run(&format!("annotate configmap churn round={round} --overwrite"));
+        if board.log().contains("alarm is taken back") { Ok(()) } else { Err(round) }
+    });
+    until_ok(kubectl, "label configmap churn written=again --overwrite");
+}
+
+/// Waits until a command succeeds.
+fn until_ok(kubectl: &Kubectl, line: &str) {
+    eventually_some(line, || {
+        let run = kubectl.run(line);
+        if run.success { Ok(()) } else { Err(run) }
+    });
+}
+
+/// Fills a board's etcd with what is needed: nothing can be written, and everybody says so.
+fn fill_with_objects(board: &Board, kubectl: &Kubectl, create: impl Fn(&str) -> Run) {
+    let mut count = 0;
+    let said = eventually_some("it stays full", || {
+        let run = create(&format!("full-{count}"));
+        count += u32::from(run.success);
+        let stays = !run.success && board.log().contains("etcd's database still takes");
+        if stays { Ok(run.stderr) } else { Err(run) }
+    });
+    assert!(said.contains("its database is full"), "{said}");
+    kubectl.ok("get configmap full-0 full-1");
+    eventually_some("the server is not ready", || {
+        let run = kubectl.run("get --raw /readyz");
+        if run.stderr.contains("[-]etcd failed") { Ok(()) } else { Err(run) }
+    });
+    let (success, said) = run(board, "datastore status");
+    assert!(!success && said.contains("board: the database is full"), "{said}");
+    assert!(said.contains("hint: "), "{said}");
+}
 
 #[test]
 fn a_full_etcd_is_mended_and_a_new_address_is_taken() {
@@ -214,43 +259,12 @@ fn a_full_etcd_is_mended_and_a_new_address_is_taken() {
     let create = |name: &str| {
         kubectl.run(&format!("create configmap {name} --from-file={}", noise.display()))
     };
-
-    // Full of old states of one object: mended by itself.
     create("churn").ok();
-    let mut round = 0;
-    eventually_some("the alarm is taken back", || {
-        round += 1;
-        kubectl.run(&format!("annotate configmap churn round={round} --overwrite"));
-        if board.log().contains("alarm is taken back") { Ok(()) } else { Err(round) }
-    });
-    eventually_some("writes go on", || {
-        let run = kubectl.run("label configmap churn written=again --overwrite");
-        if run.success { Ok(()) } else { Err(run) }
-    });
-
-    // Full of what is needed: nothing can be written, and everybody says so.
-    let mut count = 0;
-    let said = eventually_some("it stays full", || {
-        let run = create(&format!("full-{count}"));
-        count += u32::from(run.success);
-        let stays = !run.success && board.log().contains("etcd's database still takes");
-        if stays { Ok(run.stderr) } else { Err(run) }
-    });
-    assert!(said.contains("its database is full"), "{said}");
-    kubectl.ok("get configmap full-0 full-1");
-    eventually_some("the server is not ready", || {
-        let run = kubectl.run("get --raw /readyz");
-        if run.stderr.contains("[-]etcd failed") { Ok(()) } else { Err(run) }
-    });
-    let (success, said) = run(&board, "datastore status");
-    assert!(!success && said.contains("board: the database is full"), "{said}");
-    assert!(said.contains("hint: "), "{said}");
+    fill_with_history(&board, &kubectl);
+    fill_with_objects(&board, &kubectl, create);
     // What makes room is taken, and then everything is.
     kubectl.ok("delete configmap full-0 full-1 full-2 full-3 churn");
-    eventually_some("writes go on", || {
-        let run = kubectl.run("create configmap after --from-literal=a=b");
-        if run.success { Ok(()) } else { Err(run) }
-    });
+    until_ok(&kubectl, "create configmap after --from-literal=a=b");
     eventually_some("no alarm is on", || match run(&board, "datastore status") {
         (true, _) => Ok(()),
         (false, said) => Err(said),

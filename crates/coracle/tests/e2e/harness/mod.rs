@@ -23,7 +23,7 @@ pub use board::{BOARD_ADDRESS, Board, SHELL, coracle, tools};
 pub use cleanup::pids_with;
 pub use http::get;
 pub use image::{Image, busybox};
-pub use kubectl::{Kubectl, both};
+pub use kubectl::{Kubectl, Run, both};
 pub use machine::Machine;
 pub use member::Member;
 pub use registry::Registry;
