@@ -119,7 +119,13 @@ pub fn plan_at(
     plan_in(&world, controller, key, None)
 }
 
-fn plan_in(world: &World, controller: &Controller, key: &str, failure: Option<Failure>) -> Plan {
+/// The plan in a world that a test goes on with.
+pub fn plan_in(
+    world: &World,
+    controller: &Controller,
+    key: &str,
+    failure: Option<Failure>,
+) -> Plan {
     let Reconcile::Plan(plan) = controller.reconcile else { panic!("not a planner") };
     let (namespace, name) = key.split_once('/').unwrap_or(("", key));
     let config = Config { root_ca_pem: "PEM".into(), node_grace_seconds: 40, ..Config::default() };

@@ -39,6 +39,7 @@ use client::Informers;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Controller;
+pub use nodes::EvictionRates;
 pub use signer::{Authority, Signer, SigningRequest};
 
 /// Settings of the cluster that controllers need.
@@ -53,6 +54,8 @@ pub struct Config {
     pub node_cidr_prefix_bits: u8,
     /// A node that has not renewed its lease for so long is not ready; upstream's 50 by default.
     pub node_grace_seconds: u32,
+    /// How fast nodes that are not ready lose their pods.
+    pub eviction_rates: EvictionRates,
     /// Finished pods kept before the oldest are deleted.
     pub terminated_pods_kept: usize,
     /// Where clients reach the API (`https://host:port`), published in `cluster-info`. Empty:
@@ -71,6 +74,7 @@ impl Default for Config {
             cluster_cidr: "10.42.0.0/16".into(),
             node_cidr_prefix_bits: 24,
             node_grace_seconds: 50,
+            eviction_rates: EvictionRates::default(),
             terminated_pods_kept: 12_500,
             api_url: String::new(),
             server_names: Vec::new(),

@@ -40,7 +40,14 @@ impl Add<SignedDuration> for Moment {
 pub struct World {
     caches: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
     notes: Mutex<HashMap<(&'static str, String), Note>>,
+    turns: Mutex<HashMap<String, Turn>>,
     began: Began,
+}
+
+/// Who had the last turn of a queue, and when.
+struct Turn {
+    name: String,
+    at: Moment,
 }
 
 /// Where moments are counted from.
@@ -74,7 +81,12 @@ impl Default for World {
 impl World {
     /// An empty world, observed from now on.
     pub fn new() -> Self {
-        World { caches: HashMap::new(), notes: Mutex::default(), began: Began::At(Instant::now()) }
+        World {
+            caches: HashMap::new(),
+            notes: Mutex::default(),
+            turns: Mutex::default(),
+            began: Began::At(Instant::now()),
+        }
     }
 
     /// An empty world at a moment and a time that stand still.
@@ -137,6 +149,21 @@ impl World {
     /// Removes the notes on a topic whose names are such.
     pub fn forget_where(&self, topic: &'static str, is_such: impl Fn(&str) -> bool) {
         self.notes().retain(|(of, name), _| *of != topic || !is_such(name));
+    }
+
+    /// Takes the turn of a queue whose turns are at least `every` apart, or says when the next is.
+    /// Who had the last one has it still: what it was taken for may have failed.
+    pub fn turn(&self, queue: &str, name: &str, every: SignedDuration) -> Result<(), Moment> {
+        let now = self.moment();
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        match turns.get(queue) {
+            Some(last) if last.name == name => Ok(()),
+            Some(last) if last.at + every > now => Err(last.at + every),
+            _ => {
+                turns.insert(queue.to_owned(), Turn { name: name.to_owned(), at: now });
+                Ok(())
+            }
+        }
     }
 
     /// Makes kind `K` readable from its shared cache.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cli::Cli;
 use crate::failure::{Failure, Hint, Outcome, While};
-use crate::server::DatastoreOptions;
+use crate::server::{DatastoreOptions, EvictionOptions};
 use crate::snapshot::{Places, ScheduleOptions};
 use crate::vip::VipOptions;
 
@@ -81,6 +81,9 @@ pub struct Server {
     /// How long a node may be silent before it counts as not ready, such as 50s
     #[arg(long, env = "CORACLE_NODE_MONITOR_GRACE_PERIOD", default_value = "50s")]
     pub node_monitor_grace_period: Span,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub eviction: EvictionOptions,
     /// How long pods that say nothing stay on a node that is not ready, in seconds
     #[arg(
         long,

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::zones::{Disruption, disruption};
+use super::zones::{Disruption, disruption, zone};
 use super::{NOT_READY, UNREACHABLE, condition, is_ready, pods_on, taints};
 use crate::action::{Action, Plan};
 use crate::context::{Cx, Key};
@@ -88,7 +88,7 @@ fn plan_lifecycle(cx: &Cx, key: &Key) -> Plan {
     }
     plan.push(Action::change(node.as_ref(), &now_node, "status"));
     let mut tainted = now_node.clone();
-    let taints = wanted_taints(cx, &now_node);
+    let taints = wanted_taints(cx, &now_node, &mut plan);
     if taints.is_some() || tainted.spec.is_some() {
         tainted.spec.get_or_insert_default().taints = taints;
     }
@@ -127,25 +127,41 @@ fn silence(node: &mut Node, now: Timestamp) {
     }
 }
 
+/// Whether the pods of a node that is not ready are to leave it. What was announced stays unless
+/// all nodes are silent; a further node of a zone waits for its turn, for which `plan` looks again.
+fn evicts(cx: &Cx, node: &Node, plan: &mut Plan) -> bool {
+    let nodes = cx.world.list::<Node>("");
+    let rates = &cx.config.eviction_rates;
+    let disruption = disruption(node, nodes.iter().map(|node| node.as_ref()), rates);
+    if disruption == Disruption::Full {
+        return false;
+    }
+    let of_ours = |taint: &Taint| matches!(taint.key.as_str(), NOT_READY | UNREACHABLE);
+    if taints(node).iter().any(|taint| taint.effect == "NoExecute" && of_ours(taint)) {
+        return true;
+    }
+    let Some(pace) = rates.pace(disruption) else { return false };
+    match cx.world.turn(&zone(node).join("/"), &node.name_any(), pace) {
+        Ok(()) => true,
+        Err(next) => {
+            plan.look_again(cx.at(next));
+            false
+        }
+    }
+}
+
 /// The node's own taints, with those that follow from its state.
-fn wanted_taints(cx: &Cx, node: &Node) -> Option<Vec<Taint>> {
+fn wanted_taints(cx: &Cx, node: &Node, plan: &mut Plan) -> Option<Vec<Taint>> {
     let is = |type_: &str, status: &str| condition(node, type_).is_some_and(|c| c.status == status);
     let ready = condition(node, "Ready").map(|c| c.status.as_str());
-    let nodes = cx.world.list::<Node>("");
-    let disruption = disruption(node, nodes.iter().map(|node| node.as_ref()));
+    let evicted = matches!(ready, Some("False" | "Unknown")) && evicts(cx, node, plan);
     let mut taints = taints(node).to_vec();
-    let present = |key: &str| taints.iter().any(|t| t.key == key && t.effect == "NoExecute");
-    let evicted = |key: &str| match disruption {
-        Disruption::Normal => true,
-        Disruption::Partial => present(key),
-        Disruption::Full => false,
-    };
     let cordoned = node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
     let mut wanted = vec![
         (NOT_READY, "NoSchedule", matches!(ready, None | Some("False"))),
         (UNREACHABLE, "NoSchedule", ready == Some("Unknown")),
-        (NOT_READY, "NoExecute", ready == Some("False") && evicted(NOT_READY)),
-        (UNREACHABLE, "NoExecute", ready == Some("Unknown") && evicted(UNREACHABLE)),
+        (NOT_READY, "NoExecute", ready == Some("False") && evicted),
+        (UNREACHABLE, "NoExecute", ready == Some("Unknown") && evicted),
         (UNSCHEDULABLE, "NoSchedule", cordoned),
     ];
     wanted
@@ -179,7 +195,7 @@ fn mark_not_ready(pod: &Pod, now: Timestamp) -> Option<Action> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{check, plan};
+    use crate::fixture::{check, plan, plan_in};
 
     const HEALTHY: &str = "
 kind: Node
@@ -280,6 +296,31 @@ status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}
         };
         assert!(tainted(&[0, 1, 2]).contains("NoExecute"));
         assert!(!tainted(&[0, 1, 2, 3, 4]).contains("NoExecute"));
+    }
+
+    #[test]
+    fn of_two_boards_that_die_together_one_keeps_its_pods_a_little_longer() {
+        let mut world = crate::fixture::world(&boards(&[0, 1]));
+        let first = plan_in(&world, &NODE_LIFECYCLE, "b0", None);
+        assert!(taints_of(&first).contains("NoExecute"), "{first:?}");
+        let second = plan_in(&world, &NODE_LIFECYCLE, "b1", None);
+        assert!(!taints_of(&second).contains("NoExecute"), "{second:?}");
+        assert_eq!(second.again, "2026-01-01T12:00:10Z".parse().ok());
+        // The first's taint may not have been taken: it need not wait again.
+        let once_more = plan_in(&world, &NODE_LIFECYCLE, "b0", None);
+        assert!(taints_of(&once_more).contains("NoExecute"), "{once_more:?}");
+        world.fix_moment(world.moment().since(Moment::ZERO) + SignedDuration::from_secs(10));
+        let later = plan_in(&world, &NODE_LIFECYCLE, "b1", None);
+        assert!(taints_of(&later).contains("NoExecute"), "{later:?}");
+    }
+
+    #[test]
+    fn a_node_that_says_it_is_not_ready_after_silence_changes_its_taint_at_once() {
+        let taint = "metadata: {name: b1}\nspec: {taints: [{key: node.kubernetes.io/not-ready, \
+                     effect: NoExecute}]}";
+        let yaml = boards(&[0, 1, 2]).replace("metadata: {name: b1}", taint);
+        let changed = taints_of(&plan(&NODE_LIFECYCLE, "b1", &yaml, None));
+        assert!(changed.contains("unreachable") && changed.contains("NoExecute"), "{changed}");
     }
 
     #[test]

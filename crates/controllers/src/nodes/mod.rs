@@ -19,6 +19,7 @@ pub use eviction::{TAINT_EVICTION, disrupt};
 pub use lifecycle::HEARTBEAT;
 pub use lifecycle::NODE_LIFECYCLE;
 pub use roles::NODE_ROLES;
+pub use zones::EvictionRates;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";

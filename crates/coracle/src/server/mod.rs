@@ -3,6 +3,7 @@
 
 mod api;
 mod datastore;
+mod eviction;
 mod keys;
 mod lock;
 mod members;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use api::{must_be_stopped, store_options};
 pub use datastore::{Datastore, DatastoreOptions, EtcdOptions, Membership};
+pub use eviction::EvictionOptions;
 pub use lock::Lock;
 pub use moving::Target;
 pub use node::{remove_node_state, runtime_config};
@@ -265,6 +267,7 @@ fn duties(settings: &Settings, secrets: watch::Receiver<Arc<Secrets>>) -> Single
         api_url: format!("https://{}", settings.advertise),
         server_names: settings.server_names(),
         node_grace_seconds: settings.options.node_monitor_grace_period.seconds(),
+        eviction_rates: settings.options.eviction.rates(),
         ..controllers::Config::default()
     };
     let life_max = Duration::from_secs(settings.options.cluster_signing_duration.seconds().into());
