@@ -1,10 +1,13 @@
-//! What every crate may lean on: quantities, the clock and randomness seams, back-off, beats,
-//! and the printing of error chains. Nothing here knows of Kubernetes objects or of I/O.
+//! What every crate may lean on: quantities, the clock and randomness seams, back-off, beats, the
+//! printing of error chains, and small files that outlive power cuts. Nothing here knows of
+//! Kubernetes objects.
 
 mod backoff;
 mod beat;
 mod chain;
 mod clock;
+pub mod files;
+pub mod kept;
 pub mod names;
 mod quantity;
 

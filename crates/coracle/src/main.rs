@@ -10,7 +10,7 @@ mod dns;
 mod drill;
 mod etcd;
 mod failure;
-mod files;
+use base::files;
 mod hello;
 mod join;
 mod manifests;

@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 
+use base::kept;
 use futures::future::join_all;
 
 use super::admin::{Admin, Content, Member};
 use super::line::TlsFiles;
 use super::membership::Seen;
 use crate::failure::{Outcome, While};
-use crate::files;
 
 fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("server/etcd-members.json")
@@ -18,7 +18,7 @@ fn path(data_dir: &Path) -> PathBuf {
 /// The members that were seen last. A file that cannot be read is as good as none: it is written
 /// anew from what the cluster says.
 pub fn remembered(data_dir: &Path) -> Vec<Member> {
-    let content = std::fs::read(path(data_dir)).unwrap_or_default();
+    let content = kept::read(&path(data_dir)).ok().flatten().unwrap_or_default();
     serde_json::from_slice(&content).unwrap_or_default()
 }
 
@@ -27,13 +27,13 @@ pub fn remember(data_dir: &Path, members: &[Member]) -> Outcome {
     let path = path(data_dir);
     let doing = || format!("writing {}", path.display());
     let content = serde_json::to_vec_pretty(members).doing(doing)?;
-    files::write_if_changed(&path, &content, 0o600).doing(doing)
+    kept::write(&path, &content).doing(doing)
 }
 
 /// Forgets them.
 pub fn forget(data_dir: &Path) {
     // Without the file there is nothing to forget.
-    let _ = std::fs::remove_file(path(data_dir));
+    let _ = kept::remove(&path(data_dir));
 }
 
 /// The URLs at which these members can be asked.

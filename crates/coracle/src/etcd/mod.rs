@@ -6,13 +6,17 @@
 //! in Rust, and the one that Kubernetes trusts is the distribution's to update.
 
 mod admin;
+mod alone;
+mod bolt;
 mod care;
 mod kin;
 mod line;
+mod log;
 mod membership;
 mod place;
 mod process;
 mod supervisor;
+mod torn;
 mod trust;
 mod verdict;
 

@@ -127,16 +127,6 @@ impl Place {
         Ok(())
     }
 
-    /// Whether there is a log to go on from. etcd without one would begin a cluster of its own
-    /// with the same data.
-    pub fn has_log(&self) -> bool {
-        let log = std::fs::read_dir(self.folder.join("member/wal"));
-        log.into_iter()
-            .flatten()
-            .flatten()
-            .any(|file| file.path().extension().is_some_and(|extension| extension == "wal"))
-    }
-
     /// Moves the member's folder out of the way, and keeps it: the last one of a kind.
     pub fn set_aside(&self, kind: Aside) -> Outcome<PathBuf> {
         let (from, to) = (&self.folder, kind.folder(&self.data_dir));
@@ -198,7 +188,8 @@ fn identity(name: &str, ip: IpAddr) -> Identity<'_> {
     }
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// Finds a program of the distribution.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path).chain(USUAL_FOLDERS.map(PathBuf::from));
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())

@@ -9,11 +9,13 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{Admin, Alarm, Member};
+use super::alone;
 use super::care::{self, Act, View};
 use super::line::Start;
 use super::membership::{self, Joining};
 use super::place::{self, Aside, Place};
 use super::process::{Ended, Process};
+use super::torn::Files;
 use super::trust;
 use super::verdict::{Verdict, judge};
 use super::{Say, kin};
@@ -32,6 +34,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(15);
 const JOIN_PATIENCE: Duration = Duration::from_secs(120);
 /// Pause between two attempts at that.
 const JOIN_RETRY: Duration = Duration::from_millis(200);
+/// How often the files of a member without others are mended in a row.
+const MENDS_MAX: u32 = 3;
 /// How often a running member is looked after.
 const TEND_EVERY: Duration = Duration::from_secs(60);
 /// The same after a start, and for as long as there is an alarm.
@@ -93,10 +97,24 @@ impl Supervisor {
             Membership::Init => Ok(Start::New),
             Membership::Join(_) => self.join(endpoints).await,
             Membership::Rejoin => self.rejoin_patiently().await,
-            Membership::Present if self.place.has_log() => Ok(Start::Again),
-            Membership::Present => self.repair("its log is not there").await,
+            Membership::Present => match self.forgotten().await? {
+                None => Ok(Start::Again),
+                Some(what) => self.repair(&what).await,
+            },
             Membership::Reset => Ok(Start::Alone),
         }
+    }
+
+    /// What this board's member has forgotten although it had acknowledged it.
+    async fn forgotten(&self) -> Outcome<Option<String>> {
+        let folder = self.place.folder.clone();
+        let doing = || format!("looking at etcd's data in {}", self.place.folder.display());
+        let looked =
+            tokio::task::spawn_blocking(move || Files::look(&folder)).await.doing(doing)?;
+        Ok(match looked {
+            Ok(files) => files.forgotten(),
+            Err(error) => Some(error.to_string()),
+        })
     }
 
     /// Runs etcd until it is told to stop, or cannot go on.
@@ -135,6 +153,9 @@ impl Supervisor {
         let last = ended.tail.last().map_or("nothing", String::as_str);
         match verdict {
             Verdict::Removed => Err(self.removed()?),
+            Verdict::Damaged(what) if self.is_alone() && failures > MENDS_MAX => {
+                Err(alone::beyond_help(&self.place, &what))
+            }
             Verdict::Damaged(what) => self.repair(&what).await,
             Verdict::PortTaken => {
                 self.place.await_ports().await?;
@@ -392,19 +413,21 @@ impl Supervisor {
         }
     }
 
-    /// Gets a member back whose files are of no use: the others forget it and take it in anew.
+    /// Gets a member back whose files are of no use: the others forget it and take it in anew, or
+    /// where there are none it goes on with what the files still hold.
     async fn repair(&self, what: &str) -> Outcome<Start> {
         let folder = &self.place.folder;
         tracing::error!("etcd's data in {} are damaged: {what}", folder.display());
-        if self.others().is_err() {
-            return Err(Failure::new(format!(
-                "etcd's data in {} are damaged ({what}), and there is no other server to fetch \
-                 them from",
-                folder.display()
-            ))
-            .hint("`coracle snapshot restore` goes back to the newest snapshot"));
+        if self.is_alone() {
+            return alone::mend(&self.place, what).await;
         }
         self.rejoin_patiently().await
+    }
+
+    /// Whether this server is known to be the only one.
+    fn is_alone(&self) -> bool {
+        let members = kin::remembered(&self.place.data_dir);
+        !members.is_empty() && members.iter().all(|member| member.name == self.place.name)
     }
 
     /// Joins the cluster that this server was a member of, as soon as enough of it answers.

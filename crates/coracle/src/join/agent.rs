@@ -1,8 +1,8 @@
 //! `coracle agent`: this board's pods, for a cluster whose servers are other boards.
 
-use std::fs;
 use std::path::PathBuf;
 
+use base::kept;
 use client::{Balancer, Informers};
 use http::uri::Authority;
 use jiff::Timestamp;
@@ -119,7 +119,14 @@ impl Joining {
     }
 
     async fn attempt(&self) -> Result<Joined, Closed> {
-        if let Some(known) = self.known().map_err(Closed::Never)? {
+        let known = match self.known() {
+            Err(failure) if self.token.is_some() && self.server.is_some() => {
+                tracing::error!(error = %base::chain(&failure), "joining anew with the token");
+                None
+            }
+            known => known.map_err(Closed::Never)?,
+        };
+        if let Some(known) = known {
             let open = NodeCertificates::open(&self.folder, &self.name, self.ip, &known.trust);
             let certificates = open.map_err(Closed::Never)?;
             if certificates.can_prove_itself() {
@@ -203,14 +210,11 @@ impl Joining {
     fn known(&self) -> Outcome<Option<Cluster>> {
         let path = self.folder.join(FILE);
         let doing = || format!("reading {}", path.display());
-        match fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).doing(doing),
-            Ok(content) => serde_json::from_slice(&content)
-                .map(Some)
-                .doing(doing)
-                .hint(|| "remove the file, and give a token to join anew".into()),
-        }
+        let Some(content) = kept::read(&path).doing(doing)? else { return Ok(None) };
+        serde_json::from_slice(&content)
+            .map(Some)
+            .doing(doing)
+            .hint(|| "remove the file and its copy, and give a token to join anew".into())
     }
 }
 
@@ -268,20 +272,18 @@ async fn remember(
 fn write(path: &std::path::Path, cluster: &Cluster) -> Outcome {
     let doing = || format!("writing {}", path.display());
     let content = serde_json::to_vec_pretty(cluster).doing(doing)?;
-    files::write_if_changed(path, &content, 0o600).doing(doing)
+    kept::write(path, &content).doing(doing)
 }
 
 /// What this board alone knows, made at its first start.
 pub fn password(folder: &std::path::Path) -> Outcome<String> {
     let path = folder.join(PASSWORD);
-    match fs::read_to_string(&path) {
-        Ok(password) => Ok(password.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let password = random_secret()?;
-            files::write_atomically(&path, password.as_bytes(), 0o600)
-                .doing(|| format!("writing {}", path.display()))?;
-            Ok(password)
-        }
-        Err(error) => Err(error).doing(|| format!("reading {}", path.display())),
-    }
+    let found = kept::read(&path).doing(|| format!("reading {}", path.display()))?;
+    let found = found.map(|content| String::from_utf8_lossy(&content).trim().to_owned());
+    let password = match found.filter(|password| !password.is_empty()) {
+        Some(password) => password,
+        None => random_secret()?,
+    };
+    kept::write(&path, password.as_bytes()).doing(|| format!("writing {}", path.display()))?;
+    Ok(password)
 }

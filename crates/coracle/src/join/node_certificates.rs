@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::kept;
 use jiff::Timestamp;
 use kube::Client;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
@@ -80,16 +81,14 @@ impl NodeCertificates {
             clients: TrustedClients::new(&trust.client_ca, false)?,
         };
         for held in [&certificates.client, &certificates.serving] {
-            if let Ok(leaf) = held.read() {
-                held.shown.set(&leaf)?;
-            }
+            held.show_what_is_there();
         }
         Ok(certificates)
     }
 
     /// Whether there is a client certificate that has not ended.
     pub fn can_prove_itself(&self) -> bool {
-        let end = self.client.read().ok().and_then(|leaf| pki::end_of(&leaf.cert));
+        let end = self.client.usable().and_then(|leaf| pki::end_of(&leaf.cert));
         end.is_some_and(|end| end > Timestamp::now())
     }
 
@@ -220,22 +219,49 @@ impl Held {
     /// Certificate and key are one file, so that they are replaced as one.
     fn keep(&self, leaf: &Leaf) -> Outcome {
         let content = format!("{}{}", leaf.cert, leaf.key);
-        files::write_atomically(&self.path, content.as_bytes(), 0o600)
+        kept::write(&self.path, content.as_bytes())
             .doing(|| format!("writing {}", self.path.display()))?;
         self.shown.set(leaf)
     }
 
-    fn read(&self) -> Outcome<Leaf> {
-        let text =
-            fs::read_to_string(&self.path).doing(|| format!("reading {}", self.path.display()))?;
+    /// Shows the pair on disk. One that cannot be used is as good as none: another is asked for.
+    fn show_what_is_there(&self) {
+        match self.read() {
+            Ok(None) => {}
+            Ok(Some(leaf)) => {
+                if let Err(failure) = self.shown.set(&leaf) {
+                    self.complain(&failure);
+                }
+            }
+            Err(failure) => self.complain(&failure),
+        }
+    }
+
+    fn complain(&self, failure: &Failure) {
+        tracing::error!(
+            error = %base::chain(failure),
+            "{} cannot be used; this node asks for another certificate",
+            self.path.display()
+        );
+    }
+
+    fn read(&self) -> Outcome<Option<Leaf>> {
+        let doing = || format!("reading {}", self.path.display());
+        let Some(content) = kept::read(&self.path).doing(doing)? else { return Ok(None) };
+        let text = String::from_utf8(content).doing(doing)?;
         match text.find("-----BEGIN PRIVATE KEY-----") {
-            Some(at) => Ok(Leaf { cert: text[..at].to_owned(), key: text[at..].to_owned() }),
+            Some(at) => Ok(Some(Leaf { cert: text[..at].to_owned(), key: text[at..].to_owned() })),
             None => Err(Failure::new(format!("{} holds no key", self.path.display()))),
         }
     }
 
+    /// The pair on disk, if it can be shown.
+    fn usable(&self) -> Option<Leaf> {
+        self.read().ok().flatten().filter(|leaf| Shown::new(leaf).is_ok())
+    }
+
     fn present(&self) -> Option<Present> {
-        let cert = self.read().ok()?.cert;
+        let cert = self.usable()?.cert;
         let since: Timestamp = fs::metadata(&self.path).ok()?.modified().ok()?.try_into().ok()?;
         let life = pki::end_of(&cert)?.duration_since(since).as_secs_f64();
         // Always the same point for one certificate.

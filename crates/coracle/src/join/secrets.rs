@@ -2,9 +2,9 @@
 //! that must be the same everywhere.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 
+use base::kept;
 use base64::Engine;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,7 @@ impl Secrets {
         files::make_folder(&folder, true).doing(doing)?;
         let kept = Kept { entry: entry.to_owned(), sum: sum_of(self), secrets: self.clone() };
         let content = serde_json::to_vec_pretty(&kept).doing(doing)?;
-        files::write_if_changed(&path, &content, 0o600).doing(doing)
+        kept::write(&path, &content).doing(doing)
     }
 
     /// Takes authorities that lie in a folder in k3s' layout. Half a pair is an error: a new
@@ -216,20 +216,14 @@ impl Kept {
         let path = server.join("cred").join(FILE);
         let doing = || format!("reading {}", path.display());
         let hint = || "restore it from a backup, or remove it: the datastore has it too".to_owned();
-        match fs::read(&path) {
-            Ok(content) => {
-                let kept: Kept = serde_json::from_slice(&content).doing(doing).hint(hint)?;
-                match kept.sum.is_empty() || kept.sum == sum_of(&kept.secrets) {
-                    true => Ok(Some(kept)),
-                    false => Err(Failure::new(format!(
-                        "{} does not match its own checksum",
-                        path.display()
-                    ))
-                    .hint(hint())),
-                }
+        let Some(content) = kept::read(&path).doing(doing)? else { return Ok(None) };
+        let kept: Kept = serde_json::from_slice(&content).doing(doing).hint(hint)?;
+        match kept.sum.is_empty() || kept.sum == sum_of(&kept.secrets) {
+            true => Ok(Some(kept)),
+            false => {
+                Err(Failure::new(format!("{} does not match its own checksum", path.display()))
+                    .hint(hint()))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).doing(doing),
         }
     }
 }

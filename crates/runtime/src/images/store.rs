@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use base::{files, kept};
 use serde::{Deserialize, Serialize};
 
 use super::config::{ImageConfig, chain_ids, digest};
@@ -20,6 +21,8 @@ const LAYER_NAME_CHARS: usize = 24;
 /// Shorter starts of an id are not looked for: they look like names.
 const SHORT_ID_CHARS: usize = 12;
 const INDEX_FILE: &str = "index.json";
+/// Anybody may know what images are made of.
+const BLOB_MODE: u32 = 0o644;
 const TEMPORARY: &str = ".new-";
 
 /// The image store. Cheap to clone. Several processes may have one open at a time.
@@ -187,16 +190,22 @@ impl Store {
         Ok(held)
     }
 
-    /// Forgets images with missing layers, and what was left by an interrupted pull.
+    /// Forgets images with missing layers or a configuration that is not theirs any more, and what
+    /// was left by an interrupted pull.
     fn drop_incomplete(&self) -> Result<()> {
         let mut index = self.index()?;
         let layers = self.layers();
         let before = index.images.len();
         index.images.retain(|id, record| {
             let whole = record.layers.iter().all(|l| layers.join(l).is_dir())
-                && self.blob_path(id).is_file();
+                && fs::read(self.blob_path(id)).is_ok_and(|config| digest(&config) == *id);
             if !whole {
-                tracing::warn!(image = %id, "image is incomplete on disk and was dropped");
+                let tags = record.tags.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+                tracing::error!(
+                    image = %id,
+                    "the image {tags} is damaged on disk and was dropped; it has to be pulled or \
+                     imported again"
+                );
             }
             whole
         });
@@ -517,16 +526,15 @@ impl Store {
     fn write_blob(&self, bytes: &[u8]) -> Result<String> {
         let id = digest(bytes);
         let path = self.blob_path(&id);
-        if !path.is_file() {
-            write_durable(&path, bytes).map_err(Error::io(format!("writing blob {id}")))?;
-        }
+        files::write_if_changed(&path, bytes, BLOB_MODE)
+            .map_err(Error::io(format!("writing blob {id}")))?;
         Ok(id)
     }
 
     fn write_index(&self, held: &mut Held<'_>) -> Result<()> {
         let path = self.inner.root.join(INDEX_FILE);
         let text = serde_json::to_vec(&**held).map_err(|e| Error::Invalid(e.to_string()))?;
-        let written = write_durable(&path, &text);
+        let written = kept::write(&path, &text);
         // After a failure this reads the old one back at the next use.
         held.cached.file = if written.is_ok() { identity(&self.inner.root) } else { (0, 0, 0) };
         written.map_err(Error::io(format!("writing {}", path.display())))
@@ -585,27 +593,15 @@ fn list_folder(path: &Path) -> Result<Vec<fs::DirEntry>> {
 
 fn read_index(root: &Path) -> Result<Index> {
     let path = root.join(INDEX_FILE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Index::default()),
-        Err(e) => return Err(Error::io(format!("reading {}", path.display()))(e)),
-    };
-    serde_json::from_slice(&bytes).or_else(|e| {
+    let content =
+        kept::read(&path).map_err(|e| Error::io(format!("reading {}", path.display()))(e))?;
+    let Some(content) = content else { return Ok(Index::default()) };
+    serde_json::from_slice(&content).or_else(|e| {
         let aside = root.join("index.json.damaged");
         tracing::error!(error = %e, kept = %aside.display(), "image index is damaged; images have to be pulled again");
-        fs::rename(&path, &aside).map_err(Error::io(format!("moving {}", path.display())))?;
+        kept::set_aside(&path, &aside).map_err(Error::io(format!("moving {}", path.display())))?;
         Ok(Index::default())
     })
-}
-
-/// Replaces a file such that a power cut leaves the old or the new.
-pub fn write_durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_folder(path.parent().unwrap_or(Path::new("/")))
 }
 
 fn sync_folder(path: &Path) -> io::Result<()> {

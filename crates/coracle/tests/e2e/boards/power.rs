@@ -1,11 +1,12 @@
 //! The power goes, for all boards at once, at any time; it comes back in any order.
 
+use std::fs;
 use std::time::Duration;
 
 use fastrand::Rng;
 
 use super::trouble::{judged, seed, until_served};
-use crate::harness::{RECOVERY, Stack, within};
+use crate::harness::{RECOVERY, Stack, eventually_some, within};
 
 /// How often the power goes in the everyday test; `CORACLE_POWER_CUTS=100` is the long one.
 const ROUNDS: u32 = 3;
@@ -66,4 +67,67 @@ fn asked(stack: &Stack, path: &str) -> String {
     assert!(out.status.success(), "{path}: {out:?}");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     format!("{} {}", text(&out.stderr), text(&out.stdout))
+}
+
+const ALL: [&str; 3] = ["server-1", "server-2", "server-3"];
+/// The longest that a command runs before the power goes.
+const HEAD_START_MAX_MS: u64 = 600;
+
+/// Cuts the power of all boards while `line` runs on the first, and gives it back.
+#[expect(clippy::disallowed_methods, reason = "the power goes at a random moment, by the seed")]
+fn cut_during(stack: &Stack, random: &mut Rng, line: &str) {
+    let mut running = stack.command(&format!("exec server-1 -- {line}"));
+    let mut running = running.spawn().expect("coracle");
+    std::thread::sleep(Duration::from_millis(random.u64(..HEAD_START_MAX_MS)));
+    stack.ok("kill --all");
+    let ended = running.wait().expect("it ends with its board");
+    println!("{line}: {ended}");
+    give_back(stack, random);
+}
+
+fn give_back(stack: &Stack, random: &mut Rng) {
+    let mut order = ALL;
+    random.shuffle(&mut order);
+    order.iter().for_each(|server| drop(stack.ok(&format!("restore {server}"))));
+    stack.until_ready(&ALL);
+    assert_eq!(stack.kubectl_at(2).field("configmap/kept", ".data.a"), "b");
+}
+
+#[test]
+fn the_power_goes_while_a_board_joins_a_snapshot_is_taken_and_keys_are_replaced() {
+    println!("seed {}", seed());
+    let mut random = Rng::with_seed(seed());
+    let stack = Stack::up("--servers 3 --agents 0");
+    stack.kubectl().ok("create configmap kept --from-literal=a=b");
+
+    // A board that was set up anew has been let in, and has not caught up.
+    stack.ok("kill server-3");
+    let disk = stack.boards().join("lab/boards/server-3/disk/var/lib/coracle");
+    fs::remove_dir_all(disk.join("server")).expect("removed");
+    let before = stack.log("server-3").len();
+    stack.ok("restore server-3");
+    eventually_some("server-3 joins", || {
+        let log = stack.log("server-3");
+        let joins = log[before..].contains("joining the cluster as member");
+        if joins { Ok(()) } else { Err(log[before..].to_owned()) }
+    });
+    stack.ok("kill --all");
+    give_back(&stack, &mut random);
+
+    cut_during(&stack, &mut random, "coracle snapshot save");
+    let saved = stack.ok("exec server-1 -- coracle snapshot save");
+    println!("{saved}");
+    let listed = stack.ok("exec server-1 -- coracle snapshot list");
+    assert!(!listed.contains("damaged"), "{listed}");
+
+    cut_during(&stack, &mut random, "coracle certificate rotate-ca");
+    stack.ok("exec server-2 -- coracle certificate rotate-ca");
+    let generation = ".metadata.annotations.coracle\\.dev/trust-generation";
+    let first = stack.kubectl_at(1);
+    let trusted = |node: &str| first.field(&format!("node/{node}"), generation);
+    eventually_some("all boards trust the same", || {
+        let all = ALL.map(trusted);
+        if all.iter().all(|one| *one == all[0]) && !all[0].is_empty() { Ok(()) } else { Err(all) }
+    });
+    stack.until_ready(&ALL);
 }

@@ -127,23 +127,23 @@ impl Board {
         self.launch(line);
     }
 
-    /// Starts a server without an agent and waits for its API or for its end; gives what it said
-    /// in that case.
-    pub fn try_serve_api(&self) -> Result<(), String> {
+    /// Starts a server by this command and waits for its API or for its end; what it said until
+    /// then, in either case.
+    pub fn try_launch(&self, mut line: Command) -> Result<String, String> {
         let before = self.log().len();
         let log = File::options().create(true).append(true).open(self.log_path()).expect("log");
         let copy = log.try_clone().expect("log");
-        let mut line = self.server();
-        let child = line.arg("--disable-agent").stdout(log).stderr(copy).spawn().expect("coracle");
+        let child = line.stdout(log).stderr(copy).spawn().expect("coracle");
         *self.server.lock().expect("no panic while locked") = Some(child);
         let kubectl = Kubectl::default(self);
         eventually_some("/readyz says ok, or the server ends", || {
+            let said = || self.log()[before..].to_owned();
             if self.server_ended().is_some() {
                 *self.server.lock().expect("no panic while locked") = None;
-                return Ok(Err(self.log()[before..].to_owned()));
+                return Ok(Err(said()));
             }
             let run = kubectl.run("get --raw /readyz");
-            if run.success && run.stdout == "ok" { Ok(Ok(())) } else { Err(run) }
+            if run.success && run.stdout == "ok" { Ok(Ok(said())) } else { Err(run) }
         })
     }
 

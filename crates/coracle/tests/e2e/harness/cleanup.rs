@@ -46,7 +46,7 @@ pub fn pids_with(needle: &[u8]) -> Vec<i32> {
 }
 
 /// Unmounts all below `folder`, the deepest first.
-fn unmount(folder: &Path) {
+pub fn unmount(folder: &Path) {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for line in mounts.lines().rev() {
         let point = line.split(' ').nth(1).unwrap_or_default();

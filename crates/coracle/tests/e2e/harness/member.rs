@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 
 use super::board::{Board, coracle};
-use super::cleanup::sweep;
+use super::cleanup::{pids_with, sweep, unmount};
 use super::netns::Netns;
-use super::wait::{SOON, eventually_some};
+use super::wait::{SOON, eventually, eventually_some};
 
 /// How much of an agent's log is shown where a test fails.
 const LOG_TAIL_LINES: usize = 40;
@@ -110,6 +110,34 @@ impl Member {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// What the agent said at its end, if it has ended by itself since `from` bytes of its log.
+    pub fn ended(&self, from: usize) -> Option<String> {
+        let mut process = self.process.lock().expect("no panic while locked");
+        process.as_mut()?.try_wait().expect("wait")?;
+        *process = None;
+        Some(self.log()[from..].to_owned())
+    }
+
+    /// Ends the agent and all pods at once, and forgets what is in memory only.
+    pub fn cut_power(&self) {
+        self.kill();
+        let folder = self.folder.join("run");
+        for pid in pids_with(folder.as_os_str().as_encoded_bytes()) {
+            // SAFETY: plain system call on a process that names this board's own folder.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        eventually("the board's processes are gone", || {
+            pids_with(folder.as_os_str().as_encoded_bytes()).is_empty()
+        });
+        unmount(&folder);
+        fs::remove_dir_all(folder).expect("what is in memory goes");
+    }
+
+    /// The agent's data folder.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     /// Memory of the agent's process in KiB: resident, anonymous.

@@ -1,5 +1,8 @@
 //! Files that a power cut or a bad card has torn, each in turn and in every way.
 
+mod agent;
+mod etcd;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,22 +15,39 @@ type Way = (&'static str, fn(&Path, &[u8]));
 /// What happens to each file.
 const WAYS: [Way; 4] = [
     ("emptied", |path, _| fs::write(path, "").expect("written")),
-    ("cut", |path, whole| fs::write(path, &whole[..whole.len() / 2]).expect("written")),
+    ("cut", |path, whole| fs::write(path, &whole[..middle(whole)]).expect("written")),
     ("altered", |path, whole| {
         let mut bytes = whole.to_vec();
-        let middle = bytes.len() / 2;
-        bytes[middle..].iter_mut().take(8).for_each(|byte| *byte ^= 0x55);
+        bytes[middle(whole)..].iter_mut().take(8).for_each(|byte| *byte ^= 0x55);
         fs::write(path, bytes).expect("written");
     }),
     ("removed", |path, _| fs::remove_file(path).expect("removed")),
 ];
+
+/// The middle of what was written; zeros behind that are room that was reserved.
+fn middle(whole: &[u8]) -> usize {
+    whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.div_ceil(2))
+}
+
+/// The ways in which the `number`th file is torn: one of them, another for the next file, or all
+/// in the long run. Each with its number.
+fn ways(number: usize) -> Vec<(usize, Way)> {
+    let ways = WAYS.into_iter().enumerate();
+    ways.filter(|(way, _)| every_way() || *way == number % WAYS.len()).collect()
+}
+
+/// Whether `CORACLE_TORN=all` asks for the long run.
+fn every_way() -> bool {
+    std::env::var("CORACLE_TORN").is_ok_and(|which| which == "all")
+}
 
 /// The files below a folder but those of sqlite, whose tests tear them in ways of their own.
 fn files(folder: &Path, found: &mut BTreeSet<PathBuf>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         match path.is_dir() {
-            true if path.ends_with("server/db") || path.ends_with("runtime/layers") => {}
+            true if path.ends_with("server/db") || path.ends_with("images/layers") => {}
+            true if path.ends_with("agent/logs") => {}
             true => files(&path, found),
             false => drop(found.insert(path)),
         }
@@ -58,8 +78,10 @@ fn a_torn_file_of_a_server_is_made_anew_or_named() {
             let kubeconfig = board.kubeconfig();
             // What is left of the last start must not count as this one's.
             let _ = fs::remove_file(&kubeconfig);
-            match board.try_serve_api() {
-                Ok(()) => {
+            let mut server = board.server();
+            server.arg("--disable-agent");
+            match board.try_launch(server) {
+                Ok(_) => {
                     healed += 1;
                     kubectl.ok("get configmap kept");
                     let same =
