@@ -152,13 +152,15 @@ impl World {
     }
 
     /// Takes the turn of a queue whose turns are at least `every` apart, or says when the next is.
-    /// Who had the last one has it still: what it was taken for may have failed.
+    /// Until then it is still that of who took it: what it was taken for may have failed.
     pub fn turn(&self, queue: &str, name: &str, every: SignedDuration) -> Result<(), Moment> {
         let now = self.moment();
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         match turns.get(queue) {
-            Some(last) if last.name == name => Ok(()),
-            Some(last) if last.at + every > now => Err(last.at + every),
+            Some(last) if last.at + every > now => match last.name == name {
+                true => Ok(()),
+                false => Err(last.at + every),
+            },
             _ => {
                 turns.insert(queue.to_owned(), Turn { name: name.to_owned(), at: now });
                 Ok(())

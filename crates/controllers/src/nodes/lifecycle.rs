@@ -312,6 +312,11 @@ status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}
         world.fix_moment(world.moment().since(Moment::ZERO) + SignedDuration::from_secs(10));
         let later = plan_in(&world, &NODE_LIFECYCLE, "b1", None);
         assert!(taints_of(&later).contains("NoExecute"), "{later:?}");
+        // Who had the last turn long ago takes a new one like everybody else.
+        world.fix_moment(world.moment().since(Moment::ZERO) + SignedDuration::from_secs(3600));
+        plan_in(&world, &NODE_LIFECYCLE, "b1", None);
+        let again = plan_in(&world, &NODE_LIFECYCLE, "b0", None);
+        assert!(!taints_of(&again).contains("NoExecute"), "{again:?}");
     }
 
     #[test]

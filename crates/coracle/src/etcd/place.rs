@@ -127,6 +127,16 @@ impl Place {
         Ok(())
     }
 
+    /// Whether there is a log to go on from. etcd without one would begin a cluster of its own
+    /// with the same data.
+    pub fn has_log(&self) -> bool {
+        let log = std::fs::read_dir(self.folder.join("member/wal"));
+        log.into_iter()
+            .flatten()
+            .flatten()
+            .any(|file| file.path().extension().is_some_and(|extension| extension == "wal"))
+    }
+
     /// Moves the member's folder out of the way, and keeps it: the last one of a kind.
     pub fn set_aside(&self, kind: Aside) -> Outcome<PathBuf> {
         let (from, to) = (&self.folder, kind.folder(&self.data_dir));

@@ -183,9 +183,10 @@ impl Store {
         lock.lock().map_err(Error::io("locking the image index"))?;
         let mut held = Held { cached, lock };
         let file = identity(&self.inner.root);
-        if file != held.cached.file {
+        // One that is gone may be mended from its copy.
+        if file != held.cached.file || file == (0, 0, 0) {
             held.cached.index = read_index(&self.inner.root)?;
-            held.cached.file = file;
+            held.cached.file = identity(&self.inner.root);
         }
         Ok(held)
     }
