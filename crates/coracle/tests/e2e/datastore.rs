@@ -248,6 +248,8 @@ fn a_full_etcd_is_mended_and_a_new_address_is_taken() {
     let serve = || {
         let mut line = board.server();
         line.args(["--disable-agent", "--cluster-init", "--etcd-quota", &QUOTA_MIB.to_string()]);
+        // etcd learns how large its database is when it syncs it.
+        line.args(["--etcd-arg", "backend-batch-interval=200ms"]);
         board.launch(with_etcd(line));
     };
     serve();
