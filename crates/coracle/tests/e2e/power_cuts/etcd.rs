@@ -10,10 +10,13 @@ use crate::harness::{Board, Kubectl, tools};
 
 /// What the log says where a file was emptied, cut, altered or removed, by how its path ends. The
 /// others are made anew, without a word, from what these hold.
-const SAID: [(&str, [&str; 4]); 5] = [
+const SAID: [(&str, [&str; 4]); 7] = [
     ("snap/db", ["made anew from its log"; 4]),
     // What is cut has been applied to the database.
     (".wal", ["with its database alone"; 4]),
+    // The member itself says anew who its companions are.
+    ("etcd-members.json", [""; 4]),
+    ("etcd-members.json.copy", [""; 4]),
     (".copy", ["it is made anew from", "it is made anew from", "it is made anew from", ""]),
     ("agent/node-password", [MENDED; 4]),
     (".json", [MENDED; 4]),
