@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 fn announce(server: &Server, node: &str) -> (JoinHandle<()>, CancellationToken) {
     let stop = CancellationToken::new();
-    let presence = Presence { node: node.into(), roles: vec!["control-plane".into()], agent: false };
+    let presence =
+        Presence { node: node.into(), roles: vec!["control-plane".into()], agent: false };
     (tokio::spawn(server.api.clone().announce(presence, stop.clone())), stop)
 }
 
