@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::record::{Call, Change, Event, History, Operation, Outcome, Revision, Stored};
 use super::verdict::{Violation, writes};
-use super::watches::{Union, apply};
+use super::watches::{Gaps, Union, apply};
 
 /// Checks all of it.
-pub fn check(history: &History, union: &Union, violations: &mut Vec<Violation>) {
-    lost(history, union, violations);
+pub fn check(history: &History, union: &Union, gaps: &Gaps, violations: &mut Vec<Violation>) {
+    lost(history, union, gaps, violations);
     unique(history, violations);
     in_order(history, violations);
-    explained(history, union, violations);
+    explained(history, union, gaps, violations);
 }
 
 fn acknowledged(operation: &Operation) -> Option<Revision> {
@@ -22,13 +22,14 @@ fn acknowledged(operation: &Operation) -> Option<Revision> {
     }
 }
 
-fn lost(history: &History, union: &Union, violations: &mut Vec<Violation>) {
+fn lost(history: &History, union: &Union, gaps: &Gaps, violations: &mut Vec<Violation>) {
     for operation in writes(history) {
         let Some(revision) = acknowledged(operation) else { continue };
         let there = union.get(&revision).is_some_and(|event| {
             event.key == operation.key && Some(event.value) == operation.call.writes()
         });
-        if !there {
+        // What nobody watched is left to the reads.
+        if !there && !gaps.hold(revision) {
             violations.push(Violation::LostWrite(operation.to_string()));
         }
     }
@@ -42,7 +43,9 @@ fn lost(history: &History, union: &Union, violations: &mut Vec<Violation>) {
     for operation in &history.operations {
         if let (Call::Delete { expect }, Outcome::Done(_)) = (operation.call, operation.outcome) {
             let value = values.get(&expect).copied().unwrap_or_default();
-            if !deleted.contains_key(&(operation.key.as_str(), value)) {
+            if !deleted.contains_key(&(operation.key.as_str(), value))
+                && !gaps.between(expect, Revision::MAX)
+            {
                 violations.push(Violation::LostWrite(operation.to_string()));
             }
         }
@@ -93,7 +96,7 @@ pub fn values(history: &History, union: &Union) -> HashMap<Revision, u64> {
 }
 
 /// Every event follows from a call that may have happened, on the state that it demanded.
-fn explained(history: &History, union: &Union, violations: &mut Vec<Violation>) {
+fn explained(history: &History, union: &Union, gaps: &Gaps, violations: &mut Vec<Violation>) {
     let by_value: HashMap<u64, &Operation> =
         writes(history).filter_map(|o| Some((o.call.writes()?, o))).collect();
     let mut deletes: HashMap<(&str, Revision), Vec<&Operation>> = HashMap::new();
@@ -103,9 +106,15 @@ fn explained(history: &History, union: &Union, violations: &mut Vec<Violation>) 
         }
     }
     let mut state: BTreeMap<String, Stored> = BTreeMap::new();
+    let mut touched: HashMap<&str, Revision> = HashMap::new();
     for event in union.values() {
         let before = state.get(&event.key).copied();
         apply(&mut state, event);
+        let since = touched.insert(&event.key, event.revision).unwrap_or_default();
+        // Of an object that may have changed unseen nobody knows what this event was made on.
+        if gaps.between(since, event.revision) {
+            continue;
+        }
         if event.change == Change::Deleted {
             let on = before.map_or(0, |stored| stored.revision);
             let callers = deletes.get(&(event.key.as_str(), on)).into_iter().flatten();

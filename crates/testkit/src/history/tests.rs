@@ -237,3 +237,29 @@ fn many_calls_without_answers_are_decided() {
     text += "a read 40..50 => 70@9\nwatch s1 0: +5 a 1, ~9 a 70";
     check(&text, &[]);
 }
+
+#[test]
+fn what_happened_while_all_watches_were_cut_off_is_known_from_lists() {
+    let history = |list: &str, writes: &str| {
+        format!(
+            "
+        a create 1     0..10  => done@5
+        b create 2     0..10  => done@6
+        c create 3     0..10  => done@7
+        a swap 5 4    11..20  => unknown
+        b delete 6    11..20  => unknown
+        {writes}
+        a swap 8 5    31..40  => done@12
+        list s1 25 10: {list}
+        list s1 45 12: a=5@12, c=3@7
+        watch s1 0: +5 a 1, +6 b 2, +7 c 3
+        watch s2 9: ~12 a 5
+        "
+        )
+    };
+    check(&history("a=4@8, c=3@7", ""), &[]);
+    check(&history("a=4@8, c=3@7", "d create 6 11..20 => done@9"), &[]);
+    let wrong = "list of s1 is not the state at 10:";
+    check(&history("a=4@8, c=9@7", ""), &[&format!("{wrong} c")]);
+    check(&history("a=4@10, c=3@7", ""), &[&format!("{wrong} a")]);
+}

@@ -74,8 +74,9 @@ pub fn judge(history: &History) -> Vec<Violation> {
     let mut violations = Vec::new();
     let union = watches::union(history, &mut violations);
     watches::check(history, &union, &mut violations);
-    watches::check_lists(history, &union, &mut violations);
-    revisions::check(history, &union, &mut violations);
+    let gaps = watches::Gaps::of(history);
+    watches::check_lists(history, &union, &gaps, &mut violations);
+    revisions::check(history, &union, &gaps, &mut violations);
     register::check(history, &union, &mut violations);
     violations
 }

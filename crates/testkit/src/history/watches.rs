@@ -26,6 +26,38 @@ pub fn union(history: &History, violations: &mut Vec<Violation>) -> Union {
     union
 }
 
+/// Revisions that no watch covered: all of them were cut off, and each began anew with a list. What
+/// happened there is known from answers alone.
+pub struct Gaps(Vec<(Revision, Revision)>);
+
+impl Gaps {
+    /// The gaps between the watches, each after its first number up to its second.
+    pub fn of(history: &History) -> Gaps {
+        let mut covered: Vec<_> =
+            history.segments.iter().map(|segment| (segment.after, segment.seen())).collect();
+        covered.sort_unstable();
+        let mut gaps = Vec::new();
+        let mut end = covered.first().map_or(0, |(after, _)| *after);
+        for (after, seen) in covered {
+            if after > end {
+                gaps.push((end, after));
+            }
+            end = end.max(seen);
+        }
+        Gaps(gaps)
+    }
+
+    /// Whether something unseen may have happened after `after`, up to `until`.
+    pub fn between(&self, after: Revision, until: Revision) -> bool {
+        self.0.iter().any(|(begin, end)| *begin.max(&after) < *end.min(&until))
+    }
+
+    /// Whether `revision` itself is one that no watch covered.
+    pub fn hold(&self, revision: Revision) -> bool {
+        self.between(revision.saturating_sub(1), revision)
+    }
+}
+
 /// Every watch goes forward, leaves nothing out, and came to the end.
 pub fn check(history: &History, union: &Union, violations: &mut Vec<Violation>) {
     for segment in &history.segments {
@@ -65,21 +97,32 @@ fn complete(segment: &Segment, union: &Union, violations: &mut Vec<Violation>) {
 }
 
 /// Every list is the state at its revision, and one that names none is not stale.
-pub fn check_lists(history: &History, union: &Union, violations: &mut Vec<Violation>) {
+pub fn check_lists(history: &History, union: &Union, gaps: &Gaps, violations: &mut Vec<Violation>) {
     let newest = history.segments.iter().map(Segment::seen).max().unwrap_or_default();
     let mut listings: Vec<_> = history.listings.iter().collect();
     listings.sort_by_key(|listing| listing.revision);
     let mut events = union.values().peekable();
     let mut state: BTreeMap<String, Stored> = BTreeMap::new();
+    // Up to which revision each object's state is known, and that of all of them.
+    let mut known: BTreeMap<&str, Revision> = BTreeMap::new();
+    let mut all_known = 0;
     for listing in listings {
         while let Some(event) = events.next_if(|event| event.revision <= listing.revision) {
             apply(&mut state, event);
+            known.insert(&event.key, event.revision);
         }
-        if listing.revision <= newest
-            && let Some(difference) = difference(&state, &listing.objects)
-        {
-            let server = listing.server.clone();
-            violations.push(Violation::ListMismatch(server, listing.revision, difference));
+        if listing.revision <= newest {
+            let unseen = |key: &str, listed: Option<&Stored>| {
+                let from = known.get(key).copied().unwrap_or_default().max(all_known);
+                gaps.between(from, listing.revision)
+                    && listed.is_none_or(|listed| gaps.hold(listed.revision))
+            };
+            if let Some(difference) = difference(&state, &listing.objects, unseen) {
+                let server = listing.server.clone();
+                violations.push(Violation::ListMismatch(server, listing.revision, difference));
+            }
+            state.clone_from(&listing.objects);
+            all_known = listing.revision;
         }
         let floor = acknowledged_before(history, listing.began);
         if listing.fresh && listing.revision < floor {
@@ -112,11 +155,15 @@ fn acknowledged_before(history: &History, time: u64) -> Revision {
     .unwrap_or_default()
 }
 
+/// The first object that is listed otherwise than expected, unless that may be `unseen`.
 fn difference(
     expected: &BTreeMap<String, Stored>,
     listed: &BTreeMap<String, Stored>,
+    unseen: impl Fn(&str, Option<&Stored>) -> bool,
 ) -> Option<String> {
     let keys = expected.keys().chain(listed.keys());
-    let wrong = keys.into_iter().find(|key| expected.get(*key) != listed.get(*key))?;
+    let wrong = keys
+        .into_iter()
+        .find(|key| expected.get(*key) != listed.get(*key) && !unseen(key, listed.get(*key)))?;
     Some(format!("{wrong} is {:?}, not {:?}", listed.get(wrong), expected.get(wrong)))
 }
