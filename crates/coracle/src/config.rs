@@ -190,13 +190,12 @@ pub struct Node {
         value_name = "auto|host-gw|vxlan"
     )]
     pub network_backend: net::Backend,
-    /// Number of the VXLAN network; the same on all nodes
-    #[arg(long, env = "CORACLE_VXLAN_VNI", default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..1 << 24))]
-    pub vxlan_vni: u32,
-    /// UDP port of VXLAN; the same on all nodes
-    #[arg(long, env = "CORACLE_VXLAN_PORT", default_value_t = 8472)]
-    pub vxlan_port: u16,
+    /// Number of the VXLAN network; the same on all servers, which tell agents [default: 1]
+    #[arg(long, env = "CORACLE_VXLAN_VNI", value_parser = clap::value_parser!(u32).range(1..1 << 24))]
+    pub vxlan_vni: Option<u32>,
+    /// UDP port of VXLAN; the same on all servers, which tell agents [default: 8472]
+    #[arg(long, env = "CORACLE_VXLAN_PORT")]
+    pub vxlan_port: Option<u16>,
     /// Have this board refuse to be cut off by `coracle drill`
     #[arg(long, env = "CORACLE_DISABLE_DRILL")]
     pub disable_drill: bool,

@@ -146,7 +146,7 @@ async fn look(place: &Place, trusted: &str) -> Outcome<Option<Next>> {
         return Ok(Some(next));
     }
     if !local.take_turn(own).await? {
-        return Ok(Some(Next::Wait("another server's starts again".into())));
+        return Ok(Some(Next::Wait("another server starts again".into())));
     }
     // Another may have had its turn since the look above.
     let next = decide(&local, place, own, &wanted).await?;

@@ -62,6 +62,8 @@ pub async fn start(
 ) -> Outcome {
     let joining = Joining::new(&common, &options)?;
     let Joined { cluster, certificates } = door::patiently(|| joining.attempt()).await?;
+    let facts = cluster.settings.facts()?;
+    facts.must_hold_for(&options.node)?;
     let file = joining.folder.join(FILE);
     let authorities = cluster.servers.iter().filter_map(|s| s.parse().ok());
     let servers: Vec<Authority> = authorities.chain(joining.server.clone()).collect();
@@ -92,7 +94,7 @@ pub async fn start(
         options: options.node,
         name: joining.name,
         ip: joining.ip,
-        facts: cluster.settings.facts()?,
+        facts,
         tls: certificates.kubelet()?,
         all_pods_cached: false,
     };

@@ -23,6 +23,7 @@ use store::Store;
 use tokio::sync::{Semaphore, watch};
 
 use super::checks::{self, Role};
+use super::passwords::Proof;
 use super::protocol::{AUTHORITIES, CHANGE, Handover, Hello, JOIN, Refusal, SERVER, Welcome};
 use super::token::Credential;
 use super::{Secrets, bootstrap_tokens, certify, changes, passwords, servers};
@@ -112,13 +113,14 @@ impl Desk {
             by_token.clone()?;
         }
         let hello: Hello = body(request).await?;
-        if known != Some(format!("system:node:{}", hello.name)) {
-            by_token?;
-        }
+        let proof = match known == Some(format!("system:node:{}", hello.name)) {
+            true => Proof::Itself,
+            false => by_token.map(|_| Proof::Token)?,
+        };
         checks::name(&hello)?;
         checks::clock(&hello, Timestamp::now())?;
         checks::agent_version(&hello, upgrade::current())?;
-        passwords::claim(&self.client, &hello.name, &hello.password).await?;
+        passwords::claim(&self.client, &hello.name, &hello.password, proof).await?;
         let certificate = match &hello.request {
             Some(request) => {
                 let api = self.api.upgrade().ok_or_else(stopping)?;
@@ -151,7 +153,7 @@ impl Desk {
             // its board, set up anew.
             passwords::release(&self.client, &hello.name).await?;
         }
-        passwords::claim(&self.client, &hello.name, &hello.password).await?;
+        passwords::claim(&self.client, &hello.name, &hello.password, Proof::Itself).await?;
         let alive = members.into_iter().filter(|(seen, _)| seen.alive);
         Ok(Handover {
             secrets: Secrets::clone(&self.secrets()),

@@ -21,12 +21,15 @@ mod trust;
 
 pub use desk::Desk;
 pub use newcomer::fetch;
+pub use passwords::keep as keep_passwords;
 pub use secrets::{Equal, Secrets};
 pub use shared::{Bring, COLLECTION, adopt, follow};
 pub use token::{Credential, Token};
 pub use trust::{GENERATION, Trust};
 
 use std::path::Path;
+
+use passwords::Proof;
 
 use crate::failure::{Outcome, While};
 use crate::files;
@@ -50,5 +53,5 @@ pub async fn claim_name(client: &kube::Client, data_dir: &Path, name: &str) -> O
     let folder = data_dir.join("agent");
     files::make_folder(&folder, true).doing(|| format!("making {}", folder.display()))?;
     let password = agent::password(&folder)?;
-    passwords::claim(client, name, &password).await.map_err(Into::into)
+    passwords::claim(client, name, &password, Proof::Itself).await.map_err(Into::into)
 }

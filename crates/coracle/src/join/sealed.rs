@@ -114,6 +114,8 @@ mod tests {
             service_cidr: "10.43.0.0/16".into(),
             cluster_dns: "10.43.0.10".into(),
             cluster_domain: "cluster.local".into(),
+            vxlan_vni: Some(1),
+            vxlan_port: None,
         };
         Secrets::new(settings, Some(token.into()), None).expect("new secrets")
     }

@@ -60,6 +60,12 @@ pub struct Equal {
     pub cluster_dns: String,
     /// `--cluster-domain`
     pub cluster_domain: String,
+    /// `--vxlan-vni`; clusters of before it was kept have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan_vni: Option<u32>,
+    /// `--vxlan-port`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vxlan_port: Option<u16>,
 }
 
 /// A private key is not shown, nor anything beside it.
@@ -236,6 +242,8 @@ impl Equal {
             service_cidr: facts.service_cidr.to_string(),
             cluster_dns: facts.cluster_dns.to_string(),
             cluster_domain: facts.cluster_domain.clone(),
+            vxlan_vni: facts.vxlan_vni,
+            vxlan_port: facts.vxlan_port,
         }
     }
 
@@ -247,17 +255,15 @@ impl Equal {
             service_cidr: self.service_cidr.parse().doing(doing)?,
             cluster_dns: self.cluster_dns.parse().doing(doing)?,
             cluster_domain: self.cluster_domain.clone(),
+            vxlan_vni: self.vxlan_vni,
+            vxlan_port: self.vxlan_port,
         })
     }
 
     /// Refuses settings that are not the cluster's, naming the flag.
     pub fn must_be(&self, cluster: &Equal) -> Outcome {
-        for (flag, own, theirs) in [
-            ("--cluster-cidr", &self.cluster_cidr, &cluster.cluster_cidr),
-            ("--service-cidr", &self.service_cidr, &cluster.service_cidr),
-            ("--cluster-dns", &self.cluster_dns, &cluster.cluster_dns),
-            ("--cluster-domain", &self.cluster_domain, &cluster.cluster_domain),
-        ] {
+        for ((flag, own), (_, theirs)) in self.flags().into_iter().zip(cluster.flags()) {
+            let (Some(own), Some(theirs)) = (own, theirs) else { continue };
             if own != theirs {
                 return Err(Failure::new(format!(
                     "{flag} is {own} here, but {theirs} in the cluster"
@@ -266,6 +272,20 @@ impl Equal {
             }
         }
         Ok(())
+    }
+}
+
+impl Equal {
+    /// Each flag and its value, where it is known.
+    fn flags(&self) -> [(&'static str, Option<String>); 6] {
+        [
+            ("--cluster-cidr", Some(self.cluster_cidr.clone())),
+            ("--service-cidr", Some(self.service_cidr.clone())),
+            ("--cluster-dns", Some(self.cluster_dns.clone())),
+            ("--cluster-domain", Some(self.cluster_domain.clone())),
+            ("--vxlan-vni", self.vxlan_vni.map(|vni| vni.to_string())),
+            ("--vxlan-port", self.vxlan_port.map(|port| port.to_string())),
+        ]
     }
 }
 

@@ -65,6 +65,8 @@ fn secrets() -> Arc<Secrets> {
         service_cidr: "10.43.0.0/16".into(),
         cluster_dns: "10.43.0.10".into(),
         cluster_domain: "cluster.local".into(),
+        vxlan_vni: None,
+        vxlan_port: None,
     };
     Arc::new(Secrets::new(settings, None, None).expect("new secrets"))
 }

@@ -204,6 +204,7 @@ async fn start(
     take_snapshots(&settings, source, &server, &mut duties)?;
     let member = opened.etcd.as_ref().map(|etcd| etcd.place.clone());
     duties.add(move |informers, stop| members::keep(member.clone(), informers, stop));
+    duties.add(join::keep_passwords);
     readiness(&server, &store);
     let alone = settings.datastore == Datastore::Sqlite;
     match alone {

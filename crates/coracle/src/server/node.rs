@@ -45,6 +45,31 @@ pub struct Facts {
     pub cluster_dns: IpAddr,
     /// Domain of the cluster.
     pub cluster_domain: String,
+    /// Number of the VXLAN network between nodes; clusters of before it was kept do not say it.
+    pub vxlan_vni: Option<u32>,
+    /// UDP port of that.
+    pub vxlan_port: Option<u16>,
+}
+
+impl Facts {
+    /// Refuses flags of an agent that say something else than its cluster.
+    pub fn must_hold_for(&self, node: &Node) -> Outcome {
+        let hint = "leave it out: servers tell agents".to_owned();
+        for (flag, own, theirs) in [
+            ("--vxlan-vni", node.vxlan_vni, self.vxlan_vni),
+            ("--vxlan-port", node.vxlan_port.map(u32::from), self.vxlan_port.map(u32::from)),
+        ] {
+            if let (Some(own), Some(theirs)) = (own, theirs)
+                && own != theirs
+            {
+                return Err(Failure::new(format!(
+                    "{flag} is {own} here, but {theirs} in the cluster"
+                ))
+                .hint(hint));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A node to be: what this board was told, and what its cluster has said.
@@ -124,6 +149,7 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
 
 async fn open_network(board: &Board, cidrs: &[String]) -> Outcome<NodeNetwork> {
     let (facts, node) = (&board.facts, &board.options);
+    let vxlan = VxlanConfig::default();
     let pod_cidrs = cidrs
         .iter()
         .map(|cidr| cidr.parse().doing(|| format!("reading this node's pod addresses {cidr}")))
@@ -133,7 +159,11 @@ async fn open_network(board: &Board, cidrs: &[String]) -> Outcome<NodeNetwork> {
         service_cidrs: vec![facts.service_cidr],
         node_ips: vec![board.ip],
         backend: node.network_backend,
-        vxlan: VxlanConfig { vni: node.vxlan_vni, port: node.vxlan_port, ..VxlanConfig::default() },
+        vxlan: VxlanConfig {
+            vni: facts.vxlan_vni.or(node.vxlan_vni).unwrap_or(vxlan.vni),
+            port: facts.vxlan_port.or(node.vxlan_port).unwrap_or(vxlan.port),
+            ..vxlan
+        },
         ..pod_network_config(&board.common, facts.cluster_cidr, &node.bridge, &node.nft_table)
     })
     .await

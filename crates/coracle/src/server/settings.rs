@@ -66,7 +66,10 @@ impl Settings {
 
     /// What every node must know of the cluster.
     pub fn facts(&self) -> Facts {
+        let (node, vxlan) = (&self.options.node, net::VxlanConfig::default());
         Facts {
+            vxlan_vni: node.vxlan_vni.or(Some(vxlan.vni)),
+            vxlan_port: node.vxlan_port.or(Some(vxlan.port)),
             cluster_cidr: self.options.cluster_cidr,
             service_cidr: self.options.service_cidr,
             cluster_dns: self.cluster_dns,

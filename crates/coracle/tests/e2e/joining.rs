@@ -214,10 +214,23 @@ fn a_nodes_name_is_its_boards() {
     let stranger = Member::new(&board, 2);
     let posing = format!("{arguments} --node-name member1");
     refused(&stranger, &posing, "the node name member1 is another board's", "kubectl delete node");
-    // The name of a board that was taken away for good is free again.
+    // The name of a board that was taken away for good is free again, and nothing is left of it.
+    let password = "secrets -n kube-system --field-selector \
+                    metadata.name=member1.node-password.coracle";
     kubectl.ok("delete node member1");
+    kubectl.until(&format!("get -o name {password}"), "");
     stranger.start(&posing);
     until_ready(&kubectl, "member1");
+    // A node without a password is still its board's: whoever has a token could be anybody.
+    kubectl.ok(&format!("delete {password}"));
+    let third = Member::new(&board, 3);
+    refused(&third, &posing, "the node name member1 is another board's", "kubectl delete node");
+    stranger.kill();
+    stranger.start("--node-name member1");
+    kubectl.until_that(&format!("get -o name {password}"), |out| out.contains("member1"));
+    // All boards have one VXLAN, as the servers say.
+    let other = format!("{arguments} --node-name third --vxlan-vni 9");
+    refused(&third, &other, "--vxlan-vni is 9 here, but 1 in the cluster", "leave it out");
 }
 
 #[test]
