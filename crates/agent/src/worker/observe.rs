@@ -178,6 +178,10 @@ fn lost(known: &ApiStatus) -> Option<Run> {
     let state = known.state.as_ref();
     let last = known.last_state.as_ref().and_then(|s| s.terminated.as_ref());
     let end = state.and_then(|s| s.terminated.as_ref()).or(last);
+    if end.is_none() && state.is_none_or(|s| s.running.is_none()) {
+        // It never began: there is nothing to remember, and it is made anew.
+        return None;
+    }
     let now = Timestamp::now();
     let started = end.and_then(|e| e.started_at.as_ref()).map(|t| t.0);
     let unknown = "The container could not be located when the pod was terminated";

@@ -33,6 +33,12 @@ fn the_process() {
     runtime.block_on(net::dns::hold(control, reports)).unwrap();
 }
 
+/// Between two looks at a condition.
+#[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition")]
+fn pause() {
+    thread::sleep(Duration::from_millis(2));
+}
+
 /// A board's DNS: where it answers, and the processes that were started for it.
 struct Stage {
     folder: tempfile::TempDir,
@@ -105,7 +111,7 @@ impl Stage {
         let deadline = Instant::now() + PATIENCE;
         while self.alive().len() != count {
             assert!(Instant::now() < deadline, "{:?} are alive, not {count}", self.alive());
-            thread::sleep(Duration::from_millis(5));
+            pause();
         }
     }
 
@@ -135,7 +141,7 @@ impl Stage {
                 let (before, deadline) =
                     (answers.load(Ordering::Relaxed), Instant::now() + PATIENCE);
                 while answers.load(Ordering::Relaxed) < before + 20 && Instant::now() < deadline {
-                    thread::sleep(Duration::from_millis(1));
+                    pause();
                 }
             };
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

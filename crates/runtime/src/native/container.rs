@@ -58,6 +58,12 @@ impl Container {
         alive(&self.state.borrow())
     }
 
+    /// False while it is being made: that may fail, and then it never was.
+    pub fn is_made(&self) -> bool {
+        let state = self.state.borrow();
+        state.phase != Phase::Created || state.pid > 0
+    }
+
     pub fn info(&self) -> ContainerInfo {
         let record = lock(&self.record);
         let config = &record.config;

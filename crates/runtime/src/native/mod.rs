@@ -285,8 +285,8 @@ impl Runtime for Native {
 
     async fn list_containers(&self, filter: ContainerFilter) -> Result<Vec<ContainerInfo>> {
         let all: Vec<_> = lock(&self.inner.containers).values().cloned().collect();
-        let mut all: Vec<_> =
-            all.iter().map(|c| c.info()).filter(|c| container::matches(c, &filter)).collect();
+        let mut all: Vec<_> = all.iter().filter(|c| c.is_made()).map(|c| c.info()).collect();
+        all.retain(|c| container::matches(c, &filter));
         all.sort_by_key(|c| c.created_at);
         Ok(all)
     }
