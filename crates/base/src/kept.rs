@@ -115,7 +115,8 @@ mod tests {
         let copy = fs::read(copy_of(&path)).expect("a copy");
         let mut altered = copy.clone();
         altered[SUM_BYTES] ^= 1;
-        let states: [(&str, Option<&[u8]>, Option<&[u8]>); 9] = [
+        type Content<'a> = Option<&'a [u8]>;
+        let states: [(&str, Content<'_>, Content<'_>); 9] = [
             ("whole", Some(b"secret"), Some(&copy)),
             ("emptied", Some(b""), Some(&copy)),
             ("cut", Some(b"sec"), Some(&copy)),

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +15,8 @@ use client::Informers;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, ServiceAccount};
 use kube::api::{DeleteParams, LogParams, PostParams};
 use kube::{Api, Client};
-use net::{
-    Dns, DnsConfig, PodNetwork, PodNetworkConfig, ProxyConfig, ServiceAddress, ServiceProxy,
-};
+use net::dns::{Keeper, KeeperConfig};
+use net::{DnsConfig, PodNetwork, PodNetworkConfig, ProxyConfig, ServiceAddress, ServiceProxy};
 use runtime::{Native, NativeConfig, Runtime};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -93,10 +93,18 @@ impl Rig {
             cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
             ..ProxyConfig::default()
         });
-        let dns = Dns::serve(DnsConfig {
-            listen: vec![SocketAddr::new(DNS_IP, 53)],
-            service_ips: vec![DNS_IP],
-            ..DnsConfig::default()
+        let dns = Keeper::open(KeeperConfig {
+            dns: DnsConfig {
+                listen: vec![SocketAddr::new(DNS_IP, 53)],
+                service_ips: vec![DNS_IP],
+                ..DnsConfig::default()
+            },
+            socket: self.folder.join("dns.sock"),
+            release: "test".to_owned(),
+            launch: Arc::new(|control, _| {
+                std::thread::spawn(move || hold_dns(control));
+                Ok(())
+            }),
         });
         NetworkParts {
             proxy: Some(proxy.await.unwrap()),
@@ -395,4 +403,11 @@ fn docker_archive(path: &Path) {
         archive.append_data(&mut h, name, data).unwrap();
     }
     archive.finish().unwrap();
+}
+
+/// Answers for cluster DNS: a thread here, for what is a process of its own in the binary.
+fn hold_dns(control: OwnedFd) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_report, reports) = tokio::sync::mpsc::channel(1);
+    runtime.block_on(net::dns::hold(control, reports)).unwrap();
 }
