@@ -91,8 +91,14 @@ pub fn values(history: &History, union: &Union) -> HashMap<Revision, u64> {
         Outcome::Saw(Some(stored)) => Some((stored.revision, stored.value)),
         _ => None,
     });
+    let listed = history.listings.iter().flat_map(|listing| listing.objects.values());
+    let listed = listed.map(|stored| (stored.revision, stored.value));
     let seen = union.values().filter(|event| event.change != Change::Deleted);
-    written.chain(read).chain(seen.map(|event| (event.revision, event.value))).collect()
+    listed
+        .chain(written)
+        .chain(read)
+        .chain(seen.map(|event| (event.revision, event.value)))
+        .collect()
 }
 
 /// Every event follows from a call that may have happened, on the state that it demanded.

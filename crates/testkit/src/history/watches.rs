@@ -117,12 +117,17 @@ pub fn check_lists(history: &History, union: &Union, gaps: &Gaps, violations: &m
                 gaps.between(from, listing.revision)
                     && listed.is_none_or(|listed| gaps.hold(listed.revision))
             };
-            if let Some(difference) = difference(&state, &listing.objects, unseen) {
-                let server = listing.server.clone();
-                violations.push(Violation::ListMismatch(server, listing.revision, difference));
+            match difference(&state, &listing.objects, unseen) {
+                Some(difference) => {
+                    let server = listing.server.clone();
+                    let mismatch = Violation::ListMismatch(server, listing.revision, difference);
+                    violations.push(mismatch);
+                }
+                None => {
+                    state.clone_from(&listing.objects);
+                    all_known = listing.revision;
+                }
             }
-            state.clone_from(&listing.objects);
-            all_known = listing.revision;
         }
         let floor = acknowledged_before(history, listing.began);
         if listing.fresh && listing.revision < floor {
