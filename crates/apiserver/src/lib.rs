@@ -15,10 +15,13 @@ mod chain;
 mod compress;
 mod config;
 mod discovery;
+mod endpoints;
 mod feed;
 mod fresh;
 mod health;
 mod metrics;
+#[allow(dead_code, reason = "admission webhooks use it next")]
+mod notes;
 mod objects;
 mod openapi;
 mod outside;
@@ -39,6 +42,8 @@ mod token;
 mod token_request;
 mod user;
 mod waiting;
+#[allow(dead_code, reason = "admission webhooks use it next")]
+mod webhook;
 
 pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};

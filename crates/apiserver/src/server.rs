@@ -20,6 +20,7 @@ use crate::registry::Registry;
 use crate::request::{Body, BoxError, Response};
 use crate::token::Tokens;
 use crate::user::User;
+use crate::webhook::Webhooks;
 
 /// What every part of the server shares.
 pub(crate) struct Context {
@@ -31,6 +32,9 @@ pub(crate) struct Context {
     pub authorizer: Authorizer,
     /// Service-account tokens.
     pub tokens: Tokens,
+    /// Clients of webhooks.
+    #[allow(dead_code, reason = "admission webhooks use it next")]
+    pub webhooks: Webhooks,
     /// Counters of `/metrics`.
     pub metrics: Metrics,
     /// Cancelled when the server stops: watches end, no new work is begun.
@@ -66,6 +70,7 @@ impl ApiServer {
             authorizer: Authorizer::new(&store),
             tokens: Tokens::new(store.clone(), &config.service_account)
                 .map_err(NewError::ServiceAccountKey)?,
+            webhooks: Webhooks::new(store.clone()),
             metrics: Metrics::default(),
             config,
             stopping,

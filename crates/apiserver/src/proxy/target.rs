@@ -6,12 +6,12 @@ use std::sync::Arc;
 use api::status::{Status, go_quote};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use store::{Page, Range, Store};
+use store::Store;
 
 use super::forward;
-use crate::objects;
 use crate::request::RequestInfo;
 use crate::server::Context;
+use crate::{endpoints, objects};
 
 /// What stays as it is in a path segment.
 const SEGMENT: &AsciiSet =
@@ -260,65 +260,10 @@ fn service_address(
     name: &str,
     port: &str,
 ) -> Result<(String, Option<u16>), Status> {
-    let service = objects::object(store, "services", namespace, name)
-        .ok_or_else(|| Status::not_found(("", "services"), name))?;
-    let ports: Vec<&Value> = service["spec"]["ports"].as_array().into_iter().flatten().collect();
-    let wanted = match (port, ports.as_slice()) {
-        ("", [one]) => Some(*one),
-        (port, all) => all.iter().copied().find(|candidate| {
-            candidate["name"].as_str().unwrap_or_default() == port
-                || candidate["port"].as_u64().is_some_and(|number| number.to_string() == port)
-        }),
-    };
-    let Some(wanted) = wanted else {
-        let (port, name) = (go_quote(port), go_quote(name));
-        return Err(Status::unavailable(format!(
-            "no service port {port} found for service {name}"
-        )));
-    };
-    let port_name = wanted["name"].as_str().unwrap_or_default();
-    let backends = backends(store, namespace, name, port_name);
+    let backends = endpoints::resolve(store, namespace, name, port)?;
     // Whichever comes next: upstream, too, picks one at random.
-    let chosen = backends.get(usize::from(rand_byte()) % backends.len().max(1));
-    let Some((address, port)) = chosen else {
-        let message = format!("no endpoints available for service {}", go_quote(name));
-        return Err(Status::unavailable(message));
-    };
+    let (address, port) = &backends[fastrand::usize(..backends.len())];
     Ok((proxyable(address)?, Some(*port)))
-}
-
-fn rand_byte() -> u8 {
-    let mut byte = [0];
-    // Without randomness the first one is as good.
-    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
-    byte[0]
-}
-
-/// The ready addresses behind a service's port.
-fn backends(store: &Store, namespace: &str, service: &str, port: &str) -> Vec<(String, u16)> {
-    let range = Range { collection: "discovery.k8s.io/endpointslices", namespace: Some(namespace) };
-    let Ok(slices) = store.list(range, Page::default()) else { return Vec::new() };
-    let mut found = Vec::new();
-    for entry in &slices.entries {
-        if entry.labels.get("kubernetes.io/service-name") != Some(service) {
-            continue;
-        }
-        let Ok(slice) = serde_json::from_slice::<Value>(&entry.value) else { continue };
-        let ports = slice["ports"].as_array().into_iter().flatten();
-        let number = ports
-            .filter(|candidate| candidate["name"].as_str().unwrap_or_default() == port)
-            .find_map(|candidate| u16::try_from(candidate["port"].as_u64()?).ok());
-        let Some(number) = number else { continue };
-        for endpoint in slice["endpoints"].as_array().into_iter().flatten() {
-            if endpoint["conditions"]["ready"] != false {
-                let addresses = endpoint["addresses"].as_array().into_iter().flatten();
-                found.extend(
-                    addresses.filter_map(|address| Some((address.as_str()?.to_owned(), number))),
-                );
-            }
-        }
-    }
-    found
 }
 
 fn node_target(
