@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::authn::{self, Claim};
 use crate::authz::Attributes;
 use crate::compress;
+use crate::notes;
 use crate::outside::{self, Outside};
 use crate::request::{Request, RequestInfo, Response, query_value};
 use crate::response;
@@ -38,7 +39,9 @@ impl ApiServer {
         let audit = remote.then(|| audit_id(request.headers()));
         let gzip = remote && compress::accepted(request.headers());
         let started = Instant::now();
-        let mut response = Arc::clone(&self).guarded(info.clone(), request, fixed).await;
+        let work = Arc::clone(&self).guarded(info.clone(), request, fixed);
+        let (mut response, noted) = notes::collect(work).await;
+        response::add_warnings(&mut response, notes::fitting(noted.warnings));
         self.context.metrics.request(&info, response.status().as_u16(), started.elapsed());
         let headers = response.headers_mut();
         if !headers.contains_key(header::CACHE_CONTROL) {

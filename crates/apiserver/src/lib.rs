@@ -11,6 +11,7 @@ mod authz;
 mod body;
 mod bootstrap;
 mod bootstrap_token;
+mod cached;
 mod chain;
 mod compress;
 mod config;
@@ -20,7 +21,6 @@ mod feed;
 mod fresh;
 mod health;
 mod metrics;
-#[allow(dead_code, reason = "admission webhooks use it next")]
 mod notes;
 mod objects;
 mod openapi;
@@ -42,7 +42,6 @@ mod token;
 mod token_request;
 mod user;
 mod waiting;
-#[allow(dead_code, reason = "admission webhooks use it next")]
 mod webhook;
 
 pub use bootstrap::BootstrapError;

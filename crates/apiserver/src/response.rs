@@ -48,6 +48,16 @@ pub(crate) fn status(status: &Status) -> Response {
     response
 }
 
+/// Adds texts that are for whoever has sent the request.
+pub(crate) fn add_warnings(response: &mut Response, texts: impl IntoIterator<Item = String>) {
+    for text in texts {
+        let text = format!("299 - {}", api::status::go_quote(&text));
+        if let Ok(value) = HeaderValue::try_from(text) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}
+
 /// Upstream's plain answer where no handler knows the path.
 pub(crate) fn not_found() -> Response {
     text(StatusCode::NOT_FOUND, "404 page not found\n")

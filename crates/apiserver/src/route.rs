@@ -37,6 +37,12 @@ impl ApiServer {
             return token_request::handle(Arc::clone(&self.context), info, user, request).await;
         }
         if proxy::is_proxied(&info) {
+            let query = request.uri().query().unwrap_or_default();
+            if info.subresource != "log"
+                && let Err(status) = self.registry.connect(&info, &user, query).await
+            {
+                return response::status(&status);
+            }
             return proxy::handle(Arc::clone(&self.context), info, user, request).await;
         }
         Arc::clone(&self.registry).handle(info, user, request).await

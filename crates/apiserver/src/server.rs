@@ -33,7 +33,6 @@ pub(crate) struct Context {
     /// Service-account tokens.
     pub tokens: Tokens,
     /// Clients of webhooks.
-    #[allow(dead_code, reason = "admission webhooks use it next")]
     pub webhooks: Webhooks,
     /// Counters of `/metrics`.
     pub metrics: Metrics,

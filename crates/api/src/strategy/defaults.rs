@@ -154,7 +154,7 @@ const KINDS: &[(&str, Rows)] = &[
     ("scheduling.k8s.io/priorityclasses", &[("preemptionPolicy", r#""PreemptLowerPriority""#)]),
     ("apiregistration.k8s.io/apiservices", &[("spec.service.port", "443")]),
     ("admissionregistration.k8s.io/validatingwebhookconfigurations", WEBHOOKS),
-    ("admissionregistration.k8s.io/mutatingwebhookconfigurations", WEBHOOKS),
+    ("admissionregistration.k8s.io/mutatingwebhookconfigurations", MUTATING_WEBHOOKS),
     (
         "apiextensions.k8s.io/customresourcedefinitions",
         &[("spec.conversion", r#"{"strategy":"None"}"#)],
@@ -169,6 +169,17 @@ const WEBHOOKS: Rows = &[
     ("webhooks[].timeoutSeconds", "10"),
     ("webhooks[].rules[].scope", r#""*""#),
     ("webhooks[].clientConfig.service.port", "443"),
+];
+
+const MUTATING_WEBHOOKS: Rows = &[
+    ("webhooks[].failurePolicy", r#""Fail""#),
+    ("webhooks[].matchPolicy", r#""Equivalent""#),
+    ("webhooks[].namespaceSelector", "{}"),
+    ("webhooks[].objectSelector", "{}"),
+    ("webhooks[].timeoutSeconds", "10"),
+    ("webhooks[].rules[].scope", r#""*""#),
+    ("webhooks[].clientConfig.service.port", "443"),
+    ("webhooks[].reinvocationPolicy", r#""Never""#),
 ];
 
 /// Where the pod template of a kind stands.

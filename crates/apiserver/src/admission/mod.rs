@@ -1,19 +1,32 @@
-//! Admission: what a write meets between authorization and validation. A chain of small
-//! functions over one [`Attributes`], in upstream's order; each looks at what it cares for and
-//! lets the rest pass. Quotas, limit ranges, policies and webhooks join the same chain.
+//! Admission: what a write meets on its way to the store, in upstream's order. First the steps
+//! that may change the object, with mutating webhooks as the last; then, when the object is
+//! complete and valid, the steps that only look at it, with validating webhooks and quotas as
+//! the last. The steps of our own are plain functions over one [`Attributes`], each of which
+//! looks at what it cares for and lets the rest pass; only those that ask somebody wait.
 
+mod hook;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod review;
+mod rules;
 mod service_account;
 mod tolerations;
+mod verdict;
+mod webhooks;
+
+use std::sync::Arc;
 
 use api::resource::Resource;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::cached::Cached;
 use crate::config::Tolerations;
 use crate::registry::Outcome;
+use crate::server::Context;
 use crate::user::User;
+use hook::Hooks;
+use webhooks::Invoked;
 
 /// What is about to happen to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +37,20 @@ pub enum Operation {
     Update,
     /// It goes.
     Delete,
+    /// Somebody speaks to what is behind it: exec, attach, port forwarding, proxies.
+    Connect,
+}
+
+impl Operation {
+    /// As rules and reviews name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Operation::Create => "CREATE",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Connect => "CONNECT",
+        }
+    }
 }
 
 /// Read access to the cluster's state, as the admission functions need it.
@@ -34,6 +61,8 @@ pub trait Cluster: Send + Sync {
     fn all(&self, collection: &str) -> Vec<Value>;
     /// How long pods stay on a node that is lost when they say nothing.
     fn tolerations(&self) -> Tolerations;
+    /// The kinds that show the same objects, this one among them.
+    fn views(&self, resource: &Resource) -> Vec<Arc<Resource>>;
 }
 
 /// A write and its surroundings.
@@ -42,6 +71,8 @@ pub struct Attributes<'a> {
     pub operation: Operation,
     /// To which kind.
     pub resource: &'a Resource,
+    /// In which of its versions the client speaks.
+    pub version: &'a str,
     /// Through which subresource; empty for the object itself.
     pub subresource: &'a str,
     /// Namespace; empty for cluster scope.
@@ -52,6 +83,10 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// The state that is replaced.
     pub old: Option<&'a Value>,
+    /// Whether nothing will be written.
+    pub dry_run: bool,
+    /// The `CreateOptions` and so on, as a JSON object; null where there are none.
+    pub options: Value,
     /// The rest of the cluster.
     pub cluster: &'a dyn Cluster,
 }
@@ -64,32 +99,128 @@ impl Attributes<'_> {
     }
 }
 
-type Admit = fn(&Attributes<'_>, &mut Value) -> Outcome<()>;
+/// The options of a write as reviews show them.
+pub fn options(kind: &str, manager: &str, dry_run: bool) -> Value {
+    let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    if dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    if !manager.is_empty() {
+        options["fieldManager"] = manager.into();
+    }
+    options
+}
 
-/// The chain for writes that carry an object.
-const CHAIN: [Admit; 6] = [
+type Admit = fn(&Attributes<'_>, &mut Value) -> Outcome<()>;
+type Check = fn(&Attributes<'_>, &Value) -> Outcome<()>;
+
+/// What may change an object, and checks that upstream makes in the same pass.
+const MUTATING: &[Admit] = &[
     namespace_lifecycle::admit,
     service_account::admit,
     node_restriction::admit,
-    tolerations::admit,
     priority::admit_pod,
-    priority::admit_class,
+    tolerations::admit,
 ];
 
-/// Lets a create or an update pass, completes its object, or says why not.
-pub fn admit(attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
-    CHAIN.iter().try_for_each(|step| step(attributes, object))
-}
-
-/// Lets a deletion pass or says why not.
-pub fn admit_delete(attributes: &Attributes<'_>) -> Outcome<()> {
-    namespace_lifecycle::admit_delete(attributes)?;
-    node_restriction::admit_delete(attributes)
-}
+/// What only looks at the object that is to be stored (null when it goes).
+const VALIDATING: &[Check] = &[priority::check_class];
 
 /// Lets the eviction of a pod pass or says why not.
 pub fn admit_eviction(user: &User, resource: &Resource, pod: &Value) -> Outcome<()> {
     node_restriction::admit_eviction(user, resource, pod)
+}
+
+/// The whole chain, with what it keeps in memory.
+pub(crate) struct Admission {
+    context: Arc<Context>,
+    mutating: Cached<Hooks>,
+    validating: Cached<Hooks>,
+}
+
+impl Admission {
+    /// Reads nothing yet.
+    pub(crate) fn new(context: Arc<Context>) -> Self {
+        let store = &context.store;
+        Admission {
+            mutating: Cached::new(store.clone(), &[hook::MUTATING], Hooks::mutating),
+            validating: Cached::new(store.clone(), &[hook::VALIDATING], Hooks::validating),
+            context,
+        }
+    }
+
+    /// Completes an object that is written, or says why it may not be. `settle` brings what a
+    /// webhook has made of it into order.
+    pub(crate) async fn mutate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        settle: &(dyn Fn(&mut Value) + Send + Sync),
+    ) -> Outcome<()> {
+        let chain =
+            |object: &mut Value| MUTATING.iter().try_for_each(|step| step(attributes, object));
+        chain(object)?;
+        let hooks = self.mutating.get();
+        let mut invoked = Invoked::default();
+        if webhooks::mutate(
+            &self.context.webhooks,
+            attributes,
+            &hooks,
+            object,
+            &mut invoked,
+            settle,
+        )
+        .await?
+        {
+            // What a webhook changed is completed again, and seen by those who asked for it.
+            let before = object.clone();
+            chain(object)?;
+            invoked.again(*object != before);
+            webhooks::mutate(
+                &self.context.webhooks,
+                attributes,
+                &hooks,
+                object,
+                &mut invoked,
+                settle,
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a write pass as it will be stored, or says why not; the object is null for deletions.
+    pub(crate) async fn validate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Value,
+    ) -> Outcome<()> {
+        VALIDATING.iter().try_for_each(|step| step(attributes, object))?;
+        webhooks::validate(&self.context.webhooks, attributes, &self.validating.get(), object).await
+    }
+
+    /// Lets somebody connect or says why not; `object` are the connection's options.
+    pub(crate) async fn connect(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+    ) -> Outcome<()> {
+        let (hooks, mut invoked) = (self.mutating.get(), Invoked::default());
+        let client = &self.context.webhooks;
+        webhooks::mutate(client, attributes, &hooks, object, &mut invoked, &|_| ()).await?;
+        self.validate(attributes, object).await
+    }
+
+    /// Lets a deletion pass or says why not.
+    pub(crate) async fn delete(&self, attributes: &Attributes<'_>) -> Outcome<()> {
+        namespace_lifecycle::admit_delete(attributes)?;
+        node_restriction::admit_delete(attributes)?;
+        let hooks = self.mutating.get();
+        let (mut nothing, mut invoked) = (Value::Null, Invoked::default());
+        let client = &self.context.webhooks;
+        webhooks::mutate(client, attributes, &hooks, &mut nothing, &mut invoked, &|_| ()).await?;
+        self.validate(attributes, &Value::Null).await
+    }
 }
 
 #[cfg(test)]
@@ -126,28 +257,45 @@ pub(crate) mod testing {
         fn tolerations(&self) -> Tolerations {
             Tolerations::default()
         }
+
+        fn views(&self, resource: &Resource) -> Vec<Arc<Resource>> {
+            vec![Arc::new(resource.clone())]
+        }
+    }
+
+    /// A create of this kind by an administrator, on a cluster.
+    pub fn attributes<'a>(
+        cluster: &'a Few,
+        (group, version, plural): (&str, &'static str, &str),
+        namespace: &'a str,
+    ) -> Attributes<'a> {
+        static ADMIN: std::sync::LazyLock<User> = std::sync::LazyLock::new(User::admin);
+        Attributes {
+            operation: Operation::Create,
+            resource: api::resource::find(group, version, plural).unwrap(),
+            version,
+            subresource: "",
+            namespace,
+            name: "",
+            user: &ADMIN,
+            old: None,
+            dry_run: false,
+            options: Value::Null,
+            cluster,
+        }
     }
 
     /// Runs one step on a create.
     pub fn create(
         step: Admit,
         cluster: &Few,
-        collection: (&str, &str, &str),
+        collection: (&str, &'static str, &str),
         object: &mut Value,
     ) -> Outcome<()> {
-        let resource = api::resource::find(collection.0, collection.1, collection.2).unwrap();
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-        let attributes = Attributes {
-            operation: Operation::Create,
-            resource,
-            subresource: "",
-            namespace: &namespace,
-            name: &name,
-            user: &User::admin(),
-            old: None,
-            cluster,
-        };
+        let field = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let (namespace, name) = (field("namespace"), field("name"));
+        let mut attributes = attributes(cluster, collection, &namespace);
+        attributes.name = &name;
         step(&attributes, object)
     }
 }

@@ -97,6 +97,7 @@ fn pod(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option<S
         Operation::Delete => (!bound(attributes.old)).then(|| {
             format!("node {node:?} can only delete pods with spec.nodeName set to itself")
         }),
+        Operation::Connect => None,
     }
 }
 
@@ -206,23 +207,19 @@ fn lease(node: &str, attributes: &Attributes<'_>, new: Option<&Value>) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admission::testing::Few;
+    use crate::admission::testing::{Few, attributes};
     use crate::user::User;
     use serde_json::json;
 
     fn said(operation: Operation, plural: &str, old: Option<Value>, new: Value) -> String {
         let group = if plural == "leases" { "coordination.k8s.io" } else { "" };
         let shown = old.as_ref().unwrap_or(&new);
-        let attributes = Attributes {
-            operation,
-            resource: api::resource::find(group, "v1", plural).unwrap(),
-            subresource: "",
-            namespace: meta::namespace(shown),
-            name: meta::name(shown),
-            user: &User::node("a"),
-            old: old.as_ref(),
-            cluster: &Few::default(),
-        };
+        let (cluster, user) = (Few::default(), User::node("a"));
+        let mut attributes = attributes(&cluster, (group, "v1", plural), meta::namespace(shown));
+        attributes.operation = operation;
+        attributes.name = meta::name(shown);
+        attributes.user = &user;
+        attributes.old = old.as_ref();
         match operation {
             Operation::Delete => admit_delete(&attributes),
             _ => admit(&attributes, &mut new.clone()),

@@ -71,7 +71,7 @@ fn resolve(attributes: &Attributes<'_>, class: &str) -> Outcome<(String, i64, Va
     Err(Status::forbidden(attributes.resource, attributes.name, &why))
 }
 
-pub(super) fn admit_class(attributes: &Attributes<'_>, class: &mut Value) -> Outcome<()> {
+pub(super) fn check_class(attributes: &Attributes<'_>, class: &Value) -> Outcome<()> {
     let collection = "scheduling.k8s.io/priorityclasses";
     let written = attributes.is(Operation::Create, collection)
         || attributes.is(Operation::Update, collection);

@@ -12,9 +12,9 @@ use super::deletion::{self, Plan};
 use super::negotiate::Shape;
 use super::options::{DeleteOptions, ListOptions};
 use super::read::{Selection, invalid_options};
-use super::write::{may_be_stale, write_failure};
+use super::write::{Writer, may_be_stale, write_failure};
 use super::{Outcome, Registry, codec, decode, meta, negotiate};
-use crate::admission::{self, Operation};
+use crate::admission::Operation;
 use crate::user::User;
 
 /// How often a delete is tried again because somebody else wrote meanwhile.
@@ -84,13 +84,10 @@ impl Registry {
     ) -> Outcome<Option<Deleted>> {
         let live = negotiate::parse(&entry.value)?;
         check_preconditions(target, &live, options)?;
-        admission::admit_delete(&self.attributes(
-            Operation::Delete,
-            target,
-            "",
-            user,
-            Some(&live),
-        ))?;
+        let writer = Writer { user, manager: String::new(), dry_run: options.dry_run };
+        let mut attributes = self.attributes((Operation::Delete, ""), target, &writer, Some(&live));
+        attributes.options = options.review();
+        self.admission.delete(&attributes).await?;
         let uid = meta::uid(&live).to_owned();
         let expect = Expect::Revision(entry.revision);
         let plan = deletion::plan(&target.resource, &live, options, self.now());

@@ -8,6 +8,7 @@
 mod allocation;
 mod call;
 mod codec;
+mod connect;
 pub(crate) mod decode;
 mod delete;
 mod deletion;
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use codec::JsonCodec;
 
-use crate::admission::Cluster;
+use crate::admission::{Admission, Cluster};
 use crate::body;
 use crate::config::{Config, Tolerations};
 use crate::request::{Request, RequestInfo, Response};
@@ -62,6 +63,7 @@ type Path = (String, String, String);
 pub(crate) struct Registry {
     context: Arc<Context>,
     resources: HashMap<Path, Arc<Resource>>,
+    admission: Admission,
     clock: Arc<dyn Clock>,
     orphans: Orphans,
     swept: Swept,
@@ -82,7 +84,8 @@ impl Registry {
         let clock = Arc::new(SystemClock);
         let orphans = Orphans::default();
         let swept = Swept::default();
-        Arc::new(Registry { context, resources, clock, orphans, swept })
+        let admission = Admission::new(Arc::clone(&context));
+        Arc::new(Registry { context, resources, admission, clock, orphans, swept })
     }
 
     /// Answers one authorized request.
@@ -217,5 +220,13 @@ impl Cluster for Registry {
 
     fn tolerations(&self) -> Tolerations {
         self.context.config.tolerations
+    }
+
+    fn views(&self, resource: &Resource) -> Vec<Arc<Resource>> {
+        let same = self.resources.values().filter(|row| row.collection == resource.collection);
+        let mut rows: Vec<Arc<Resource>> = same.cloned().collect();
+        rows.sort_by(|a, b| (&a.group, &a.versions).cmp(&(&b.group, &b.versions)));
+        rows.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        rows
     }
 }

@@ -215,12 +215,7 @@ pub fn render(call: &Call, reply: Reply) -> Outcome<Response> {
     let collection = call.target.resource.collection();
     let deprecated = DEPRECATED.iter().find(|(of, _)| *of == collection);
     let deprecated = deprecated.map(|(_, text)| (*text).to_owned());
-    for warning in deprecated.into_iter().chain(reply.warnings) {
-        let text = format!("299 - {}", api::status::go_quote(&warning));
-        if let Ok(value) = HeaderValue::try_from(text) {
-            answer.headers_mut().append(header::WARNING, value);
-        }
-    }
+    response::add_warnings(&mut answer, deprecated.into_iter().chain(reply.warnings));
     Ok(answer)
 }
 

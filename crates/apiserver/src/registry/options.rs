@@ -225,6 +225,25 @@ impl WriteOptions {
 }
 
 impl DeleteOptions {
+    /// As admission webhooks see them.
+    pub fn review(&self) -> Value {
+        let mut options = crate::admission::options("DeleteOptions", "", self.dry_run);
+        let mut set = |field: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                options[field] = value;
+            }
+        };
+        set("gracePeriodSeconds", self.grace_period_seconds.map(Value::from));
+        set("orphanDependents", self.orphan_dependents.map(Value::from));
+        set("propagationPolicy", self.propagation_policy.clone().map(Value::from));
+        if self.uid.is_some() || self.resource_version.is_some() {
+            let preconditions =
+                serde_json::json!({"uid": self.uid, "resourceVersion": self.resource_version});
+            set("preconditions", Some(preconditions));
+        }
+        options
+    }
+
     /// Reads the body of a delete, and the query for what the body does not say.
     pub fn parse(query: &str, body: Option<&Value>) -> Result<Self, String> {
         let empty = Value::Null;

@@ -168,10 +168,8 @@ impl Registry {
             };
             track(resource, None, &mut object, &manager);
         }
-        self.admit(
-            &self.attributes(Operation::Create, &target, "", writer.user, None),
-            &mut object,
-        )?;
+        let attributes = self.attributes((Operation::Create, ""), &target, writer, None);
+        self.admit(&attributes, &mut object).await?;
         strategy::default(resource, &resource.storage_version, &mut object);
         self.choose_numbers(&target, &mut object, None)?;
         strategy::prepare_create(resource, &mut object);
@@ -181,6 +179,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(invalid(&target, &errors));
         }
+        self.admission.validate(&attributes, &object).await?;
         self.put_new(&target, writer, &object).await
     }
 
@@ -312,16 +311,9 @@ impl Registry {
         keep_metadata(&mut object, &live, resource.namespaced);
 
         strategy::default(resource, &resource.storage_version, &mut object);
-        self.admit(
-            &self.attributes(
-                Operation::Update,
-                target,
-                change.subresource,
-                writer.user,
-                Some(&live),
-            ),
-            &mut object,
-        )?;
+        let operation = (Operation::Update, change.subresource);
+        let attributes = self.attributes(operation, target, writer, Some(&live));
+        self.admit(&attributes, &mut object).await?;
         if change.subresource.is_empty() {
             self.choose_numbers(target, &mut object, Some(&live))?;
         }
@@ -342,6 +334,7 @@ impl Registry {
             };
             track(resource, Some(&live), &mut object, &manager);
         }
+        self.admission.validate(&attributes, &object).await?;
         self.commit(target, writer, entry, &live, object).await
     }
 
@@ -393,27 +386,45 @@ impl Registry {
 
     pub(super) fn attributes<'a>(
         &'a self,
-        operation: Operation,
+        (operation, subresource): (Operation, &'a str),
         target: &'a Target,
-        subresource: &'a str,
-        user: &'a User,
+        writer: &Writer<'a>,
         old: Option<&'a Value>,
     ) -> Attributes<'a> {
+        let options = match operation {
+            Operation::Create => "CreateOptions",
+            _ => "UpdateOptions",
+        };
         Attributes {
             operation,
             resource: &target.resource,
+            version: &target.version,
             subresource,
             namespace: &target.namespace,
             name: &target.name,
-            user,
+            user: writer.user,
             old,
+            dry_run: writer.dry_run,
+            options: admission::options(options, &writer.manager, writer.dry_run),
             cluster: self,
         }
     }
 
-    /// The admission chain, and behind it the rule that nobody grants more than they have.
-    fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
-        admission::admit(attributes, object)?;
+    /// What may change the object, and behind it the rule that nobody grants more than they have.
+    async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
+        let resource = attributes.resource;
+        let settle = |object: &mut Value| {
+            let (group, version) = (&resource.storage_group, &resource.storage_version);
+            if let Some(schema) = Schema::of(group, version, &resource.kind) {
+                schema.prune(object);
+            }
+            strategy::default(resource, version, object);
+        };
+        let identity = ["name", "namespace", "uid"].map(|field| object["metadata"][field].clone());
+        self.admission.mutate(attributes, object, &settle).await?;
+        for (field, value) in ["name", "namespace", "uid"].into_iter().zip(identity) {
+            meta::set(object, field, value);
+        }
         signing::check(&self.context.authorizer, attributes, object)?;
         escalation::check(&self.context.authorizer, attributes, object)
     }

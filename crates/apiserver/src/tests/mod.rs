@@ -6,6 +6,7 @@ mod nodes;
 mod secure;
 mod signing;
 mod tokens;
+mod webhooks;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};

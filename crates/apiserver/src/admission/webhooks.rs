@@ -1,0 +1,197 @@
+//! Asking webhooks: mutating ones in turn, each with what the one before has made of the object,
+//! validating ones at once.
+
+use std::collections::HashSet;
+
+use api::status::Status;
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use super::hook::{Hook, Hooks};
+use super::rules::{self, View};
+use super::verdict::Verdict;
+use super::{Attributes, review};
+use crate::notes;
+use crate::registry::Outcome;
+use crate::webhook::Webhooks;
+
+/// Which mutating webhooks have been asked about a write, for the second round.
+#[derive(Default)]
+pub(super) struct Invoked {
+    /// Whether this is the second round.
+    second: bool,
+    /// Places of those that asked to be asked again, in the first round.
+    eligible: Vec<usize>,
+    /// Those of them after which somebody changed the object.
+    due: HashSet<usize>,
+}
+
+impl Invoked {
+    /// Begins the second round; `changed` if the object was changed between the rounds.
+    pub fn again(&mut self, changed: bool) {
+        self.second = true;
+        if changed {
+            self.changed();
+        }
+    }
+
+    fn changed(&mut self) {
+        self.due.extend(self.eligible.drain(..));
+    }
+}
+
+/// Why a webhook has no answer to act on.
+enum Failure {
+    /// It could not be asked, or its answer is none: the failure policy decides.
+    Call(String),
+    /// The request is at fault.
+    Refused(Status),
+}
+
+/// Asks the mutating webhooks that are about this write; whether one has changed the object.
+pub(super) async fn mutate(
+    client: &Webhooks,
+    attributes: &Attributes<'_>,
+    hooks: &Hooks,
+    object: &mut Value,
+    invoked: &mut Invoked,
+    settle: &(dyn Fn(&mut Value) + Send + Sync),
+) -> Outcome<bool> {
+    let mut any = false;
+    if rules::is_exempt(attributes) {
+        return Ok(any);
+    }
+    for (place, hook) in hooks.0.iter().enumerate() {
+        if invoked.second && !invoked.due.remove(&place) {
+            continue;
+        }
+        let Some(view) = hook.matcher.matches(attributes, object)? else { continue };
+        let before = object.clone();
+        let asked = ask(client, attributes, hook, &view, object).await;
+        let verdict = settled(hook, "mutation", place, asked)?;
+        if let Some(patch) = verdict.and_then(|verdict| verdict.patch)
+            && !object.is_null()
+        {
+            apply(attributes, &view, &patch, object)?;
+            settle(object);
+        }
+        let changed = *object != before;
+        let round = usize::from(invoked.second);
+        notes::annotate(
+            format!("mutation.webhook.admission.k8s.io/round_{round}_index_{place}"),
+            json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": changed})
+                .to_string(),
+        );
+        if changed {
+            any = true;
+            invoked.changed();
+        }
+        if hook.again && !invoked.second {
+            invoked.eligible.push(place);
+        }
+    }
+    Ok(any)
+}
+
+/// Asks the validating webhooks that are about this write.
+pub(super) async fn validate(
+    client: &Webhooks,
+    attributes: &Attributes<'_>,
+    hooks: &Hooks,
+    object: &Value,
+) -> Outcome<()> {
+    if rules::is_exempt(attributes) || hooks.0.is_empty() {
+        return Ok(());
+    }
+    let mut asked = Vec::new();
+    for (place, hook) in hooks.0.iter().enumerate() {
+        if let Some(view) = hook.matcher.matches(attributes, object)? {
+            asked.push(async move {
+                let answer = ask(client, attributes, hook, &view, object).await;
+                settled(hook, "validation", place, answer).map(drop)
+            });
+        }
+    }
+    join_all(asked).await.into_iter().collect()
+}
+
+/// Applies the failure policy, and turns a refusal into an error.
+fn settled(
+    hook: &Hook,
+    phase: &str,
+    place: usize,
+    asked: Result<Verdict, Failure>,
+) -> Outcome<Option<Verdict>> {
+    match asked {
+        Ok(Verdict { refused: Some(status), .. }) | Err(Failure::Refused(status)) => Err(status),
+        Ok(verdict) => Ok(Some(verdict)),
+        Err(Failure::Call(why)) => {
+            let name = &hook.name;
+            let text = format!("failed calling webhook {name:?}: {why}");
+            if !hook.ignores_failure {
+                return Err(Status::internal_error(&text));
+            }
+            tracing::warn!(webhook = name, error = why, "failing open");
+            let key = format!("failed-open.{phase}.webhook.admission.k8s.io/round_0_index_{place}");
+            notes::annotate(key, name);
+            Ok(None)
+        }
+    }
+}
+
+async fn ask(
+    client: &Webhooks,
+    attributes: &Attributes<'_>,
+    hook: &Hook,
+    view: &View,
+    object: &Value,
+) -> Result<Verdict, Failure> {
+    if attributes.dry_run && !hook.knows_dry_run {
+        let why = format!("admission webhook {:?} does not support dry run", hook.name);
+        return Err(Failure::Refused(Status::bad_request(why)));
+    }
+    let Some(version) = hook.version else {
+        let why = "webhook does not accept known AdmissionReview versions (v1, v1beta1)";
+        return Err(Failure::Call(why.to_owned()));
+    };
+    let uid = base::names::uuid();
+    let seen = seen(attributes, view, object);
+    let old = attributes.old.map_or(Value::Null, |old| self::seen(attributes, view, old));
+    let review = review::request(attributes, view, version, &uid, (&seen, &old));
+    let answer = client
+        .call(&hook.client, &review, hook.timeout)
+        .await
+        .map_err(|error| Failure::Call(format!("failed to call webhook: {error}")))?;
+    Verdict::read(hook, version, &uid, &answer)
+        .map_err(|why| Failure::Call(format!("received invalid webhook response: {why}")))
+}
+
+/// A stored object as the webhook knows it.
+fn seen(attributes: &Attributes<'_>, view: &View, object: &Value) -> Value {
+    let mut object = object.clone();
+    let row = view.resource(attributes);
+    let (from, to) = (row.storage_api_version(), row.api_version(&view.version));
+    if !object.is_null() && object["apiVersion"] == from.as_str() && from != to {
+        api::convert::convert(row, &from, &to, &mut object);
+    }
+    object
+}
+
+/// Applies a webhook's patch to the object as the webhook knows it.
+fn apply(
+    attributes: &Attributes<'_>,
+    view: &View,
+    patch: &json_patch::Patch,
+    object: &mut Value,
+) -> Outcome<()> {
+    let mut patched = seen(attributes, view, object);
+    json_patch::patch(&mut patched, patch)
+        .map_err(|error| Status::internal_error(&error.to_string()))?;
+    let row = view.resource(attributes);
+    let (from, to) = (row.api_version(&view.version), row.storage_api_version());
+    if patched["apiVersion"] == from.as_str() && from != to {
+        api::convert::convert(row, &from, &to, &mut patched);
+    }
+    *object = patched;
+    Ok(())
+}
