@@ -67,6 +67,12 @@ pub fn odd(contents: &[(u64, Option<Content>)], leader: u64) -> Option<Vec<u64>>
     Some(known().filter(|(_, content)| differs(*content)).map(|(id, _)| id).collect())
 }
 
+/// Whether a member holds what most hold. `None` where too little is known, of it or of the rest.
+pub fn agrees(contents: &[(u64, Option<Content>)], leader: u64, id: u64) -> Option<bool> {
+    let odd = odd(contents, leader)?;
+    contents.iter().any(|(of, content)| *of == id && content.is_some()).then(|| !odd.contains(&id))
+}
+
 /// Decides what to do next; at most one thing, so that at most one member is busy with it.
 pub fn decide(view: &View) -> Option<Act> {
     let statuses = || view.members.iter().filter_map(|(_, status)| status.as_ref());
@@ -246,6 +252,7 @@ mod tests {
             ("b2 a2 a2", 1, Some(vec![1])),
             ("a2 a2 ?", 1, Some(vec![])),
             ("a2 ? ?", 1, None),
+            ("? a2 a2", 2, Some(vec![])),
             ("a2 b2 ?", 2, Some(vec![1])),
             ("a2 b2", 1, Some(vec![2])),
             ("a2 a2 b3", 1, Some(vec![])),
@@ -258,6 +265,9 @@ mod tests {
             let words = held.split_whitespace().zip(1..);
             let contents: Vec<_> = words.map(|(word, id)| (id, content(word))).collect();
             assert_eq!(odd(&contents, leader), expected, "{held}, {leader} leads");
+            let first = content(held.split_whitespace().next().unwrap_or_default());
+            let agreed = expected.filter(|_| first.is_some()).map(|odd| !odd.contains(&1));
+            assert_eq!(agrees(&contents, leader, 1), agreed, "{held}, {leader} leads");
         }
     }
 

@@ -100,7 +100,6 @@ impl Line<'_> {
             ("backend-batch-limit", BACKEND_BATCH_CHANGES.to_string()),
             ("quota-backend-bytes", (u64::from(o.etcd_quota) << 20).to_string()),
             ("auto-compaction-retention", "0".to_owned()),
-            ("experimental-initial-corrupt-check", "true".to_owned()),
             ("experimental-corrupt-check-time", CORRUPT_CHECK.to_owned()),
             ("experimental-warning-apply-duration", SLOW_APPLY.to_owned()),
             // A board with a second address, such as the virtual one, may talk from either.

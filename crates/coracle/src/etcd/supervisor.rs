@@ -50,6 +50,8 @@ pub struct Supervisor {
     /// Told what the start waits for.
     say: Say,
     stop: CancellationToken,
+    /// Whether the member has been found to hold what the others hold, so that it may be read.
+    agreed: Arc<watch::Sender<bool>>,
 }
 
 /// Why a run of etcd came to its end.
@@ -88,7 +90,7 @@ struct Last {
 impl Supervisor {
     /// Nothing runs yet.
     pub fn new(place: Place, changed: Arc<Notify>, say: Say, stop: CancellationToken) -> Self {
-        Supervisor { place, changed, say, stop }
+        Supervisor { place, changed, say, stop, agreed: Arc::new(watch::Sender::new(false)) }
     }
 
     /// How the member begins. Joins the cluster where it is no member yet.
@@ -221,7 +223,10 @@ impl Supervisor {
                 tracing::info!("etcd starts again with the cluster's new authorities");
                 Ok(Turn::Again(Start::Again))
             }
-            Some(Need::Rebuild) => Err(self.rebuilt_from_others()?),
+            Some(Need::Rebuild) if *self.agreed.borrow() => Err(self.rebuilt_from_others()?),
+            Some(Need::Rebuild) => {
+                self.repair("they are not what the other members hold").await.map(Turn::Again)
+            }
         }
     }
 
@@ -260,6 +265,10 @@ impl Supervisor {
 
     /// Looks after the running member until it has to be ended.
     async fn tend(&self, alarm: &Notify) -> Need {
+        if !self.agrees().await {
+            return Need::Rebuild;
+        }
+        self.agreed.send_replace(true);
         let mut last = Last::default();
         let mut pause = TEND_SOON;
         loop {
@@ -276,6 +285,37 @@ impl Supervisor {
                 }
             };
         }
+    }
+
+    /// Whether this member holds what the others hold, as soon as a majority can be compared.
+    ///
+    /// etcd has a check of its own (`--experimental-initial-corrupt-check`), but asks the others
+    /// before it answers them: members that start together wait for each other, 9 seconds each.
+    async fn agrees(&self) -> bool {
+        loop {
+            match self.compared().await {
+                Ok(Some(agrees)) => return agrees,
+                Ok(None) => {}
+                Err(failure) => {
+                    tracing::debug!(error = %base::chain(&failure), "etcd was not compared yet");
+                }
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    async fn compared(&self) -> Outcome<Option<bool>> {
+        let local = self.place.local().await?;
+        let status = local.status().await?;
+        if status.leader == 0 {
+            return Ok(None);
+        }
+        // What comes without a vote was sent by the leader just now.
+        if status.learner {
+            return Ok(Some(true));
+        }
+        let held = kin::contents(&local.members().await?, status.revision, &self.place.tls).await;
+        Ok(care::agrees(&held, status.leader, status.id))
     }
 
     async fn tend_once(&self, last: &mut Last) -> Outcome<Look> {
@@ -380,6 +420,9 @@ impl Supervisor {
             local.moved(status.id, &self.place.peer_url()).await?;
         }
         kin::remember(&self.place.data_dir, &members)?;
+        if !*self.agreed.borrow() {
+            return Ok(Some("etcd's data have not been compared with the others' yet".into()));
+        }
         let voters = members.iter().filter(|member| !member.learner).count();
         if let Some(advice) = membership::advice(voters) {
             tracing::warn!("{advice}");

@@ -30,11 +30,11 @@ type Sign = (&'static str, fn(&str) -> Verdict);
 const SIGNS: &[Sign] = &[
     ("no space left on device", |_| Verdict::DiskFull),
     ("address already in use", |_| Verdict::PortTaken),
+    // A trace of it names whatever was under way.
+    ("out of memory", |_| Verdict::Other),
     ("permanently removed from the cluster", |_| Verdict::Removed),
     ("the member has been removed", |_| Verdict::Removed),
     ("crc mismatch", damaged),
-    ("checkInitialHashKV", damaged),
-    ("data inconsistency", damaged),
     ("invalid database", damaged),
     ("failed to recover v3 backend", damaged),
     ("failed to open database", damaged),
@@ -45,7 +45,6 @@ const SIGNS: &[Sign] = &[
     ("is out of range [lastIndex", damaged),
     ("failed to read WAL", damaged),
     ("fileutil: file already locked", |_| Verdict::Other),
-    ("\nunexpected EOF", damaged),
 ];
 
 fn damaged(line: &str) -> Verdict {
@@ -129,6 +128,7 @@ mod tests {
             ("panic: write wal: no space left on device", 500, Verdict::DiskFull),
             ("the member has been permanently removed from the cluster", 500, Verdict::Removed),
             ("panic: freepages: odd", 3600, Verdict::Other),
+            ("fatal error: runtime: out of memory\\ngo.etcd.io/bbolt.mmap", 1, Verdict::Other),
             ("killed", 1, Verdict::Other),
         ] {
             assert_eq!(judged(&["first line", said], lived), expected, "{said}");

@@ -12,6 +12,7 @@ use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, KvClient
 use tokio::sync::watch;
 
 use super::EtcdOptions;
+use super::lead::Lead;
 use super::options::ENDPOINTS_MAX;
 use crate::DriverError;
 
@@ -35,6 +36,7 @@ pub(super) struct Members {
     state: Mutex<State>,
     /// Counts the connections; whoever uses an older one should take the new one.
     generation: watch::Sender<u64>,
+    lead: Lead,
 }
 
 #[derive(Default)]
@@ -91,7 +93,8 @@ impl Trouble {
 impl Members {
     pub(super) fn new(options: EtcdOptions) -> Self {
         let state = State { urls: options.endpoints.clone(), ..State::default() };
-        Self { options, state: Mutex::new(state), generation: watch::Sender::new(0) }
+        let generation = watch::Sender::new(0);
+        Self { options, state: Mutex::new(state), generation, lead: Lead::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -204,7 +207,16 @@ impl Members {
     ) -> Result<T, Trouble> {
         let member = self.current().await.map_err(Trouble::NotTaken)?;
         let generation = member.generation;
-        match tokio::time::timeout(REQUEST_PATIENCE, request(member)).await {
+        let client = member.client.clone();
+        let answered = tokio::select! {
+            answered = tokio::time::timeout(REQUEST_PATIENCE, request(member)) => answered,
+            () = self.lead.moves(&client) => {
+                // The member is well, the request is lost.
+                let reason = "etcd's leader changed meanwhile".to_owned();
+                return Err(Trouble::Open(remote(&self.options, doing, None, reason)));
+            }
+        };
+        match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let trouble = self.judge(doing, &error);

@@ -4,6 +4,7 @@ mod compact;
 mod discover;
 mod follow;
 mod layout;
+mod lead;
 mod ledger;
 mod load;
 mod members;
