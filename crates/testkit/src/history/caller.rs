@@ -34,6 +34,7 @@ pub(super) struct Shared {
     pub(super) calls: AtomicU64,
     pub(super) operations: Mutex<Vec<Operation>>,
     pub(super) listings: Mutex<Vec<Listing>>,
+    pub(super) looks: Mutex<Vec<Stored>>,
 }
 
 impl Shared {
@@ -45,6 +46,7 @@ impl Shared {
             calls: AtomicU64::new(0),
             operations: Mutex::default(),
             listings: Mutex::default(),
+            looks: Mutex::default(),
         }
     }
 
@@ -162,7 +164,11 @@ impl Caller {
         let params = kube::api::GetParams::at("0");
         let read = tokio::time::timeout(CALL_TIMEOUT, self.api.get_with(key, &params)).await;
         match read.ok()? {
-            Ok(object) => Some(stored(&object).map(|(_, stored)| stored)),
+            Ok(object) => {
+                let seen = stored(&object).map(|(_, stored)| stored);
+                self.shared.looks.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
+                Some(seen)
+            }
             Err(kube::Error::Api(status)) if status.code == 404 => Some(None),
             Err(_) => None,
         }

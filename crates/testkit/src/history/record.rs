@@ -180,6 +180,8 @@ pub struct History {
     pub listings: Vec<Listing>,
     /// Watches.
     pub segments: Vec<Segment>,
+    /// What clients saw of an index that may be old, by which they chose their next call.
+    pub looks: Vec<Stored>,
     /// Servers whose watch had not caught up when patience ended, with what it had seen.
     pub behind: Vec<(String, Revision)>,
 }

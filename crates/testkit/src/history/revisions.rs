@@ -94,7 +94,9 @@ pub fn values(history: &History, union: &Union) -> HashMap<Revision, u64> {
     let listed = history.listings.iter().flat_map(|listing| listing.objects.values());
     let listed = listed.map(|stored| (stored.revision, stored.value));
     let seen = union.values().filter(|event| event.change != Change::Deleted);
+    let looked = history.looks.iter().map(|stored| (stored.revision, stored.value));
     listed
+        .chain(looked)
         .chain(written)
         .chain(read)
         .chain(seen.map(|event| (event.revision, event.value)))

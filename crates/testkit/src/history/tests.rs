@@ -83,6 +83,20 @@ fn a_write_that_is_lost_is_seen_without_watches_too() {
 }
 
 #[test]
+fn what_nobody_watched_is_known_by_whoever_looked() {
+    let unseen = "
+        a create 1  0..10  => done@5
+        a swap 5 2  11..20 => unknown
+        a swap 6 3  31..40 => done@7
+        watch s1 0: +5 a 1
+        watch s1 6: ~7 a 3
+    ";
+    check(&format!("{unseen}look 2@6"), &[]);
+    let calls = "no order explains the calls on a";
+    check(&format!("{unseen}look 9@6"), &[calls]);
+}
+
+#[test]
 fn a_stale_read_after_a_delete() {
     check(
         "

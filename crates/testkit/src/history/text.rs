@@ -5,6 +5,7 @@
 //! a swap 5 2    11..20  => unknown
 //! a delete 5    11..20  => done
 //! a read        21..22  => 2@6
+//! look 2@6
 //! list s1 25 6: a=2@6
 //! watch s1 0: +5 a 1, ~6 a 2, *7, -9 a 2
 //! ```
@@ -17,6 +18,7 @@ pub fn parse(text: &str) -> History {
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.split_once(' ') {
             Some(("watch", rest)) => history.segments.push(watch(rest)),
+            Some(("look", rest)) => history.looks.push(stored(rest)),
             Some(("list", rest)) => history.listings.push(list(rest)),
             _ => history.operations.push(operation(line, history.operations.len())),
         }

@@ -167,6 +167,7 @@ impl Run {
         self.clean_up().await;
         history.operations = take(&self.shared.operations);
         history.listings = take(&self.shared.listings);
+        history.looks = take(&self.shared.looks);
         history.segments = take(&self.segments);
         Ok(history)
     }
