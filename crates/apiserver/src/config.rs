@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::access::Access;
+
 /// Everything that the API server must be told; it reads no file and no environment.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -31,6 +33,8 @@ pub struct Config {
     pub anonymous: bool,
     /// How long pods stay on a node that is lost when they say nothing.
     pub tolerations: Tolerations,
+    /// Who may come in beside service accounts and client certificates.
+    pub access: Access,
     /// Upper bounds.
     pub limits: Limits,
 }

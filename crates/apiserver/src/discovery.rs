@@ -24,18 +24,28 @@ pub(crate) fn answer(context: &Context, path: &str, headers: &HeaderMap) -> Opti
         ["api"] | ["apis"] => {
             let core = parts == ["api"];
             if let Some((kind, version)) = aggregated_form(headers) {
-                let document = aggregated(&groups(), core, version);
+                let mut document = aggregated(&groups(), core, version);
+                if !core {
+                    document = context.aggregator.merge_aggregated(document);
+                }
                 return Some(response::tagged(headers, kind, document.to_string()));
             }
-            if core { api_versions(context) } else { group_list(&groups()) }
+            if core {
+                api_versions(context)
+            } else {
+                context.aggregator.merge_groups(group_list(&groups()))
+            }
         }
         ["api", version] => resource_list("", version)?,
         ["apis", name] => {
             let groups = groups();
-            let group = groups.iter().find(|group| group.name == *name && !name.is_empty())?;
-            let mut document = json!({"kind": "APIGroup", "apiVersion": "v1"});
-            merge(&mut document, group_of(group));
-            document
+            let group = groups.iter().find(|group| group.name == *name && !name.is_empty());
+            let own = group.map(|group| {
+                let mut document = json!({"kind": "APIGroup", "apiVersion": "v1"});
+                merge(&mut document, group_of(group));
+                document
+            });
+            context.aggregator.merge_group(name, own)?
         }
         ["apis", name, version] if !name.is_empty() => resource_list(name, version)?,
         _ => return None,

@@ -5,7 +5,9 @@
 //! review kinds, the kubelet proxies, discovery, OpenAPI, health or metrics. There is no
 //! hand-written router per kind: what differs between kinds is data in `api::resource`.
 
+mod access;
 mod admission;
+mod aggregation;
 mod authn;
 mod authz;
 mod body;
@@ -44,6 +46,7 @@ mod user;
 mod waiting;
 mod webhook;
 
+pub use access::{Access, FrontProxy};
 pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};
 pub use metrics::{MetricKind, MetricsPage};

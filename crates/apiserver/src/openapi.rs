@@ -11,10 +11,10 @@ use api::status::Status;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
-use crate::compress;
 use crate::request::{Response, query_value};
 use crate::response;
 use crate::server::Context;
+use crate::{aggregation, compress};
 
 const JSON: &str = "application/json";
 /// For documents whose address holds their hash.
@@ -45,6 +45,7 @@ pub(crate) async fn answer(
         ["openapi", "v3"] => {
             let index =
                 OpenApi::new(RESOURCES.iter(), &context.config.version.git_version).v3_index();
+            let index = aggregation::openapi_index(&context, index).await;
             return response::tagged(&headers, JSON, index.to_string());
         }
         ["openapi", "v3", "api", version] => {

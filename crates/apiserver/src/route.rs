@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use crate::request::{Request, RequestInfo, Response};
 use crate::server::ApiServer;
 use crate::user::User;
-use crate::{discovery, openapi, proxy, response, reviews, token_request};
+use crate::{aggregation, discovery, openapi, proxy, response, reviews, token_request};
 
 /// Paths listed at the root beside those of discovery and health checks.
 const FIXED_PATHS: [&str; 6] = [
@@ -27,6 +27,9 @@ impl ApiServer {
         user: User,
         request: Request,
     ) -> Response {
+        if let Some(service) = self.context.aggregator.answering(&info) {
+            return aggregation::pass_on(Arc::clone(&self.context), service, user, request).await;
+        }
         if !info.is_resource {
             return self.path(info, request).await;
         }

@@ -10,6 +10,7 @@ use http_body_util::BodyExt;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
+use crate::aggregation::Aggregator;
 use crate::authz::Authorizer;
 use crate::chain::InFlight;
 use crate::config::Config;
@@ -30,6 +31,8 @@ pub(crate) struct Context {
     pub config: Config,
     /// Roles and bindings, for whoever must ask what a user may do.
     pub authorizer: Authorizer,
+    /// API servers behind this one.
+    pub aggregator: Aggregator,
     /// Service-account tokens.
     pub tokens: Tokens,
     /// Clients of webhooks.
@@ -67,6 +70,7 @@ impl ApiServer {
         let stopping = CancellationToken::new();
         let context = Arc::new(Context {
             authorizer: Authorizer::new(&store),
+            aggregator: Aggregator::new(&store, config.access.front_proxy.clone()),
             tokens: Tokens::new(store.clone(), &config.service_account)
                 .map_err(NewError::ServiceAccountKey)?,
             webhooks: Webhooks::new(store.clone()),

@@ -47,6 +47,7 @@ pub(crate) fn config() -> Config {
         client_ca_pem: "-----BEGIN CERTIFICATE-----\n".to_owned(),
         anonymous: true,
         tolerations: Default::default(),
+        access: Default::default(),
         limits: Limits::default(),
     }
 }

@@ -1,5 +1,6 @@
-//! The cluster's certificates: three authorities (one that servers prove themselves with, one
-//! that clients do, one for etcd's peers and clients) and the short-lived leaves made from them.
+//! The cluster's certificates: four authorities (one that servers prove themselves with, one
+//! that clients do, one for etcd's peers and clients, one for API servers towards aggregated
+//! ones) and the short-lived leaves made from them.
 //!
 //! The layout is k3s': `server/tls/{server-ca,client-ca}.{crt,key}`, `service.key`. A leaf is
 //! made anew when less than a third of its life is left, when its names have changed, when its
@@ -24,7 +25,7 @@ use x509_parser::pem::parse_x509_pem;
 pub use authority::{AuthorityKeys, Older};
 pub use sign::Signatory;
 
-use crate::failure::{Outcome, While};
+use crate::failure::{Failure, Hint, Outcome, While};
 use crate::files;
 use crate::join::Secrets;
 
@@ -57,6 +58,8 @@ pub enum Signer {
     Client,
     /// For etcd, whose members are servers and clients of each other.
     Etcd,
+    /// For what API servers show to aggregated ones.
+    FrontProxy,
 }
 
 /// What a leaf certificate says.
@@ -133,6 +136,10 @@ impl Pki {
             Signer::Server => &self.secrets.server_ca,
             Signer::Client => &self.secrets.client_ca,
             Signer::Etcd => &self.secrets.etcd_ca,
+            Signer::FrontProxy => self.secrets.front_proxy_ca.as_ref().ok_or_else(|| {
+                Failure::new("the cluster has no authority for aggregated API servers")
+                    .hint("start this server again")
+            })?,
         };
         let cert_path = self.folder.join(format!("{}.crt", identity.file));
         let key_path = self.folder.join(format!("{}.key", identity.file));

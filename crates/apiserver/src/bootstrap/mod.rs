@@ -16,6 +16,8 @@ use futures::stream::{self, StreamExt};
 use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::access::FrontProxy;
+use crate::aggregation;
 use crate::authz::aggregate;
 use crate::authz::escalation;
 use crate::authz::rbac::{GROUP, Rule};
@@ -80,6 +82,7 @@ impl ApiServer {
             .map(|default| Wanted::new(GROUP, "v1", default.resource, default.object, Keep::Policy))
             .collect();
         rest.extend(fixed());
+        rest.extend(api_services());
         rest.extend(own_service(&self.context.config));
         // Of several servers each is announced once it serves.
         if !self.context.store.is_shared() {
@@ -95,6 +98,7 @@ impl ApiServer {
         }
         aggregate::reconcile(self).await;
         aggregate::start(self);
+        aggregation::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
     }
@@ -328,6 +332,14 @@ fn fixed() -> Vec<Wanted> {
     ]
 }
 
+/// An APIService for each built-in group and version.
+fn api_services() -> impl Iterator<Item = Wanted> {
+    let (group, plural) = ("apiregistration.k8s.io", "apiservices");
+    aggregation::builtin()
+        .into_iter()
+        .map(move |object| Wanted::new(group, "v1", plural, object, Keep::Existing))
+}
+
 fn family(ip: IpAddr) -> &'static str {
     if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
@@ -432,10 +444,15 @@ fn client_authority(config: &Config) -> Option<Wanted> {
     if config.client_ca_pem.is_empty() {
         return None;
     }
-    let object = json!({
+    let mut object = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": {"client-ca-file": config.client_ca_pem},
     });
+    if let Some(proxy) = &config.access.front_proxy {
+        for (key, value) in FrontProxy::published(&proxy.ca_pem) {
+            object["data"][key] = value.into();
+        }
+    }
     Some(Wanted::new("", "v1", "configmaps", object, Keep::Members(&["data"])))
 }

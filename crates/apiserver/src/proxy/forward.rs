@@ -33,7 +33,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// What a request is for: decides how a failure is worded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Log,
     Stream,
     Proxy,
@@ -61,7 +61,7 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 }
 
 /// Sends the request to its target and gives the answer as it comes.
-pub(super) async fn send(
+pub(crate) async fn send(
     target: Target,
     request: Request,
     purpose: Purpose,
@@ -83,7 +83,8 @@ async fn connect(target: &Target) -> std::io::Result<Box<dyn Stream>> {
     let tcp = TcpStream::connect((target.host.as_str(), target.port)).await?;
     tcp.set_nodelay(true)?;
     let Some(tls) = &target.tls else { return Ok(Box::new(tcp)) };
-    let name = ServerName::try_from(target.host.clone()).map_err(std::io::Error::other)?;
+    let name = target.server_name.as_ref().unwrap_or(&target.host).clone();
+    let name = ServerName::try_from(name).map_err(std::io::Error::other)?;
     let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
     Ok(Box::new(connector.connect(name, tcp).await?))
 }
@@ -158,7 +159,7 @@ async fn tunnel(client: hyper::upgrade::OnUpgrade, backend: hyper::upgrade::OnUp
 }
 
 /// Says on whose behalf a request is passed on.
-pub(super) fn add_forwarded_headers(request: &mut Request) {
+pub(crate) fn add_forwarded_headers(request: &mut Request) {
     let path = request.uri().path().to_owned();
     let host = request.headers().get(header::HOST).cloned();
     let peer = request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_string());

@@ -2,10 +2,10 @@
 //! pods and services (`proxy`). This server finds where to go, checks what can be checked from
 //! the stored objects, and passes bytes.
 
-mod forward;
+pub(crate) mod forward;
 mod html;
 mod log;
-mod target;
+pub(crate) mod target;
 
 use std::sync::Arc;
 

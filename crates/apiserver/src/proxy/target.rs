@@ -19,7 +19,7 @@ const SEGMENT: &AsciiSet =
 
 /// Where to connect, and what to ask for there.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(crate) struct Target {
     /// Address or name of the host.
     pub host: String,
     pub port: u16,
@@ -27,11 +27,13 @@ pub(super) struct Target {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Path and query.
     pub path: String,
+    /// The name that the host's certificate must have; `host` without.
+    pub server_name: Option<String>,
 }
 
 impl Target {
     /// `https://HOST:PORT/PATH`, as messages name it.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{}{}", self.authority(), self.path)
     }
@@ -59,7 +61,7 @@ impl Target {
         let port = kubelet_port(&object).ok_or_else(|| {
             Status::internal_error(&format!("node {node} has no kubelet endpoint"))
         })?;
-        Ok(Target { host, port, tls: Some(Arc::clone(&client.tls)), path })
+        Ok(Target { host, port, tls: Some(Arc::clone(&client.tls)), path, server_name: None })
     }
 }
 
@@ -201,7 +203,7 @@ pub(super) fn proxied(
     };
     let tls = (scheme == "https").then(forward::trusting_client);
     let port = port.unwrap_or(if tls.is_some() { 443 } else { 80 });
-    Ok(Target { host, port, tls, path })
+    Ok(Target { host, port, tls, path, server_name: None })
 }
 
 /// `[SCHEME:]NAME[:PORT]`.
@@ -283,7 +285,7 @@ fn node_target(
     let port = parse_port(port)
         .ok_or_else(|| Status::bad_request(format!("invalid node request {}", go_quote(name))))?;
     let tls = (scheme == "https").then(forward::trusting_client);
-    Ok(Target { host: proxyable(&host)?, port, tls, path })
+    Ok(Target { host: proxyable(&host)?, port, tls, path, server_name: None })
 }
 
 #[cfg(test)]

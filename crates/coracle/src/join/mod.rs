@@ -23,7 +23,7 @@ pub use desk::Desk;
 pub use newcomer::fetch;
 pub use passwords::keep as keep_passwords;
 pub use secrets::{Equal, Secrets};
-pub use shared::{Bring, COLLECTION, adopt, follow};
+pub use shared::{Bring, COLLECTION, adopt, complete, follow};
 pub use token::{Credential, Token};
 pub use trust::{GENERATION, Trust};
 

@@ -17,6 +17,7 @@ use crate::server::node::Facts;
 
 /// The file in which a server keeps the cluster's secrets, in `server/cred`.
 const FILE: &str = "cluster.json";
+const FRONT_PROXY_CA: &str = "coracle-request-header-ca";
 /// Retired service-account keys that are still accepted.
 const RETIRED_KEYS_MAX: usize = 4;
 
@@ -32,6 +33,10 @@ pub struct Secrets {
     pub client_ca: AuthorityKeys,
     /// Signs what etcd's members and clients show.
     pub etcd_ca: AuthorityKeys,
+    /// Signs what API servers show to aggregated ones; clusters of before there was any have none
+    /// until a server of theirs starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_proxy_ca: Option<AuthorityKeys>,
     /// Signs service-account tokens; PKCS#8 PEM, P-256.
     pub service_account_key: String,
     /// Public keys that older service-account tokens may be signed with, SPKI PEM.
@@ -102,6 +107,7 @@ impl Secrets {
             server_ca: AuthorityKeys::new("coracle-server-ca")?,
             client_ca: AuthorityKeys::new("coracle-client-ca")?,
             etcd_ca: AuthorityKeys::new("coracle-etcd-ca")?,
+            front_proxy_ca: Some(AuthorityKeys::new(FRONT_PROXY_CA)?),
             service_account_key: new_key()?.serialize_pem(),
             retired_service_account_keys: Vec::new(),
             server_token: server.map_or_else(random_secret, Ok)?,
@@ -112,8 +118,24 @@ impl Secrets {
     }
 
     /// The authorities with the names of their files.
-    pub fn authorities(&self) -> [(&'static str, &AuthorityKeys); 3] {
+    pub fn authorities(&self) -> impl Iterator<Item = (&'static str, &AuthorityKeys)> {
+        let front_proxy = self.front_proxy_ca.iter().map(|ca| ("request-header-ca", ca));
         [("server-ca", &self.server_ca), ("client-ca", &self.client_ca), ("etcd-ca", &self.etcd_ca)]
+            .into_iter()
+            .chain(front_proxy)
+    }
+
+    /// Makes what clusters of an older release lack.
+    pub fn complete(&mut self) -> Outcome {
+        if self.front_proxy_ca.is_none() {
+            self.front_proxy_ca = Some(AuthorityKeys::new(FRONT_PROXY_CA)?);
+        }
+        Ok(())
+    }
+
+    /// Whether nothing is lacking that this release needs.
+    pub fn is_complete(&self) -> bool {
+        self.front_proxy_ca.is_some()
     }
 
     /// The secrets kept below `server`, with the digest of the entry that they came from; `None`
@@ -190,6 +212,10 @@ impl Secrets {
         self.server_ca = self.server_ca.renewed("coracle-server-ca")?;
         self.client_ca = self.client_ca.renewed("coracle-client-ca")?;
         self.etcd_ca = self.etcd_ca.renewed("coracle-etcd-ca")?;
+        self.front_proxy_ca = match &self.front_proxy_ca {
+            Some(ca) => Some(ca.renewed(FRONT_PROXY_CA)?),
+            None => Some(AuthorityKeys::new(FRONT_PROXY_CA)?),
+        };
         let old = rcgen::KeyPair::from_pem(&self.service_account_key)
             .doing(|| "reading the service-account key".into())?;
         self.retired_service_account_keys.insert(0, old.public_key_pem());
@@ -200,7 +226,7 @@ impl Secrets {
 
     /// Whether an authority is trusted that a newer one has taken the place of.
     pub fn is_rotating(&self) -> bool {
-        self.authorities().iter().any(|(_, authority)| !authority.older.is_empty())
+        self.authorities().any(|(_, authority)| !authority.older.is_empty())
     }
 
     /// Ends the trust in what was replaced.
@@ -208,6 +234,9 @@ impl Secrets {
         self.server_ca.older.clear();
         self.client_ca.older.clear();
         self.etcd_ca.older.clear();
+        if let Some(ca) = &mut self.front_proxy_ca {
+            ca.older.clear();
+        }
         self.retired_service_account_keys.clear();
     }
 

@@ -184,6 +184,14 @@ pub async fn change(
     Err(Failure::new("the cluster's secrets change all the time").hint("try again"))
 }
 
+/// The cluster's secrets with what an older release did not make.
+pub async fn complete(store: &Store, secrets: Secrets) -> Outcome<Secrets> {
+    match secrets.is_complete() {
+        true => Ok(secrets),
+        false => change(store, &secrets, Secrets::complete).await,
+    }
+}
+
 /// Opens the entry of a datastore that a server is about to start with, and keeps it in that
 /// server's folder. False where no token opens it.
 pub async fn adopt(value: &[u8], tokens: Vec<String>, folder: &Path) -> Outcome<bool> {

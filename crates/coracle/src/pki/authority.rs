@@ -84,7 +84,9 @@ impl AuthorityKeys {
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = match identity.signer {
-            super::Signer::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            super::Signer::Client | super::Signer::FrontProxy => {
+                vec![ExtendedKeyUsagePurpose::ClientAuth]
+            }
             super::Signer::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
             super::Signer::Etcd => {
                 vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]

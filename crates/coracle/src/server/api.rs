@@ -157,6 +157,7 @@ pub fn new(
             not_ready_seconds: options.default_not_ready_toleration_seconds,
             unreachable_seconds: options.default_unreachable_toleration_seconds,
         },
+        access: apiserver::Access { front_proxy: certificates.front_proxy() },
         limits: Limits::default(),
     };
     ApiServer::new(store, config).doing(|| "setting up the API server".into())

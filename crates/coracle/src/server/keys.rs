@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::ApiServer;
+use apiserver::{ApiServer, FrontProxy};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -85,7 +85,12 @@ impl Keys {
         trust.publish(&self.client).await.doing(doing)?;
         let (namespace, name) = EXTENSIONS;
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
-        let patch = json!({"data": {"client-ca-file": secrets.client_ca.bundle()}});
+        let mut patch = json!({"data": {"client-ca-file": secrets.client_ca.bundle()}});
+        if let Some(ca) = &secrets.front_proxy_ca {
+            for (key, value) in FrontProxy::published(&ca.bundle()) {
+                patch["data"][key] = value.into();
+            }
+        }
         maps.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.doing(doing)?;
         if !self.settings.options.disable_agent {
             self.confirm(&trust).await?;

@@ -178,7 +178,8 @@ async fn start(
     let options = &settings.options;
     let order = upgrade::order(&options.snapshot_places, &options.snapshots, data_dir)?;
     upgrade::first_start(&source, order).await?;
-    let secrets = Arc::new(bring.settle(&store).await?);
+    let secrets = bring.settle(&store).await?;
+    let secrets = Arc::new(join::complete(&store, secrets).await?);
     let certificates = tls::Certificates::of(&settings, secrets.clone(), early)?;
     port.serve(&certificates, parts, &stop)?;
     join::write_tokens(&bring.folder, &secrets)?;

@@ -20,6 +20,7 @@ pub struct Certificates {
     server: Arc<Shown>,
     kubelet: Arc<Shown>,
     kubelet_client: Arc<Shown>,
+    front_proxy: Arc<Shown>,
     api_clients: Arc<TrustedClients>,
     kubelet_clients: Arc<TrustedClients>,
     kubelets: Arc<TrustedServers>,
@@ -32,6 +33,7 @@ impl Certificates {
             server: Shown::new(&pki.leaf(server(settings))?)?,
             kubelet: Shown::new(&pki.leaf(kubelet(settings))?)?,
             kubelet_client: Shown::new(&pki.leaf(kubelet_client())?)?,
+            front_proxy: front_proxy_shown(&pki)?,
             api_clients: TrustedClients::new(&pki.client_bundle(), true)?,
             kubelet_clients: TrustedClients::new(&pki.client_bundle(), false)?,
             kubelets: TrustedServers::nodes(&pki.server_bundle())?,
@@ -89,6 +91,13 @@ impl Certificates {
         client_config(self.kubelets.clone(), self.kubelet_client.clone())
     }
 
+    /// What the API server shows to aggregated ones, and the authority that signs it; `None` while
+    /// the cluster has none.
+    pub fn front_proxy(&self) -> Option<apiserver::FrontProxy> {
+        let ca_pem = self.pki().secrets.front_proxy_ca.as_ref()?.bundle();
+        Some(apiserver::FrontProxy { ca_pem, certificate: self.front_proxy.clone() })
+    }
+
     /// Makes leaves anew that are due, and follows the cluster's secrets. The admin's kubeconfig
     /// is renewed with them.
     ///
@@ -105,6 +114,9 @@ impl Certificates {
             (&self.kubelet_client, kubelet_client()),
         ] {
             shown.set(&pki.leaf(identity)?)?;
+        }
+        if pki.secrets.is_complete() {
+            self.front_proxy.set(&pki.leaf(front_proxy())?)?;
         }
         super::write_kubeconfig(settings, self)
     }
@@ -133,6 +145,25 @@ fn kubelet(settings: &Settings) -> Identity<'_> {
             "localhost".to_owned(),
             settings.node_ip.to_string(),
         ],
+        life: LEAF_LIFE,
+    }
+}
+
+/// Nothing is shown while the cluster has no authority for it: keys of before there was any.
+fn front_proxy_shown(pki: &Pki) -> Outcome<Arc<Shown>> {
+    match pki.secrets.is_complete() {
+        true => Shown::new(&pki.leaf(front_proxy())?),
+        false => Ok(Arc::default()),
+    }
+}
+
+fn front_proxy() -> Identity<'static> {
+    Identity {
+        file: "client-auth-proxy",
+        signer: Signer::FrontProxy,
+        common_name: apiserver::FrontProxy::NAME,
+        organization: None,
+        names: Vec::new(),
         life: LEAF_LIFE,
     }
 }

@@ -293,6 +293,7 @@ async fn api_server(kubelet: Arc<rustls::ClientConfig>) -> Arc<ApiServer> {
         client_ca_pem: String::new(),
         anonymous: true,
         tolerations: Default::default(),
+        access: Default::default(),
         limits: Limits::default(),
     };
     let driver = store::Memory::default().driver();

@@ -13,6 +13,7 @@ const CONFIG_KEY_LIMIT_BYTES: usize = 253;
 const PORT_NAME_LIMIT_BYTES: usize = 15;
 
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const SUBDOMAIN: &str = r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 const SUBDOMAIN_UNDERSCORE: &str = r"a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?(\.[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?)*')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
@@ -44,6 +45,14 @@ pub(super) fn dns_label(text: &str) -> Vec<String> {
     if !is_label(text, b"") {
         let dots = is_subdomain(text);
         errors.push(if dots { "must not contain dots" } else { LABEL }.to_owned());
+    }
+    errors
+}
+
+pub(super) fn dns1035_label(text: &str) -> Vec<String> {
+    let mut errors = too_long(text, LABEL_LIMIT_BYTES);
+    if !is_label(text, b"") || text.starts_with(|c: char| c.is_ascii_digit()) {
+        errors.push(LABEL_1035.to_owned());
     }
     errors
 }

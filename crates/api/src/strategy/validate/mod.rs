@@ -5,6 +5,7 @@
 //! [`at::Errors`] takes what is wrong. A row of [`KINDS`] says which rules a kind has of its own;
 //! all others get what follows from their schema.
 
+mod aggregation;
 mod amounts;
 mod at;
 mod batch;
@@ -54,6 +55,7 @@ use Changed::{Instead, Same, Then};
 
 /// Kinds with rules of their own: collection, rules for a new object, rules for a changed one.
 const KINDS: &[(&str, Rule, Changed)] = &[
+    ("apiregistration.k8s.io/apiservices", aggregation::api_service, Same),
     ("apps/controllerrevisions", workload::revision, Then(workload::revision_update)),
     ("apps/daemonsets", workload::daemon_set, Then(workload::fixed_selector)),
     ("apps/deployments", workload::deployment, Then(workload::fixed_selector)),

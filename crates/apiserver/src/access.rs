@@ -1,0 +1,42 @@
+//! Who may come in and what is written down about it, as the binary was told.
+
+use std::sync::Arc;
+
+use rustls::client::ResolvesClientCert;
+
+/// Everything about access that has a flag of its own; all of it is off by default.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// How this server proves to aggregated API servers that it is the one who asks on somebody's
+    /// behalf; without it they see no client certificate.
+    pub front_proxy: Option<FrontProxy>,
+}
+
+/// The certificate with which requests are passed to aggregated API servers.
+#[derive(Clone, Debug)]
+pub struct FrontProxy {
+    /// PEM of the authority that signs it, published for them in the ConfigMap
+    /// `kube-system/extension-apiserver-authentication`.
+    pub ca_pem: String,
+    /// Shows the certificate; its common name is [`FrontProxy::NAME`].
+    pub certificate: Arc<dyn ResolvesClientCert>,
+}
+
+impl FrontProxy {
+    /// The only common name that aggregated API servers are told to believe.
+    pub const NAME: &'static str = "system:auth-proxy";
+
+    /// The entries of that ConfigMap: which certificate to believe, and in which headers it says
+    /// who asks.
+    pub fn published(ca_pem: &str) -> [(&'static str, String); 6] {
+        let list = |item: &str| format!("[\"{item}\"]");
+        [
+            ("requestheader-allowed-names", list(Self::NAME)),
+            ("requestheader-client-ca-file", ca_pem.to_owned()),
+            ("requestheader-extra-headers-prefix", list("X-Remote-Extra-")),
+            ("requestheader-group-headers", list("X-Remote-Group")),
+            ("requestheader-uid-headers", list("X-Remote-Uid")),
+            ("requestheader-username-headers", list("X-Remote-User")),
+        ]
+    }
+}
