@@ -25,7 +25,7 @@ use x509_parser::pem::parse_x509_pem;
 pub use authority::{AuthorityKeys, Older};
 pub use sign::Signatory;
 
-use crate::failure::{Failure, Hint, Outcome, While};
+use crate::failure::{Failure, Outcome, While};
 use crate::files;
 use crate::join::Secrets;
 

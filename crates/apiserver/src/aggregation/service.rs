@@ -2,12 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use base64::Engine as _;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use crate::access::FrontProxy;
+use crate::webhook::trust;
 
 /// Which Service answers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -119,31 +117,15 @@ impl ApiService {
 
 impl Trust {
     fn client(&self) -> Result<rustls::ClientConfig, String> {
-        let text = |error: rustls::Error| error.to_string();
-        let builder = if self.insecure {
-            unverified::client().map_err(text)?
+        let mut config = if self.insecure {
+            unverified::client().map_err(|error| error.to_string())?.with_no_client_auth()
         } else {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            rustls::ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .map_err(text)?
-                .with_root_certificates(self.roots()?)
+            trust::client(&self.ca_bundle)?
         };
-        Ok(match &self.front_proxy {
-            Some(proxy) => builder.with_client_cert_resolver(Arc::clone(&proxy.certificate)),
-            None => builder.with_no_client_auth(),
-        })
-    }
-
-    fn roots(&self) -> Result<rustls::RootCertStore, String> {
-        let engine = base64::engine::general_purpose::STANDARD;
-        let pem = engine.decode(&self.ca_bundle).map_err(|error| error.to_string())?;
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| format!("reading caBundle: {error}"))?;
-            roots.add(certificate).map_err(|error| format!("reading caBundle: {error}"))?;
+        if let Some(proxy) = &self.front_proxy {
+            config.client_auth_cert_resolver = Arc::clone(&proxy.certificate);
         }
-        Ok(roots)
+        Ok(config)
     }
 }
 

@@ -2,7 +2,7 @@
 //! of conversions names it. Who asks what is the callers' business; here are finding the other
 //! side, trusting it, and limits.
 
-mod trust;
+pub(crate) mod trust;
 
 use std::collections::HashMap;
 use std::future::Future;

@@ -26,7 +26,7 @@ struct Verifier {
 
 /// TLS of a client that trusts the certificates in a base64-coded PEM bundle, or the machine's
 /// authorities where it is empty. The error says what is wrong with the bundle.
-pub(super) fn client(bundle: &str) -> Result<ClientConfig, String> {
+pub(crate) fn client(bundle: &str) -> Result<ClientConfig, String> {
     let pinned = if bundle.is_empty() { Vec::new() } else { parse(bundle)? };
     let roots = if bundle.is_empty() { machine_roots() } else { roots(&pinned)? };
     let provider = Arc::new(ring::default_provider());
