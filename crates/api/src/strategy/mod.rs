@@ -8,6 +8,7 @@
 
 mod defaults;
 mod facts;
+mod initial;
 mod validate;
 mod views;
 
@@ -27,12 +28,9 @@ pub fn default(resource: &Resource, _version: &str, object: &mut Value) {
 
 /// Makes a new object ready: what only the system may set is dropped, the generation starts.
 pub fn prepare_create(resource: &Resource, object: &mut Value) {
+    let status = initial::status(resource.collection(), object);
     if resource.subresource("status").is_some() {
         drop_member(object, "status");
-    }
-    if resource.collection() == "pods" {
-        let status = json!({"phase": "Pending", "qosClass": qos_class(object)});
-        set_member(object, "status", status);
     }
     if resource.collection() == "namespaces" {
         let mut finalizers = object["spec"]["finalizers"].as_array().cloned().unwrap_or_default();
@@ -40,7 +38,6 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
             finalizers.push(json!("kubernetes"));
         }
         set_member(object, "spec", json!({"finalizers": finalizers}));
-        set_member(object, "status", json!({"phase": "Active"}));
         name_label(object);
     }
     if resource.collection() == "batch/jobs" {
@@ -48,6 +45,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
     }
     if resource.collection() == "apiregistration.k8s.io/apiservices" {
         local_service(object);
+    }
+    if let Some(status) = status {
+        set_member(object, "status", status);
     }
     let generation = if counts_generation(resource) { json!(1) } else { Value::Null };
     set_metadata(object, "generation", generation);
@@ -209,7 +209,9 @@ mod tests {
         prepare_create(deployments, &mut object);
         assert_eq!(
             object,
-            json!({"metadata": {"name": "a", "generation": 1}, "spec": {"replicas": 1}})
+            json!({
+                "metadata": {"name": "a", "generation": 1}, "spec": {"replicas": 1}, "status": {}
+            })
         );
 
         let mut status = object.clone();
