@@ -68,6 +68,18 @@ fetch_s3rver() {
         >"$tools/npm.log" 2>&1 || { tail -20 "$tools/npm.log"; exit 1; }
 }
 
+# The Python client, which operators and scripts are written with.
+fetch_python() {
+    [ -e "$tools/python/lib/python3."*"/site-packages/kubernetes/client" ] && return
+    python3 -c 'import ensurepip' 2>/dev/null ||
+        apt-get install -y -q --no-install-recommends python3-venv </dev/null \
+            >"$tools/apt.log" 2>&1 || { tail -20 "$tools/apt.log"; exit 1; }
+    echo "    installing the Python client into target/tools/python"
+    python3 -m venv "$tools/python" &&
+        "$tools/python/bin/pip" install -q --disable-pip-version-check 'kubernetes==36.0.3' \
+            >"$tools/pip.log" 2>&1 || { tail -20 "$tools/pip.log"; exit 1; }
+}
+
 mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -1
 }
@@ -150,4 +162,5 @@ fetch_debian
 fetch_sid kubectl-new kubectl
 rm -rf "$tools/apt-sid"
 fetch_s3rver
+fetch_python
 ln -sf "$tools/registry/usr/bin/docker-registry" "$tools/bin/docker-registry"

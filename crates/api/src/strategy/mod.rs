@@ -32,6 +32,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
     if resource.subresource("status").is_some() {
         drop_member(object, "status");
     }
+    if let Some(status) = status {
+        set_member(object, "status", status);
+    }
     if resource.collection() == "namespaces" {
         let mut finalizers = object["spec"]["finalizers"].as_array().cloned().unwrap_or_default();
         if !finalizers.iter().any(|finalizer| finalizer == "kubernetes") {
@@ -45,9 +48,6 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
     }
     if resource.collection() == "apiregistration.k8s.io/apiservices" {
         local_service(object);
-    }
-    if let Some(status) = status {
-        set_member(object, "status", status);
     }
     let generation = if counts_generation(resource) { json!(1) } else { Value::Null };
     set_metadata(object, "generation", generation);

@@ -5,6 +5,7 @@
 mod bad_input;
 mod basics;
 mod boards;
+mod clients;
 mod datastore;
 mod drain;
 #[expect(dead_code, reason = "the store's tests do more with them")]
