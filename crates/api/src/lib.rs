@@ -6,6 +6,7 @@ pub mod openapi;
 pub mod patch;
 pub mod placement;
 pub mod protobuf;
+pub mod quota;
 pub mod resource;
 pub mod schema;
 pub mod selector;

@@ -27,7 +27,7 @@ impl<T> Cached<T> {
     where
         T: Default,
     {
-        let feeds = collections.iter().map(|name| Feed::new(store.clone(), name)).collect();
+        let feeds = collections.iter().map(|name| Feed::new(store.clone(), *name)).collect();
         let (seen, value) = (AtomicU64::new(0), ArcSwap::default());
         Cached { store, build, feeds: Mutex::new(feeds), seen, value }
     }

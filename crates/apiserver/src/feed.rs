@@ -1,5 +1,6 @@
 //! Following a collection of the store: once in full, then change by change. Nothing polls.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -18,22 +19,22 @@ pub(crate) enum Change {
 /// A collection's changes in their order, its whole state first.
 pub(crate) struct Feed {
     store: Store,
-    collection: &'static str,
+    collection: Cow<'static, str>,
     /// None before the first list, and after the watch fell behind the store's window.
     watch: Option<Watch>,
 }
 
 impl Feed {
     /// A feed that begins with the collection's present state.
-    pub(crate) fn new(store: Store, collection: &'static str) -> Self {
-        Feed { store, collection, watch: None }
+    pub(crate) fn new(store: Store, collection: impl Into<Cow<'static, str>>) -> Self {
+        Feed { store, collection: collection.into(), watch: None }
     }
 
     /// The next change; `None` when the store is closed. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<Change> {
         loop {
             let Some(watch) = &mut self.watch else {
-                let range = Range { collection: self.collection, namespace: None };
+                let range = Range { collection: &self.collection, namespace: None };
                 // A list of the newest state does not expire.
                 let list = self.store.list(range, Page::default()).ok()?;
                 self.watch = self.store.watch(range, list.revision).ok();

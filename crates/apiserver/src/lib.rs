@@ -29,6 +29,7 @@ mod openapi;
 mod outside;
 mod presence;
 mod proxy;
+mod quota;
 mod registry;
 mod request;
 mod response;

@@ -5,9 +5,11 @@
 //! looks at what it cares for and lets the rest pass; only those that ask somebody wait.
 
 mod hook;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+pub(crate) mod quota;
 mod review;
 mod rules;
 mod service_account;
@@ -59,6 +61,8 @@ pub trait Cluster: Send + Sync {
     fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Value>;
     /// All objects of a collection.
     fn all(&self, collection: &str) -> Vec<Value>;
+    /// The objects of a collection in a namespace.
+    fn within(&self, collection: &str, namespace: &str) -> Vec<Value>;
     /// How long pods stay on a node that is lost when they say nothing.
     fn tolerations(&self) -> Tolerations;
     /// The kinds that show the same objects, this one among them.
@@ -117,6 +121,7 @@ type Check = fn(&Attributes<'_>, &Value) -> Outcome<()>;
 /// What may change an object, and checks that upstream makes in the same pass.
 const MUTATING: &[Admit] = &[
     namespace_lifecycle::admit,
+    limit_ranger::admit,
     service_account::admit,
     node_restriction::admit,
     priority::admit_pod,
@@ -124,7 +129,7 @@ const MUTATING: &[Admit] = &[
 ];
 
 /// What only looks at the object that is to be stored (null when it goes).
-const VALIDATING: &[Check] = &[priority::check_class];
+const VALIDATING: &[Check] = &[limit_ranger::check, priority::check_class];
 
 /// Lets the eviction of a pod pass or says why not.
 pub fn admit_eviction(user: &User, resource: &Resource, pod: &Value) -> Outcome<()> {
@@ -252,6 +257,12 @@ pub(crate) mod testing {
                 .filter(|(key, _)| key.0 == collection)
                 .map(|(_, value)| value.clone())
                 .collect()
+        }
+
+        fn within(&self, collection: &str, namespace: &str) -> Vec<Value> {
+            let mut all = self.all(collection);
+            all.retain(|object| object["metadata"]["namespace"] == namespace);
+            all
         }
 
         fn tolerations(&self) -> Tolerations {

@@ -113,7 +113,10 @@ impl Matcher {
         let rules = |field: &str| -> Vec<Rule> {
             source[field].as_array().into_iter().flatten().map(Rule::parse).collect()
         };
-        let selector = |field: &str| LabelSelector::from_object(&source[field]).unwrap_or_default();
+        let selector = |field: &str| match &source[field] {
+            Value::Null => LabelSelector::default(),
+            given => LabelSelector::from_object(given).unwrap_or_default(),
+        };
         let field = if source["rules"].is_array() { "rules" } else { "resourceRules" };
         Matcher {
             rules: rules(field),

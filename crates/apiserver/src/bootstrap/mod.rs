@@ -99,6 +99,7 @@ impl ApiServer {
         aggregate::reconcile(self).await;
         aggregate::start(self);
         aggregation::start(self);
+        crate::quota::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
     }

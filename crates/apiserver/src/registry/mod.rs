@@ -19,6 +19,7 @@ mod names;
 mod negotiate;
 mod options;
 mod patch;
+mod quota;
 mod read;
 mod scale;
 mod services;
@@ -36,13 +37,14 @@ use base::{Clock, SystemClock};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::Value;
-use store::{Key, Page, Range, Store};
+use store::{Key, Store};
 use tokio_util::sync::CancellationToken;
 
 pub use codec::JsonCodec;
 
 use crate::admission::{Admission, Cluster};
 use crate::body;
+use crate::cached;
 use crate::config::{Config, Tolerations};
 use crate::request::{Request, RequestInfo, Response};
 use crate::response;
@@ -52,6 +54,7 @@ use allocation::Orphans;
 use call::{Call, Reply, Target};
 use expiry::Swept;
 use negotiate::Negotiated;
+use quota::Ledger;
 
 /// What a step comes to, or the `Status` that says why not.
 pub(crate) type Outcome<T> = Result<T, Status>;
@@ -67,6 +70,7 @@ pub(crate) struct Registry {
     clock: Arc<dyn Clock>,
     orphans: Orphans,
     swept: Swept,
+    ledger: Arc<Ledger>,
 }
 
 impl Registry {
@@ -84,8 +88,9 @@ impl Registry {
         let clock = Arc::new(SystemClock);
         let orphans = Orphans::default();
         let swept = Swept::default();
+        let ledger = Arc::default();
         let admission = Admission::new(Arc::clone(&context));
-        Arc::new(Registry { context, resources, admission, clock, orphans, swept })
+        Arc::new(Registry { context, resources, admission, clock, orphans, swept, ledger })
     }
 
     /// Answers one authorized request.
@@ -213,9 +218,11 @@ impl Cluster for Registry {
     }
 
     fn all(&self, collection: &str) -> Vec<Value> {
-        let list = self.store().list(Range { collection, namespace: None }, Page::default());
-        let entries = list.map(|list| list.entries).unwrap_or_default();
-        entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok()).collect()
+        cached::objects(self.store(), collection, None)
+    }
+
+    fn within(&self, collection: &str, namespace: &str) -> Vec<Value> {
+        cached::objects(self.store(), collection, Some(namespace))
     }
 
     fn tolerations(&self) -> Tolerations {

@@ -180,7 +180,12 @@ impl Registry {
             return Err(invalid(&target, &errors));
         }
         self.admission.validate(&attributes, &object).await?;
-        self.put_new(&target, writer, &object).await
+        let charged = self.charge(&attributes, &object).await?;
+        let written = self.put_new(&target, writer, &object).await;
+        if let (Some(charged), Ok(Some(_))) = (charged, &written) {
+            charged.written();
+        }
+        written
     }
 
     /// Writes a new object, with the numbers that it has.
@@ -335,7 +340,12 @@ impl Registry {
             track(resource, Some(&live), &mut object, &manager);
         }
         self.admission.validate(&attributes, &object).await?;
-        self.commit(target, writer, entry, &live, object).await
+        let charged = self.charge(&attributes, &object).await?;
+        let written = self.commit(target, writer, entry, &live, object).await;
+        if let (Some(charged), Ok(Some(_))) = (charged, &written) {
+            charged.written();
+        }
+        written
     }
 
     /// Writes a changed object, unless nothing changed; removes it where the change was the

@@ -4,6 +4,7 @@ mod aggregated;
 mod apply;
 mod chain;
 mod nodes;
+mod quotas;
 mod secure;
 mod signing;
 mod tokens;

@@ -1,0 +1,133 @@
+//! What a pod asks for, summed up over its containers as upstream does.
+
+use base::Quantity;
+use serde_json::Value;
+
+use super::{Amounts, add};
+
+/// `requests` or `limits` of a container, or of the pod itself.
+fn amounts(holder: &Value, kind: &str) -> Amounts {
+    let all = holder["resources"][kind].as_object().into_iter().flatten();
+    let parsed = all.filter_map(|(name, amount)| Some((name.clone(), quantity(amount)?)));
+    parsed.collect()
+}
+
+/// An amount as JSON holds it.
+pub fn quantity(value: &Value) -> Option<Quantity> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        Value::Number(number) => number.to_string().parse().ok(),
+        _ => None,
+    }
+}
+
+fn list<'a>(pod: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    pod["spec"][field].as_array().into_iter().flatten()
+}
+
+/// Containers that begin with the pod, and those that run before them.
+pub fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    list(pod, "containers").chain(list(pod, "initContainers"))
+}
+
+fn raise(total: &mut Amounts, other: &Amounts) {
+    for (name, amount) in other {
+        let own = total.entry(name.clone()).or_insert(*amount);
+        *own = (*own).max(*amount);
+    }
+}
+
+/// What the pod needs at most at once: its containers together with the sidecars, or one init
+/// container with the sidecars before it; what the pod says for itself counts instead; the
+/// runtime's overhead is added.
+pub fn total(pod: &Value, kind: &str) -> Amounts {
+    let mut sum = Amounts::new();
+    list(pod, "containers").for_each(|container| add(&mut sum, &amounts(container, kind)));
+    let (mut sidecars, mut first) = (Amounts::new(), Amounts::new());
+    for container in list(pod, "initContainers") {
+        let own = amounts(container, kind);
+        if container["restartPolicy"] == "Always" {
+            add(&mut sum, &own);
+            add(&mut sidecars, &own);
+            raise(&mut first, &sidecars);
+        } else {
+            let mut with = own;
+            add(&mut with, &sidecars);
+            raise(&mut first, &with);
+        }
+    }
+    raise(&mut sum, &first);
+    for (name, amount) in amounts(&pod["spec"], kind) {
+        sum.insert(name, amount);
+    }
+    for (name, amount) in pod["spec"]["overhead"].as_object().into_iter().flatten() {
+        let Some(amount) = quantity(amount) else { continue };
+        // A limit that nobody has set is none, with overhead as without.
+        if kind == "requests" || sum.contains_key(name) {
+            *sum.entry(name.clone()).or_default() += amount;
+        }
+    }
+    sum
+}
+
+/// The names under which a quota knows what is asked for.
+pub fn counted(requests: &Amounts, limits: &Amounts) -> Amounts {
+    let mut counted = Amounts::from([("pods".to_owned(), Quantity::from_units(1))]);
+    for (name, amount) in requests {
+        let plain = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
+        if plain || name.starts_with("hugepages-") {
+            counted.insert(name.clone(), *amount);
+        }
+        if plain || name.starts_with("hugepages-") || is_extended(name) {
+            counted.insert(format!("requests.{name}"), *amount);
+        }
+    }
+    for name in ["cpu", "memory", "ephemeral-storage"] {
+        if let Some(amount) = limits.get(name) {
+            counted.insert(format!("limits.{name}"), *amount);
+        }
+    }
+    counted
+}
+
+/// Whether a resource is somebody's own: it has a domain that is not Kubernetes'.
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+}
+
+/// What one container adds, and its name.
+pub fn container(container: &Value) -> (Amounts, Amounts) {
+    (amounts(container, "requests"), amounts(container, "limits"))
+}
+
+/// The pod's class of service.
+pub fn is_best_effort(pod: &Value) -> bool {
+    let some = |holder: &Value| {
+        ["requests", "limits"].iter().any(|kind| {
+            amounts(holder, kind).iter().any(|(name, amount)| {
+                matches!(name.as_str(), "cpu" | "memory") && !amount.is_zero()
+            })
+        })
+    };
+    !containers(pod).any(some) && !some(&pod["spec"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn pods_are_summed_up() {
+        let container = |cpu: &str| json!({"resources": {"requests": {"cpu": cpu}}});
+        let mut sidecar = container("10m");
+        sidecar["restartPolicy"] = "Always".into();
+        let pod = json!({"spec": {"containers": [container("100m"), container("200m")],
+            "initContainers": [container("50m"), sidecar, container("400m")],
+            "overhead": {"cpu": "5m", "memory": "1Mi"}}});
+        let total = total(&pod, "requests");
+        assert_eq!(total["cpu"].to_string(), "415m");
+        assert_eq!(total["memory"].to_string(), "1Mi");
+        assert!(super::total(&pod, "limits").is_empty());
+    }
+}
