@@ -4,12 +4,24 @@ use std::sync::Arc;
 
 use rustls::client::ResolvesClientCert;
 
+use crate::audit::AuditOptions;
+use crate::authn::{Anonymous, JwtAuthenticator, StaticTokens};
+
 /// Everything about access that has a flag of its own; all of it is off by default.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// How this server proves to aggregated API servers that it is the one who asks on somebody's
     /// behalf; without it they see no client certificate.
     pub front_proxy: Option<FrontProxy>,
+    /// Users by tokens of a file.
+    pub static_tokens: StaticTokens,
+    /// Issuers of JSON Web Tokens that are believed.
+    pub jwt: Vec<JwtAuthenticator>,
+    /// Which paths may be asked for without credentials; decides in the place of
+    /// [`Config::anonymous`](crate::Config::anonymous) where it is there.
+    pub anonymous: Option<Anonymous>,
+    /// What is written down of requests.
+    pub audit: Option<AuditOptions>,
 }
 
 /// The certificate with which requests are passed to aggregated API servers.

@@ -1,5 +1,10 @@
 //! Who is asking: client certificates, bearer tokens, impersonation.
 
+mod jwt;
+mod jwt_config;
+mod oidc;
+mod static_tokens;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,6 +15,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use crate::request::Request;
 use crate::server::Context;
 use crate::user::{AUTHENTICATED, UNAUTHENTICATED, User};
+
+pub use jwt_config::{
+    Anonymous, AuthenticationConfiguration, ClaimRule, Issuer, JwtAuthenticator, Mapping, Mappings,
+    PathCondition,
+};
+pub(crate) use oidc::Oidc;
+pub use static_tokens::StaticTokens;
 
 /// Upstream's object identifier of a user id in a client certificate's subject.
 const OID_UID: &str = "1.3.6.1.4.1.57683.2";
@@ -64,7 +76,16 @@ pub(crate) async fn authenticate(request: &mut Request, context: &Context) -> Op
             }
         };
     }
-    context.config.anonymous.then(User::anonymous)
+    is_anonymous_allowed(context, request.uri().path()).then(User::anonymous)
+}
+
+/// Whether this path may be asked for without credentials.
+fn is_anonymous_allowed(context: &Context, path: &str) -> bool {
+    match &context.config.access.anonymous {
+        None => context.config.anonymous,
+        Some(one) if one.conditions.is_empty() => one.enabled,
+        Some(one) => one.enabled && one.conditions.iter().any(|only| only.path == path),
+    }
 }
 
 /// The bearer token of a request, removed from its headers.

@@ -9,8 +9,9 @@ use api::status::Status;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
+use crate::audit;
 use crate::authn::{self, Claim};
-use crate::authz::Attributes;
+use crate::authz::{Attributes, Decision};
 use crate::compress;
 use crate::notes;
 use crate::outside::{self, Outside};
@@ -27,7 +28,11 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 
 impl ApiServer {
     /// Answers a request; `fixed` is the identity of an in-process caller.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request, fixed: Option<User>) -> Response {
+    pub(crate) async fn answer(
+        self: Arc<Self>,
+        mut request: Request,
+        fixed: Option<User>,
+    ) -> Response {
         let remote = fixed.is_none();
         if let Some(outside) = self.outside_of(request.uri().path()) {
             return outside::answer(outside, request).await;
@@ -36,12 +41,20 @@ impl ApiServer {
             Ok(info) => info,
             Err(message) => return response::status(&Status::bad_request(message)),
         };
-        let audit = remote.then(|| audit_id(request.headers()));
+        let log = self.context.audit.as_ref();
+        let audit = (remote || log.is_some()).then(|| audit_id(request.headers()));
+        let trail = log.zip(audit.as_ref()).map(|(log, id)| log.begin(&info, &request, id));
+        if let Some(trail) = &trail {
+            request.extensions_mut().insert(Arc::clone(trail));
+        }
         let gzip = remote && compress::accepted(request.headers());
         let started = Instant::now();
         let work = Arc::clone(&self).guarded(info.clone(), request, fixed);
         let (mut response, noted) = notes::collect(work).await;
         response::add_warnings(&mut response, notes::fitting(noted.warnings));
+        if let Some(trail) = trail {
+            response = trail.answered(noted.annotations, response).await;
+        }
         self.context.metrics.request(&info, response.status().as_u16(), started.elapsed());
         let headers = response.headers_mut();
         if !headers.contains_key(header::CACHE_CONTROL) {
@@ -89,6 +102,10 @@ impl ApiServer {
             Ok(user) => user,
             Err(status) => return response::status(&status),
         };
+        let trail = audit::trail(&request);
+        if let Some(trail) = &trail {
+            trail.received(&user).await;
+        }
         let long = info.is_long_running();
         let _place = if remote && !long {
             match self.inflight.enter(request.method(), &user) {
@@ -102,14 +119,26 @@ impl ApiServer {
         } else {
             None
         };
-        if let Err(status) = self.permitted(&Attributes::of(&user, &info)).await {
-            return response::status(&status);
+        let attributes = Attributes::of(&user, &info);
+        let decision = self.decided(&attributes).await;
+        if let Some(trail) = &trail {
+            trail.authorized(&decision);
+        }
+        if !decision.allowed {
+            return response::status(&attributes.forbidden(&decision.reason));
         }
         if long {
             return self.route(info, user, request).await;
         }
         if let Err(status) = self.body_fits(request.headers()) {
             return response::status(&status);
+        }
+        if let Some(trail) = &trail {
+            let limit = self.context.config.limits.body_bytes;
+            request = match trail.carried(request, limit).await {
+                Ok(request) => request,
+                Err(status) => return response::status(&status),
+            };
         }
         let deadline = self.deadline(request.uri().query().unwrap_or(""));
         tokio::time::timeout(deadline, self.route(info, user, request)).await.unwrap_or_else(|_| {
@@ -126,6 +155,10 @@ impl ApiServer {
                 .await
                 .ok_or_else(Status::unauthorized)?,
         };
+        let trail = audit::trail(request);
+        if let Some(trail) = &trail {
+            trail.user(&user);
+        }
         let asked = authn::impersonated(request.headers())
             .map_err(|message| Status::internal_error(&message))?;
         let Some((other, claims)) = asked else { return Ok(user) };
@@ -133,18 +166,26 @@ impl ApiServer {
             self.permitted(&impersonation(&user, claim)).await?;
         }
         authn::strip_impersonation(request.headers_mut());
+        if let Some(trail) = &trail {
+            trail.impersonated(&other);
+        }
         tracing::debug!(user = user.name, impersonates = other.name, "impersonation");
         Ok(other)
     }
 
-    /// A refusal is looked at again: the binding may have been made at another server.
     async fn permitted(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        let authorizer = &self.context.authorizer;
-        let mut decision = authorizer.authorize(attributes);
-        if !decision.allowed && self.context.refreshed().await {
-            decision = authorizer.authorize(attributes);
-        }
+        let decision = self.decided(attributes).await;
         if decision.allowed { Ok(()) } else { Err(attributes.forbidden(&decision.reason)) }
+    }
+
+    /// A refusal is looked at again: the binding may have been made at another server.
+    async fn decided(&self, attributes: &Attributes<'_>) -> Decision {
+        let authorizer = &self.context.authorizer;
+        let decision = authorizer.authorize(attributes);
+        if !decision.allowed && self.context.refreshed().await {
+            return authorizer.authorize(attributes);
+        }
+        decision
     }
 
     /// Refuses a body that says of itself that it is too large; one that does not say so is

@@ -37,6 +37,12 @@ impl Context {
         token: &str,
         audiences: &[String],
     ) -> Result<(User, Vec<String>), TokenError> {
+        if let Some(user) = self.config.access.static_tokens.user(token) {
+            return self.meant(user.clone(), audiences);
+        }
+        if let Some(user) = self.oidc.user(token).await {
+            return self.meant(user?, audiences);
+        }
         match self.known_token_user(token, audiences) {
             Err(TokenError::Unbound | TokenError::Bootstrap(_)) if self.refreshed().await => {
                 self.known_token_user(token, audiences)
@@ -54,6 +60,11 @@ impl Context {
             return self.tokens.review(token, audiences);
         };
         let user = bootstrap_token::user(&self.store, parts, jiff::Timestamp::now())?;
+        self.meant(user, audiences)
+    }
+
+    /// A token that names no audience is meant for this server's own.
+    fn meant(&self, user: User, audiences: &[String]) -> Result<(User, Vec<String>), TokenError> {
         let own = self.tokens.audiences();
         let meant: Vec<String> =
             audiences.iter().filter(|audience| own.contains(audience)).cloned().collect();

@@ -8,6 +8,7 @@
 mod access;
 mod admission;
 mod aggregation;
+mod audit;
 mod authn;
 mod authz;
 mod body;
@@ -48,6 +49,11 @@ mod waiting;
 mod webhook;
 
 pub use access::{Access, FrontProxy};
+pub use audit::{AuditOptions, LogOptions, Policy};
+pub use authn::{
+    Anonymous, AuthenticationConfiguration, ClaimRule, Issuer, JwtAuthenticator, Mapping, Mappings,
+    PathCondition, StaticTokens,
+};
 pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};
 pub use metrics::{MetricKind, MetricsPage};

@@ -256,6 +256,9 @@ impl ApiServer {
         page.sample(name, &[("request_kind", "readOnly")], reads as f64);
         page.sample(name, &[("request_kind", "mutating")], writes as f64);
         self.storage_metrics(&mut page);
+        if let Some(audit) = &self.context.audit {
+            audit.metrics(&mut page);
+        }
         self.context.metrics.write(&mut page);
         process_metrics(&mut page);
         response::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page.text)

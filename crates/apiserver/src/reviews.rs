@@ -229,7 +229,8 @@ fn resource_rule(rule: &Rule) -> Value {
     value
 }
 
-fn user_info(user: &User) -> Value {
+/// A user as reviews and audit events show it.
+pub(crate) fn user_info(user: &User) -> Value {
     let mut info = Map::new();
     info.insert("username".to_owned(), user.name.as_str().into());
     if !user.uid.is_empty() {

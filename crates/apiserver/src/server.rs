@@ -11,6 +11,8 @@ use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregator;
+use crate::audit::Audit;
+use crate::authn::Oidc;
 use crate::authz::Authorizer;
 use crate::chain::InFlight;
 use crate::config::Config;
@@ -33,6 +35,10 @@ pub(crate) struct Context {
     pub authorizer: Authorizer,
     /// API servers behind this one.
     pub aggregator: Aggregator,
+    /// Users whom other issuers vouch for.
+    pub oidc: Oidc,
+    /// What is written down of requests.
+    pub audit: Option<Arc<Audit>>,
     /// Service-account tokens.
     pub tokens: Tokens,
     /// Clients of webhooks.
@@ -61,6 +67,12 @@ pub enum NewError {
     /// A service-account key is not what it should be.
     #[error("reading the service-account key: {0}")]
     ServiceAccountKey(String),
+    /// An issuer of tokens cannot be believed as it is configured.
+    #[error("setting up authentication: {0}")]
+    Issuers(String),
+    /// The audit log cannot be written.
+    #[error("{0}")]
+    Audit(String),
 }
 
 impl ApiServer {
@@ -70,6 +82,11 @@ impl ApiServer {
         let stopping = CancellationToken::new();
         let context = Arc::new(Context {
             authorizer: Authorizer::new(&store),
+            oidc: Oidc::new(&config.access.jwt).map_err(NewError::Issuers)?,
+            audit: match &config.access.audit {
+                Some(options) => Some(Audit::open(options).map_err(NewError::Audit)?),
+                None => None,
+            },
             aggregator: Aggregator::new(&store, config.access.front_proxy.clone()),
             tokens: Tokens::new(store.clone(), &config.service_account)
                 .map_err(NewError::ServiceAccountKey)?,

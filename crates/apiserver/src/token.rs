@@ -85,6 +85,8 @@ pub(crate) enum TokenError {
     Audience(Vec<String>, Vec<String>),
     #[error("service account token has been invalidated")]
     Unbound,
+    #[error("invalid bearer token, {0}")]
+    Oidc(String),
     #[error("invalid bootstrap token: {0}")]
     Bootstrap(&'static str),
 }

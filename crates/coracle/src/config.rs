@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cli::Cli;
 use crate::failure::{Failure, Hint, Outcome, While};
-use crate::server::{DatastoreOptions, EvictionOptions};
+use crate::server::{AccessOptions, DatastoreOptions, EvictionOptions};
 use crate::snapshot::{Places, ScheduleOptions};
 use crate::vip::VipOptions;
 
@@ -84,6 +84,9 @@ pub struct Server {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub eviction: EvictionOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub access: AccessOptions,
     /// How long pods that say nothing stay on a node that is not ready, in seconds
     #[arg(
         long,

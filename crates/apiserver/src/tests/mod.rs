@@ -1,5 +1,6 @@
 //! The server from its own door: no network, a store in memory.
 
+mod access;
 mod aggregated;
 mod apply;
 mod chain;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::tls::Certificates;
+use crate::config::Server;
 use crate::etcd::Say;
 use crate::failure::{Failure, Hint, Outcome, While};
 
@@ -145,7 +146,7 @@ pub fn new(
         cluster_domain: options.cluster_domain.clone(),
         service_account: ServiceAccountConfig {
             issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
-            audiences: Vec::new(),
+            audiences: audiences(options),
             signing_key_pem: certificates.pki().secrets.service_account_key.clone(),
             public_keys_pem: certificates.pki().secrets.retired_service_account_keys.clone(),
             max_expiration_seconds: MAX_TOKEN_SECONDS,
@@ -157,10 +158,21 @@ pub fn new(
             not_ready_seconds: options.default_not_ready_toleration_seconds,
             unreachable_seconds: options.default_unreachable_toleration_seconds,
         },
-        access: apiserver::Access { front_proxy: certificates.front_proxy() },
+        access: options.access.access(certificates.front_proxy())?,
         limits: Limits::default(),
     };
     ApiServer::new(store, config).doing(|| "setting up the API server".into())
+}
+
+/// The audiences of tokens: the issuer, which upstream takes where none is named, and others.
+fn audiences(options: &Server) -> Vec<String> {
+    let named = &options.access.api_audiences;
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
+    let others = named.iter().filter(|name| **name != issuer).cloned();
+    std::iter::once(issuer.clone()).chain(others).collect()
 }
 
 /// A client for controllers and scheduler: in the group that may do everything, since together

@@ -1,6 +1,7 @@
 //! `coracle server`: store, API server, controllers, scheduler and this board's agent, in one
 //! process. Parts start in the order in which they lean on each other and stop in reverse.
 
+mod access;
 mod api;
 mod datastore;
 mod eviction;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use access::AccessOptions;
 pub use api::{must_be_stopped, store_options};
 pub use datastore::{Datastore, DatastoreOptions, EtcdOptions, Membership};
 pub use eviction::EvictionOptions;

@@ -1,0 +1,205 @@
+//! Tokens of a file and of other issuers, and the audit log.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use http::{Method, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use crate::testing::{config, create, empty, get, read, request, send, until};
+use crate::user::User;
+use crate::{
+    Access, ApiServer, AuditOptions, AuthenticationConfiguration, LogOptions, Policy, StaticTokens,
+};
+
+const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+
+async fn server(access: Access) -> Arc<ApiServer> {
+    let mut config = config();
+    config.access = access;
+    let server = empty(config).await;
+    server.bootstrap().await.unwrap();
+    server
+}
+
+async fn bearer(server: &Arc<ApiServer>, token: &str) -> (StatusCode, Value) {
+    let mut request = request(Method::POST, WHO, &json!({}));
+    let value = format!("Bearer {token}").parse().unwrap();
+    request.headers_mut().insert(header::AUTHORIZATION, value);
+    let (code, review) = read(Arc::clone(server).answer(request, None).await).await;
+    (code, review["status"]["userInfo"].clone())
+}
+
+#[tokio::test]
+async fn a_token_of_the_file_is_a_user() {
+    let static_tokens = StaticTokens::parse("abc,ann,7,\"devs,ops\"").unwrap();
+    let server = server(Access { static_tokens, ..Access::default() }).await;
+    let (code, user) = bearer(&server, "abc").await;
+    assert_eq!(code, StatusCode::CREATED);
+    assert_eq!(
+        user,
+        json!({"username": "ann", "uid": "7", "groups": ["devs", "ops", "system:authenticated"]})
+    );
+    assert_eq!(bearer(&server, "abd").await.0, StatusCode::UNAUTHORIZED);
+    let review = json!({"spec": {"token": "abc"}});
+    let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let (_, review) = send(&server, &User::admin(), Method::POST, path, review).await;
+    assert_eq!(review["status"]["user"]["username"], "ann", "{review}");
+    assert_eq!(review["status"]["audiences"][0], "https://kubernetes.default.svc.cluster.local");
+}
+
+/// An issuer of tokens on loopback.
+struct Issuer {
+    url: String,
+    ca: String,
+    key: EcdsaKeyPair,
+}
+
+async fn issuer() -> Issuer {
+    let random = ring::rand::SystemRandom::new();
+    let der = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+    let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der.as_ref(), &random);
+    let key = key.unwrap();
+    let own = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let private = rustls_pki_types::PrivatePkcs8KeyDer::from(own.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![own.cert.der().clone()], private.into())
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let point = key.public_key().as_ref().to_vec();
+    let jwk = json!({"kty": "EC", "crv": "P-256", "kid": "k", "use": "sig", "alg": "ES256",
+        "x": BASE64.encode(&point[1..33]), "y": BASE64.encode(&point[33..])});
+    let description = json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string();
+    let keys = json!({"keys": [jwk]}).to_string();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(tcp).await else { continue };
+            let (description, keys) = (description.clone(), keys.clone());
+            let service = hyper::service::service_fn(move |asked: http::Request<_>| {
+                let _: &hyper::body::Incoming = asked.body();
+                let text =
+                    if asked.uri().path() == "/keys" { keys.clone() } else { description.clone() };
+                let body = http_body_util::Full::new(bytes::Bytes::from(text));
+                async move { Ok::<_, std::convert::Infallible>(http::Response::new(body)) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        }
+    });
+    Issuer { url, ca: own.cert.pem(), key }
+}
+
+impl Issuer {
+    fn sign(&self, claims: &Value) -> String {
+        let head = BASE64.encode(r#"{"alg":"ES256","kid":"k"}"#);
+        let text = format!("{head}.{}", BASE64.encode(claims.to_string()));
+        let random = ring::rand::SystemRandom::new();
+        let signature = self.key.sign(&random, text.as_bytes()).unwrap();
+        format!("{text}.{}", BASE64.encode(signature))
+    }
+}
+
+#[tokio::test]
+async fn another_issuer_vouches_for_users() {
+    let issuer = issuer().await;
+    let file = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{
+            "issuer": {"url": issuer.url, "audiences": ["here"], "certificateAuthority": issuer.ca},
+            "claimMappings": {"username": {"claim": "sub", "prefix": "i:"},
+                              "groups": {"claim": "groups", "prefix": ""}},
+        }],
+        "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]},
+    });
+    let file = AuthenticationConfiguration::parse(&file.to_string()).unwrap();
+    let access = Access { jwt: file.jwt, anonymous: file.anonymous, ..Access::default() };
+    let server = server(access).await;
+    let soon = jiff::Timestamp::now().as_second() + 60;
+    let claims = |aud: &str, exp: i64| json!({"iss": issuer.url, "aud": aud, "exp": exp, "sub": "ann", "groups": ["devs"]});
+    let (code, user) = bearer(&server, &issuer.sign(&claims("here", soon))).await;
+    assert_eq!(code, StatusCode::CREATED, "{user}");
+    assert_eq!(user, json!({"username": "i:ann", "groups": ["devs", "system:authenticated"]}));
+    let good = issuer.sign(&claims("here", soon));
+    for (token, why) in [
+        (issuer.sign(&claims("elsewhere", soon)), "another audience"),
+        (issuer.sign(&claims("here", soon - 120)), "it has expired"),
+        (format!("{}A", &good[..good.len() - 1]), "a changed signature"),
+    ] {
+        assert_eq!(bearer(&server, &token).await.0, StatusCode::UNAUTHORIZED, "{why}");
+    }
+    for (path, expected) in [("/livez", StatusCode::OK), ("/version", StatusCode::UNAUTHORIZED)] {
+        let request = request(Method::GET, path, &Value::Null);
+        assert_eq!(Arc::clone(&server).answer(request, None).await.status(), expected, "{path}");
+    }
+}
+
+fn audited(folder: &Path, rules: &str) -> Access {
+    let policy = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, rules: {rules}}}");
+    let log = LogOptions {
+        path: folder.join("audit.log"),
+        max_megabytes: 1,
+        max_age_days: 1,
+        max_backups: 1,
+        blocking: true,
+        gather: Duration::from_millis(1),
+    };
+    let policy = Arc::new(Policy::parse(&policy).unwrap());
+    Access { audit: Some(AuditOptions { policy, log }), ..Access::default() }
+}
+
+#[tokio::test]
+async fn the_audit_log_says_who_did_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = r#"[
+        {level: RequestResponse, resources: [{resources: [configmaps]}], namespaces: [default], users: [ann], omitStages: [RequestReceived]},
+        {level: Metadata, resources: [{resources: [secrets]}], users: [ann], omitStages: [RequestReceived], omitManagedFields: true}]"#;
+    let server = server(audited(folder.path(), rules)).await;
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": {"name": "ann"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "ann"}]});
+    let bindings = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings";
+    create(&server, bindings, binding).await;
+    let ann = User::new("ann", []);
+    let map = json!({"metadata": {"name": "m"}, "data": {"a": "b"}});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(send(&server, &ann, Method::POST, maps, map).await.0, StatusCode::CREATED);
+    assert_eq!(get(&server, &ann, "/api/v1/secrets/").await.0, StatusCode::FORBIDDEN);
+    assert_eq!(get(&server, &ann, "/api/v1/namespaces/default/pods").await.0, StatusCode::OK);
+    let path = folder.path().join("audit.log");
+    let lines = || {
+        let text = std::fs::read_to_string(&path).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<Value>>()
+    };
+    until("both events are written", async || lines().len() == 2).await;
+    let [created, refused] = <[Value; 2]>::try_from(lines()).unwrap();
+    assert_eq!(created["level"], "RequestResponse", "{created}");
+    assert_eq!(created["requestObject"]["data"], json!({"a": "b"}));
+    assert_eq!(created["responseObject"]["kind"], "ConfigMap");
+    assert_eq!(created["objectRef"]["name"], "m");
+    assert_eq!(created["responseStatus"], json!({"metadata": {}, "code": 201}));
+    assert_eq!(created["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert_eq!(
+        created["annotations"]["authorization.k8s.io/reason"],
+        "RBAC: allowed by RoleBinding \"ann/default\" of ClusterRole \"edit\" to User \"ann\""
+    );
+    assert_eq!(refused["responseStatus"]["reason"], "Forbidden", "{refused}");
+    assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
+    assert_eq!(
+        (&refused["requestObject"], &refused["responseObject"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(refused["stage"], "ResponseComplete");
+}

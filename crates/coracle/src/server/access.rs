@@ -1,0 +1,232 @@
+//! Who may come in beside certificates and service accounts, and what is written down about it:
+//! flags and defaults are upstream's, but for the audit log's, which must fit on a card.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use apiserver::{
+    Access, AuditOptions, AuthenticationConfiguration, ClaimRule, FrontProxy, Issuer,
+    JwtAuthenticator, LogOptions, Mapping, Mappings, Policy, StaticTokens,
+};
+use clap::Args;
+
+use crate::config::Span;
+use crate::failure::{Failure, Hint, Outcome, While};
+
+/// Flags of authentication and of the audit log.
+#[derive(Debug, Clone, Args)]
+pub struct AccessOptions {
+    /// Audience of this API in tokens, beside its issuer; may be given several times
+    #[arg(long, env = "CORACLE_API_AUDIENCES", value_delimiter = ',')]
+    pub api_audiences: Vec<String>,
+    /// File of tokens: a line each of token, user, uid and, in quotes, groups
+    #[arg(long, env = "CORACLE_TOKEN_AUTH_FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// File AuthenticationConfiguration (apiserver.config.k8s.io): issuers of JSON Web Tokens
+    #[arg(long, env = "CORACLE_AUTHENTICATION_CONFIG", conflicts_with = "oidc_issuer_url")]
+    pub authentication_config: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub oidc: OidcOptions,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub audit: AuditFlags,
+}
+
+/// Flags of the one issuer that needs no file.
+#[derive(Debug, Clone, Args)]
+pub struct OidcOptions {
+    /// Issuer of OpenID Connect tokens that are believed, an https URL
+    #[arg(long, env = "CORACLE_OIDC_ISSUER_URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+    /// Audience that such a token must have
+    #[arg(long, env = "CORACLE_OIDC_CLIENT_ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+    /// File with the authority of the issuer's certificate [default: the machine's]
+    #[arg(long, env = "CORACLE_OIDC_CA_FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+    /// Claim that is the user's name
+    #[arg(long, env = "CORACLE_OIDC_USERNAME_CLAIM", default_value = "sub")]
+    pub oidc_username_claim: String,
+    /// Put before user names, - for nothing [default: the issuer and #, unless the claim is email]
+    #[arg(
+        long,
+        env = "CORACLE_OIDC_USERNAME_PREFIX",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub oidc_username_prefix: String,
+    /// Claim that lists the user's groups
+    #[arg(long, env = "CORACLE_OIDC_GROUPS_CLAIM", default_value = "", hide_default_value = true)]
+    pub oidc_groups_claim: String,
+    /// Put before groups
+    #[arg(long, env = "CORACLE_OIDC_GROUPS_PREFIX", default_value = "", hide_default_value = true)]
+    pub oidc_groups_prefix: String,
+    /// Signatures that are accepted; may be given several times
+    #[arg(long, env = "CORACLE_OIDC_SIGNING_ALGS", value_delimiter = ',', default_value = "RS256")]
+    pub oidc_signing_algs: Vec<String>,
+    /// Claim that a token must have, as key=value; may be given several times
+    #[arg(long, env = "CORACLE_OIDC_REQUIRED_CLAIM", value_delimiter = ',', value_parser = claim)]
+    pub oidc_required_claim: Vec<(String, String)>,
+}
+
+/// Flags of the audit log.
+#[derive(Debug, Clone, Args)]
+pub struct AuditFlags {
+    /// File Policy (audit.k8s.io): which requests are written to the audit log
+    #[arg(long, env = "CORACLE_AUDIT_POLICY_FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// The audit log's file, - for the standard output
+    #[arg(long, env = "CORACLE_AUDIT_LOG_PATH", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days for which files of the audit log that are full are kept, 0 for ever
+    #[arg(long, env = "CORACLE_AUDIT_LOG_MAXAGE", default_value_t = 30)]
+    pub audit_log_maxage: u64,
+    /// How many files of the audit log that are full are kept, 0 for all
+    #[arg(long, env = "CORACLE_AUDIT_LOG_MAXBACKUP", default_value_t = 5)]
+    pub audit_log_maxbackup: usize,
+    /// Megabytes after which a new file of the audit log is begun
+    #[arg(
+        long,
+        env = "CORACLE_AUDIT_LOG_MAXSIZE",
+        default_value_t = 10,
+        value_parser = clap::value_parser!(u64).range(1..1 << 20)
+    )]
+    pub audit_log_maxsize: u64,
+    /// Whether events are lost when too many come at once (batch), or requests wait (blocking)
+    #[arg(long, env = "CORACLE_AUDIT_LOG_MODE", default_value = "batch", value_parser = ["batch", "blocking"])]
+    pub audit_log_mode: String,
+    /// How long events are gathered before they are written
+    #[arg(long, env = "CORACLE_AUDIT_LOG_BATCH_MAX_WAIT", default_value = "5s")]
+    pub audit_log_batch_max_wait: Span,
+}
+
+fn claim(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is no claim, which is written as key=value")),
+    }
+}
+
+impl AccessOptions {
+    /// Reads the files that the flags name.
+    pub fn access(&self, front_proxy: Option<FrontProxy>) -> Outcome<Access> {
+        let mut access = Access { front_proxy, audit: self.audit.options()?, ..Access::default() };
+        if let Some(path) = &self.token_auth_file {
+            access.static_tokens = parsed(path, "--token-auth-file", StaticTokens::parse)?;
+        }
+        if let Some(path) = &self.authentication_config {
+            let parse = AuthenticationConfiguration::parse;
+            let config = parsed(path, "--authentication-config", parse)?;
+            (access.jwt, access.anonymous) = (config.jwt, config.anonymous);
+        }
+        access.jwt.extend(self.oidc.issuer()?);
+        Ok(access)
+    }
+}
+
+impl OidcOptions {
+    fn issuer(&self) -> Outcome<Option<JwtAuthenticator>> {
+        let (Some(url), Some(audience)) = (&self.oidc_issuer_url, &self.oidc_client_id) else {
+            return Ok(None);
+        };
+        let ca = self.oidc_ca_file.as_deref().map(|path| read(path, "--oidc-ca-file"));
+        let prefix = match self.oidc_username_prefix.as_str() {
+            "-" => String::new(),
+            "" if self.oidc_username_claim == "email" => String::new(),
+            "" => format!("{url}#"),
+            prefix => prefix.to_owned(),
+        };
+        let rules = self.oidc_required_claim.iter().map(|(key, value)| ClaimRule::new(key, value));
+        Ok(Some(JwtAuthenticator {
+            issuer: Issuer {
+                url: url.clone(),
+                audiences: vec![audience.clone()],
+                certificate_authority: ca.transpose()?.unwrap_or_default(),
+                ..Issuer::default()
+            },
+            claim_validation_rules: rules.collect(),
+            claim_mappings: Mappings::new(
+                Mapping::claim(&self.oidc_username_claim, &prefix),
+                Mapping::claim(&self.oidc_groups_claim, &self.oidc_groups_prefix),
+            ),
+            algorithms: self.oidc_signing_algs.clone(),
+            ..JwtAuthenticator::default()
+        }))
+    }
+}
+
+impl AuditFlags {
+    fn options(&self) -> Outcome<Option<AuditOptions>> {
+        let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) else {
+            return Ok(None);
+        };
+        Ok(Some(AuditOptions {
+            policy: Arc::new(parsed(policy, "--audit-policy-file", Policy::parse)?),
+            log: LogOptions {
+                path: path.clone(),
+                max_megabytes: self.audit_log_maxsize,
+                max_age_days: self.audit_log_maxage,
+                max_backups: self.audit_log_maxbackup,
+                blocking: self.audit_log_mode == "blocking",
+                gather: self.audit_log_batch_max_wait.duration(),
+            },
+        }))
+    }
+}
+
+fn read(path: &Path, flag: &str) -> Outcome<String> {
+    std::fs::read_to_string(path)
+        .doing(|| format!("reading {}", path.display()))
+        .hint(|| format!("name a file that can be read with {flag}"))
+}
+
+fn parsed<T>(path: &Path, flag: &str, parse: fn(&str) -> Result<T, String>) -> Outcome<T> {
+    parse(&read(path, flag)?).map_err(|why| {
+        Failure::new(format!("reading {}: {why}", path.display()))
+            .hint(format!("mend the file that {flag} names"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        access: AccessOptions,
+    }
+
+    fn access(args: &[&str]) -> Outcome<Access> {
+        let line = Line::try_parse_from(std::iter::once("x").chain(args.iter().copied()));
+        line.expect("the flags are known").access.access(None)
+    }
+
+    #[test]
+    fn everything_is_off_by_default() {
+        let access = access(&[]).expect("nothing to read");
+        assert!(access.jwt.is_empty() && access.audit.is_none() && access.anonymous.is_none());
+    }
+
+    #[test]
+    fn an_issuer_is_made_of_flags() {
+        let flags =
+            ["--oidc-issuer-url=https://i.org", "--oidc-client-id=c", "--oidc-required-claim=hd=w"];
+        let jwt = access(&flags).expect("an issuer").jwt;
+        assert_eq!(jwt[0].claim_mappings.username, Mapping::claim("sub", "https://i.org#"));
+        assert_eq!((jwt[0].claim_validation_rules[0].claim.as_str(), jwt.len()), ("hd", 1));
+        assert!(Line::try_parse_from(["x", "--oidc-issuer-url=https://i.org"]).is_err());
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("tokens.csv");
+        std::fs::write(&path, "a,b").expect("written");
+        let failure = access(&[&format!("--token-auth-file={}", path.display())]).unwrap_err();
+        assert!(base::chain(&failure).to_string().contains("at least 3 columns"));
+    }
+}
