@@ -163,8 +163,12 @@ pub(crate) fn query_value(query: &str, key: &str) -> Option<String> {
 /// A boolean query parameter as upstream converts one: present is true unless it reads
 /// `false` or `0`.
 pub(crate) fn query_true(query: &str, key: &str) -> bool {
-    query_value(query, key)
-        .is_some_and(|value| !matches!(value.to_lowercase().as_str(), "false" | "0"))
+    query_value(query, key).is_some_and(|value| is_on(&value))
+}
+
+/// What a boolean query parameter that is there means.
+pub(crate) fn is_on(value: &str) -> bool {
+    !value.eq_ignore_ascii_case("false") && value != "0"
 }
 
 /// The value that a field selector pins a field to.

@@ -35,7 +35,9 @@ impl Call {
 
     /// A switch: on when it is there and not `false` or `0`. Any of several names will do.
     pub fn on(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.get(name).is_some_and(|v| !matches!(v, "false" | "0")))
+        names.iter().any(|name| {
+            self.get(name).is_some_and(|v| !v.eq_ignore_ascii_case("false") && v != "0")
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use store::Store;
 
 use super::forward;
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, is_on};
 use crate::server::Context;
 use crate::{endpoints, objects};
 
@@ -152,7 +152,7 @@ pub(super) fn stream(
             [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")]
         {
             let value = pairs.iter().find(|(key, _)| key == from).map(|(_, value)| value.as_str());
-            if value.is_some_and(|value| !matches!(value, "false" | "0" | "")) {
+            if value.is_some_and(is_on) {
                 asked.append_pair(to, "1");
             }
         }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Outcome, Registry};
 use crate::admission::{Attributes, Operation};
-use crate::request::RequestInfo;
+use crate::request::{RequestInfo, is_on};
 use crate::user::User;
 
 /// Options of the query by their form; all others are texts.
@@ -67,7 +67,7 @@ fn options(kind: &str, version: &str, query: &str) -> Value {
                 numbers.for_each(|port| push(NUMBERS, port.into()));
             }
             flag if FLAGS.contains(&flag) => {
-                plain.push((name.into_owned(), (!matches!(&*value, "false" | "0")).into()));
+                plain.push((name.into_owned(), is_on(&value).into()));
             }
             "container" | "path" => plain.push((name.into_owned(), Value::from(value))),
             _ => {}

@@ -227,7 +227,7 @@ async fn exec_is_a_tunnel_once_the_kubelet_agrees() {
     node_and_pod(&served.server, listener.local_addr().unwrap().port()).await;
     let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\nx-stream-protocol-version: v4.channel.k8s.io\r\n\r\nhello from the node";
     let kubelet = tokio::spawn(kubelet(listener, server_tls(&served.ca), answer));
-    let uri = "/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&command=a%20b&stdin=true&stdout=1&tty=false";
+    let uri = "/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&command=a%20b&stdin=true&stdout=1&tty=False";
     let mut ask = request(Method::POST, uri, &json!(null));
     ask.headers_mut().insert(header::CONNECTION, "Upgrade".parse().unwrap());
     ask.headers_mut().insert(header::UPGRADE, "SPDY/3.1".parse().unwrap());

@@ -5,6 +5,7 @@ typed.py KUBECONFIG IMAGE
 
 import sys
 import threading
+import time
 import urllib.request
 
 from kubernetes import client, config, utils, watch
@@ -146,12 +147,14 @@ def workloads():
 
 
 def streams(pod):
-    assert core.read_namespaced_pod_log(pod, NAMESPACE) == "serving\n"
+    # As it comes: this client makes the text "b'...'" of it.
+    log = core.read_namespaced_pod_log(pod, NAMESPACE, _preload_content=False).data
+    assert log == b"serving\n", log
     said = stream(
         core.connect_get_namespaced_pod_exec, pod, NAMESPACE, command=["sh", "-c", "echo in $0", "x"],
         stderr=True, stdin=False, stdout=True, tty=False,
     )
-    assert said == "in x\n", said
+    assert said == "in x\n", repr(said)
     shell = stream(
         core.connect_get_namespaced_pod_exec, pod, NAMESPACE, command=["sh"],
         stderr=True, stdin=True, stdout=True, tty=False, _preload_content=False,
@@ -223,8 +226,17 @@ def from_yaml():
         lambda found: found.endpoints and len(found.endpoints) == 2,
         namespace=NAMESPACE, label_selector="kubernetes.io/service-name=web",
     )
-    with urllib.request.urlopen(f"http://{service.spec.cluster_ip}/", timeout=PATIENCE) as page:
-        assert page.read() == b"hello\n"
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            address = f"http://{service.spec.cluster_ip}/"
+            with urllib.request.urlopen(address, timeout=PATIENCE) as page:
+                assert page.read() == b"hello\n"
+            return
+        except OSError:
+            # The kernel has it some time after the API.
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def election():
