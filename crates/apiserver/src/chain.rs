@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use api::status::Status;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::audit;
 use crate::authn::{self, Claim};
@@ -18,13 +18,11 @@ use crate::outside::{self, Outside};
 use crate::request::{Request, RequestInfo, Response, query_value};
 use crate::response;
 use crate::server::ApiServer;
-use crate::user::{MASTERS, User};
+use crate::user::User;
 
 static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A client's own audit id longer than this is replaced.
 const AUDIT_ID_CHARS_MAX: usize = 64;
-/// What a client that met a limit is told to wait.
-const RETRY_AFTER_SECONDS: u32 = 1;
 
 impl ApiServer {
     /// Answers a request; `fixed` is the identity of an in-process caller.
@@ -107,18 +105,32 @@ impl ApiServer {
             trail.received(&user).await;
         }
         let long = info.is_long_running();
-        let _place = if remote && !long {
-            match self.inflight.enter(request.method(), &user) {
-                Some(place) => Some(place),
-                None => {
-                    let message = "Too many requests, please try again later.";
-                    let status = Status::too_many_requests(message, RETRY_AFTER_SECONDS);
-                    return response::status(&status);
-                }
+        // A watch takes a seat until it has begun; other long requests take none.
+        let place = if remote && (!long || info.verb == "watch") {
+            let work = self.flow.work(&info, &request);
+            match self.flow.enter(&info, &user, work).await {
+                Ok(place) => Some(place),
+                Err(refusal) => return *refusal,
             }
         } else {
             None
         };
+        let mut answer = self.worked_on(info, user, request).await;
+        if let Some(place) = &place {
+            place.mark(&mut answer);
+        }
+        answer
+    }
+
+    /// Permission, limits, and the handler.
+    async fn worked_on(
+        self: Arc<Self>,
+        info: RequestInfo,
+        user: User,
+        mut request: Request,
+    ) -> Response {
+        let trail = audit::trail(&request);
+        let long = info.is_long_running();
         let attributes = Attributes::of(&user, &info);
         let decision = self.decided(&attributes).await;
         if let Some(trail) = &trail {
@@ -227,45 +239,4 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
         .cloned()
         .or_else(|| HeaderValue::from_str(&base::names::uuid()).ok())
         .unwrap_or(HeaderValue::from_static("unknown"))
-}
-
-/// How many requests are worked on at once.
-pub(crate) struct InFlight {
-    reads: Arc<tokio::sync::Semaphore>,
-    writes: Arc<tokio::sync::Semaphore>,
-    limits: [usize; 2],
-}
-
-impl InFlight {
-    pub(crate) fn new(reads: usize, writes: usize) -> Self {
-        InFlight {
-            reads: Arc::new(tokio::sync::Semaphore::new(reads)),
-            writes: Arc::new(tokio::sync::Semaphore::new(writes)),
-            limits: [reads, writes],
-        }
-    }
-
-    /// A place for a request, or `None` where all are taken. Administrators are never
-    /// refused, so that an overloaded cluster can still be repaired.
-    fn enter(
-        &self,
-        method: &Method,
-        user: &User,
-    ) -> Option<Option<tokio::sync::OwnedSemaphorePermit>> {
-        let reading = matches!(*method, Method::GET | Method::HEAD);
-        let places = if reading { &self.reads } else { &self.writes };
-        match Arc::clone(places).try_acquire_owned() {
-            Ok(place) => Some(Some(place)),
-            Err(_) if user.in_group(MASTERS) => Some(None),
-            Err(_) => None,
-        }
-    }
-
-    /// Requests under way now: reading, writing.
-    pub(crate) fn current(&self) -> [usize; 2] {
-        [
-            self.limits[0].saturating_sub(self.reads.available_permits()),
-            self.limits[1].saturating_sub(self.writes.available_permits()),
-        ]
-    }
 }

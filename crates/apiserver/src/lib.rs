@@ -21,6 +21,7 @@ mod config;
 mod discovery;
 mod endpoints;
 mod feed;
+mod flow;
 mod fresh;
 mod health;
 mod metrics;

@@ -252,9 +252,10 @@ impl ApiServer {
         let mut page = MetricsPage::default();
         let name = "apiserver_current_inflight_requests";
         page.metric(name, MetricKind::Gauge, "Requests under way, by kind.");
-        let [reads, writes] = self.inflight.current();
+        let [reads, writes] = self.flow.current();
         page.sample(name, &[("request_kind", "readOnly")], reads as f64);
         page.sample(name, &[("request_kind", "mutating")], writes as f64);
+        self.flow.metrics(&mut page);
         self.storage_metrics(&mut page);
         if let Some(audit) = &self.context.audit {
             audit.metrics(&mut page);

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::Poll;
 
+use http::Method;
 use http_body_util::BodyExt;
+use serde_json::Value;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +16,8 @@ use crate::aggregation::Aggregator;
 use crate::audit::Audit;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
-use crate::chain::InFlight;
 use crate::config::Config;
+use crate::flow::Flow;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::outside::Outside;
@@ -24,6 +26,10 @@ use crate::request::{Body, BoxError, Response};
 use crate::token::Tokens;
 use crate::user::User;
 use crate::webhook::Webhooks;
+use crate::{body, response};
+
+/// What is read of an answer to a write of the server's own.
+const OWN_ANSWER_BYTES_MAX: usize = 64 << 10;
 
 /// What every part of the server shares.
 pub(crate) struct Context {
@@ -54,7 +60,8 @@ pub struct ApiServer {
     pub(crate) context: Arc<Context>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) health: Health,
-    pub(crate) inflight: InFlight,
+    /// Who waits when more is asked than can be worked on.
+    pub(crate) flow: Arc<Flow>,
     /// Whether the objects that every cluster has are there.
     pub(crate) bootstrapped: Arc<AtomicBool>,
     /// Answers what is no part of the Kubernetes API.
@@ -97,8 +104,7 @@ impl ApiServer {
             store,
         });
         let registry = Registry::new(Arc::clone(&context));
-        let limits = &context.config.limits;
-        let inflight = InFlight::new(limits.reads_in_flight, limits.writes_in_flight);
+        let flow = Flow::new(&context.store, &context.config.limits);
         let health = Health::default();
         add_own_checks(&health, &context);
         let bootstrapped = Arc::new(AtomicBool::new(false));
@@ -108,7 +114,7 @@ impl ApiServer {
             if done { Ok(()) } else { Err("not finished".to_owned()) }
         });
         let outside = RwLock::default();
-        Ok(Arc::new(ApiServer { context, registry, health, inflight, bootstrapped, outside }))
+        Ok(Arc::new(ApiServer { context, registry, health, flow, bootstrapped, outside }))
     }
 
     /// Adds a check to `/readyz` and `/healthz`. An error says what is not ready; it is
@@ -142,6 +148,34 @@ impl ApiServer {
     ) -> Result<(), NewError> {
         let set = self.context.tokens.set_keys(signing_pem, public_pem);
         set.map_err(NewError::ServiceAccountKey)
+    }
+
+    /// A write of the server's own, through its own door. An error is the answer's text.
+    pub(crate) async fn write_own(
+        self: &Arc<Self>,
+        method: Method,
+        path: &str,
+        object: &Value,
+    ) -> Result<(), String> {
+        let kind = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, kind)
+            .body(response::full(object.to_string()))
+            .map_err(|error| error.to_string())?;
+        let answer = Arc::clone(self).answer(request, Some(User::apiserver())).await;
+        if answer.status().is_success() {
+            return Ok(());
+        }
+        let text = body::whole(answer.into_body(), OWN_ANSWER_BYTES_MAX).await;
+        Err(text.map_or_else(
+            |status| status.message,
+            |text| String::from_utf8_lossy(&text).trim().to_owned(),
+        ))
     }
 
     /// The server as a tower service for callers in this process, as this user:

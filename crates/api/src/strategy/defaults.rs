@@ -153,6 +153,24 @@ const KINDS: &[(&str, Rows)] = &[
     ),
     ("scheduling.k8s.io/priorityclasses", &[("preemptionPolicy", r#""PreemptLowerPriority""#)]),
     ("apiregistration.k8s.io/apiservices", &[("spec.service.port", "443")]),
+    (
+        "flowcontrol.apiserver.k8s.io/flowschemas",
+        &[
+            ("spec.matchingPrecedence", "1000"),
+        ],
+    ),
+    (
+        "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+        &[
+            ("spec.exempt.nominalConcurrencyShares", "0"),
+            ("spec.exempt.lendablePercent", "0"),
+            ("spec.limited.nominalConcurrencyShares", "30"),
+            ("spec.limited.lendablePercent", "0"),
+            ("spec.limited.limitResponse.queuing.queues", "64"),
+            ("spec.limited.limitResponse.queuing.handSize", "8"),
+            ("spec.limited.limitResponse.queuing.queueLengthLimit", "50"),
+        ],
+    ),
     ("admissionregistration.k8s.io/validatingwebhookconfigurations", WEBHOOKS),
     ("admissionregistration.k8s.io/mutatingwebhookconfigurations", MUTATING_WEBHOOKS),
     (

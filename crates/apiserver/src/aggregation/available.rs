@@ -12,7 +12,7 @@ use store::{Entry, Store};
 use tokio::time::Instant;
 
 use super::service::{ApiService, Condition, Reference};
-use super::{PATH, Table, ask_all, local, pass, write};
+use super::{PATH, Table, ask_all, local, pass};
 use crate::feed::{Change, Feed};
 use crate::server::{ApiServer, Context};
 use crate::{endpoints, objects};
@@ -213,5 +213,5 @@ async fn set(server: &Arc<ApiServer>, name: &str, now: &Condition) -> Result<(),
     }
     let patch =
         json!({"metadata": {"uid": object["metadata"]["uid"]}, "status": {"conditions": all}});
-    write(server, Method::PATCH, &format!("{PATH}/{name}/status"), &patch).await
+    server.write_own(Method::PATCH, &format!("{PATH}/{name}/status"), &patch).await
 }

@@ -10,7 +10,7 @@ use http::Method;
 use serde_json::{Value, json};
 use store::{Page, Range, Store};
 
-use super::{PATH, Table, write};
+use super::{PATH, Table};
 use crate::objects;
 use crate::server::ApiServer;
 
@@ -95,7 +95,7 @@ pub(super) async fn reconcile(server: &Arc<ApiServer>) {
     let table = context.aggregator.table();
     for (method, name, object) in plan(&table, &defined(&context.store)) {
         let path = if method == Method::POST { PATH.to_owned() } else { format!("{PATH}/{name}") };
-        if let Err(error) = write(server, method, &path, &object).await {
+        if let Err(error) = server.write_own(method, &path, &object).await {
             // Several servers do the same; the next look shows what is left to do.
             tracing::debug!(apiservice = name, error, "keeping an APIService");
         }

@@ -18,7 +18,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use futures::StreamExt;
-use http::Method;
 use serde_json::Value;
 use store::Store;
 
@@ -26,8 +25,6 @@ use crate::access::FrontProxy;
 use crate::feed::{Change, Feed};
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
-use crate::user::User;
-use crate::{body, response};
 pub(crate) use local::builtin;
 pub(crate) use openapi::openapi_index;
 pub(crate) use pass::pass_on;
@@ -37,8 +34,6 @@ pub(crate) use service::ApiService;
 pub(super) const COLLECTION: &str = "apiregistration.k8s.io/apiservices";
 /// Their path.
 pub(super) const PATH: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
-/// What is read of an answer to a write of our own.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Aggregated servers asked at once.
 const ASKED_AT_ONCE: usize = 8;
 
@@ -168,34 +163,6 @@ pub(crate) fn start(server: &Arc<ApiServer>) {
             wakes.follow(&server.context.aggregator.table(), failed);
         }
     });
-}
-
-/// A write of the server's own, through its own door.
-async fn write(
-    server: &Arc<ApiServer>,
-    method: Method,
-    path: &str,
-    object: &Value,
-) -> Result<(), String> {
-    let kind = match method {
-        Method::PATCH => "application/merge-patch+json",
-        _ => "application/json",
-    };
-    let request = http::Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::CONTENT_TYPE, kind)
-        .body(response::full(object.to_string()))
-        .map_err(|error| error.to_string())?;
-    let answer = Arc::clone(server).answer(request, Some(User::apiserver())).await;
-    if answer.status().is_success() {
-        return Ok(());
-    }
-    let text = body::whole(answer.into_body(), ANSWER_BYTES_MAX).await;
-    Err(text.map_or_else(
-        |status| status.message,
-        |text| String::from_utf8_lossy(&text).trim().to_owned(),
-    ))
 }
 
 /// Asks several servers at once; the answers in no particular order.

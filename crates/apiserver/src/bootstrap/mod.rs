@@ -17,7 +17,6 @@ use http::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::access::FrontProxy;
-use crate::aggregation;
 use crate::authz::aggregate;
 use crate::authz::escalation;
 use crate::authz::rbac::{GROUP, Rule};
@@ -26,6 +25,7 @@ use crate::objects;
 use crate::response;
 use crate::server::ApiServer;
 use crate::user::User;
+use crate::{aggregation, flow};
 
 /// Objects written at once: they share the store's commits.
 const WRITES_AT_ONCE: usize = 64;
@@ -83,6 +83,7 @@ impl ApiServer {
             .collect();
         rest.extend(fixed());
         rest.extend(api_services());
+        rest.extend(flows());
         rest.extend(own_service(&self.context.config));
         // Of several servers each is announced once it serves.
         if !self.context.store.is_shared() {
@@ -99,6 +100,7 @@ impl ApiServer {
         aggregate::reconcile(self).await;
         aggregate::start(self);
         aggregation::start(self);
+        flow::start(self);
         crate::quota::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
@@ -269,7 +271,7 @@ fn missing_policy(existing: &Value, wanted: &Value) -> Option<Value> {
     patch.as_object().is_some_and(|patch| !patch.is_empty()).then_some(patch)
 }
 
-/// Priority classes and the mandatory objects of API priority and fairness.
+/// Priority classes.
 fn fixed() -> Vec<Wanted> {
     let class = |name: &str, value: u32, description: &str| {
         let object = json!({
@@ -277,30 +279,6 @@ fn fixed() -> Vec<Wanted> {
             "metadata": {"name": name}, "value": value, "description": description,
         });
         Wanted::new("scheduling.k8s.io", "v1", "priorityclasses", object, Keep::Existing)
-    };
-    let flow = "flowcontrol.apiserver.k8s.io";
-    let flow_object = |kind: &str, resource: &str, name: &str, spec: Value| {
-        let object = json!({
-            "apiVersion": format!("{flow}/v1"), "kind": kind,
-            "metadata": {"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}},
-            "spec": spec,
-        });
-        Wanted::new(flow, "v1", resource, object, Keep::Existing)
-    };
-    let schema = |name: &str, mut spec: Value, groups: &[&str]| {
-        let subjects: Vec<Value> =
-            groups.iter().map(|group| json!({"kind": "Group", "group": {"name": group}})).collect();
-        spec["priorityLevelConfiguration"] = json!({"name": name});
-        spec["rules"] = json!([{
-            "subjects": subjects,
-            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"],
-                               "clusterScope": true, "namespaces": ["*"]}],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-        }]);
-        flow_object("FlowSchema", "flowschemas", name, spec)
-    };
-    let level = |name: &str, spec: Value| {
-        flow_object("PriorityLevelConfiguration", "prioritylevelconfigurations", name, spec)
     };
     vec![
         class(
@@ -313,24 +291,16 @@ fn fixed() -> Vec<Wanted> {
             2_000_000_000,
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
-        level(
-            "exempt",
-            json!({"type": "Exempt",
-                   "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}}),
-        ),
-        level(
-            "catch-all",
-            json!({"type": "Limited", "limited": {
-                "nominalConcurrencyShares": 5, "limitResponse": {"type": "Reject"},
-                "lendablePercent": 0}}),
-        ),
-        schema("exempt", json!({"matchingPrecedence": 1}), &["system:masters"]),
-        schema(
-            "catch-all",
-            json!({"matchingPrecedence": 10000, "distinguisherMethod": {"type": "ByUser"}}),
-            &["system:unauthenticated", "system:authenticated"],
-        ),
     ]
+}
+
+/// The objects of API priority and fairness.
+fn flows() -> impl Iterator<Item = Wanted> {
+    let wanted = |plural: &'static str| {
+        move |object| Wanted::new(flow::defaults::GROUP, "v1", plural, object, Keep::Existing)
+    };
+    let levels = flow::defaults::levels().map(wanted("prioritylevelconfigurations"));
+    levels.chain(flow::defaults::schemas().map(wanted("flowschemas")))
 }
 
 /// An APIService for each built-in group and version.

@@ -203,3 +203,47 @@ async fn the_audit_log_says_who_did_what() {
     );
     assert_eq!(refused["stage"], "ResponseComplete");
 }
+
+#[tokio::test]
+async fn answers_say_how_their_requests_were_sorted() {
+    let static_tokens = StaticTokens::parse("abc,ann,7").unwrap();
+    let server = server(Access { static_tokens, ..Access::default() }).await;
+    let admin = User::admin();
+    let path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/global-default";
+    until("its level is found", async || {
+        let (_, schema) = get(&server, &admin, path).await;
+        schema["status"]["conditions"][0]["reason"] == "Found"
+    })
+    .await;
+    let (_, schema) = get(&server, &admin, path).await;
+    let ask = || {
+        let mut request = request(Method::GET, "/version", &Value::Null);
+        let value = "Bearer abc".parse().unwrap();
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+        request
+    };
+    let answer = Arc::clone(&server).answer(ask(), None).await;
+    let uid = &answer.headers()["x-kubernetes-pf-flowschema-uid"];
+    assert_eq!(uid.to_str().unwrap(), schema["metadata"]["uid"]);
+    assert!(answer.headers().contains_key("x-kubernetes-pf-prioritylevel-uid"));
+    let (_, page) = get(&server, &admin, "/metrics").await;
+    let line = "apiserver_flowcontrol_dispatched_requests_total{flow_schema=\"global-default\",priority_level=\"global-default\"} 1";
+    assert!(page.as_str().unwrap().contains(line), "{page}");
+
+    // A level without seats turns its own away, and nobody else.
+    let levels = "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations";
+    let none = json!({"metadata": {"name": "none"}, "spec": {"type": "Limited", "limited": {
+        "nominalConcurrencyShares": 0, "borrowingLimitPercent": 0,
+        "limitResponse": {"type": "Reject"}}}});
+    create(&server, levels, none).await;
+    let schema = json!({"metadata": {"name": "ann"}, "spec": {
+        "priorityLevelConfiguration": {"name": "none"}, "matchingPrecedence": 5,
+        "rules": [{"subjects": [{"kind": "User", "user": {"name": "ann"}}],
+                   "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/version"]}]}]}});
+    create(&server, "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", schema).await;
+    let answer = Arc::clone(&server).answer(ask(), None).await;
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()[header::RETRY_AFTER], "1");
+    let anonymous = request(Method::GET, "/version", &Value::Null);
+    assert_eq!(Arc::clone(&server).answer(anonymous, None).await.status(), StatusCode::OK);
+}

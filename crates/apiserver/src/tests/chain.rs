@@ -70,7 +70,7 @@ async fn impersonation_needs_permission_and_gives_up_ones_own() {
 #[tokio::test]
 async fn beyond_the_limit_clients_wait_and_administrators_do_not() {
     let mut small = config();
-    small.limits = Limits { reads_in_flight: 0, ..Limits::default() };
+    small.limits = Limits { reads_in_flight: 0, writes_in_flight: 0, ..Limits::default() };
     let server = empty(small).await;
     let answer = Arc::clone(&server).answer(plain("/version", &[]), None).await;
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);

@@ -13,6 +13,7 @@ mod certificates;
 mod config;
 mod container;
 mod cron;
+mod flow;
 mod formats;
 mod handler;
 mod ingress;
@@ -71,6 +72,8 @@ const KINDS: &[(&str, Rule, Changed)] = &[
     ),
     ("configmaps", config::config_map, Then(config::data_update)),
     ("endpoints", service::endpoints, Same),
+    ("flowcontrol.apiserver.k8s.io/flowschemas", flow::schema, Same),
+    ("flowcontrol.apiserver.k8s.io/prioritylevelconfigurations", flow::level, Same),
     ("namespaces", config::namespace, Same),
     ("networking.k8s.io/ingresses", ingress::ingress, Same),
     ("nodes", config::node, Instead(config::node_update)),

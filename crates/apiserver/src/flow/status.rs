@@ -1,0 +1,98 @@
+//! The condition `Dangling` of FlowSchemas: whether their level is there.
+
+use std::sync::Arc;
+
+use http::Method;
+use serde_json::{Value, json};
+use store::{Page, Range, Store};
+
+use super::{LEVELS, SCHEMAS, defaults, schema};
+use crate::feed::Feed;
+use crate::objects;
+use crate::server::ApiServer;
+
+/// Keeps the conditions until the server stops.
+pub(crate) fn start(server: &Arc<ApiServer>) {
+    let store = server.context.store.clone();
+    let (mut schemas, mut levels) =
+        (Feed::new(store.clone(), SCHEMAS), Feed::new(store.clone(), LEVELS));
+    let stopping = server.context.stopping.clone();
+    // A weak reference: this task must not keep a server alive that nobody else holds.
+    let server = Arc::downgrade(server);
+    tokio::spawn(async move {
+        loop {
+            let change = tokio::select! {
+                () = stopping.cancelled() => return,
+                change = schemas.next() => change,
+                change = levels.next() => change,
+            };
+            // Changes that came together are answered together.
+            while schemas.try_next().is_some() || levels.try_next().is_some() {}
+            let (Some(_), Some(server)) = (change, server.upgrade()) else { return };
+            for (name, patch) in due(&server.context.store) {
+                let path = format!("/apis/{}/v1/flowschemas/{name}/status", defaults::GROUP);
+                if let Err(error) = server.write_own(Method::PATCH, &path, &patch).await {
+                    tracing::debug!(flowschema = name, error, "writing a condition");
+                }
+            }
+        }
+    });
+}
+
+/// The conditions that are not as they should be: the schema's name and a merge patch.
+fn due(store: &Store) -> Vec<(String, Value)> {
+    let range = Range { collection: SCHEMAS, namespace: None };
+    let Ok(list) = store.list(range, Page::default()) else { return Vec::new() };
+    let there = |level: &str| objects::identity(store, LEVELS, "", level).is_some();
+    let schemas = list.entries.iter().filter_map(|entry| serde_json::from_slice(&entry.value).ok());
+    schemas
+        .filter_map(|schema: Value| {
+            let name = schema["metadata"]["name"].as_str()?.to_owned();
+            Some((name, change(&schema, &there)?))
+        })
+        .collect()
+}
+
+fn change(schema: &Value, there: &dyn Fn(&str) -> bool) -> Option<Value> {
+    let mut wanted = schema::dangling(schema, there);
+    let mut all = schema["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let known = all.iter_mut().find(|one| one["type"] == wanted["type"]);
+    let same = |known: &Value| {
+        ["status", "reason", "message"].iter().all(|member| known[member] == wanted[member])
+    };
+    if known.as_deref().is_some_and(same) {
+        return None;
+    }
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    wanted["lastTransitionTime"] = now.into();
+    match known {
+        Some(known) => *known = wanted,
+        None => all.push(wanted),
+    }
+    let uid = &schema["metadata"]["uid"];
+    Some(json!({"metadata": {"uid": uid}, "status": {"conditions": all}}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_without_its_level_dangles() {
+        let mut schema = json!({"metadata": {"name": "s", "uid": "1"},
+            "spec": {"priorityLevelConfiguration": {"name": "l"}}});
+        let patch = change(&schema, &|_| false).unwrap();
+        let condition = &patch["status"]["conditions"][0];
+        assert_eq!(
+            (&condition["status"], &condition["reason"]),
+            (&json!("True"), &json!("NotFound"))
+        );
+        schema["status"] = patch["status"].clone();
+        assert_eq!(change(&schema, &|_| false), None);
+        let patch = change(&schema, &|level| level == "l").unwrap();
+        assert_eq!(
+            patch["status"]["conditions"][0]["message"],
+            "This FlowSchema references the PriorityLevelConfiguration object named \"l\" and it exists"
+        );
+    }
+}
