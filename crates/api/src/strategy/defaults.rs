@@ -153,12 +153,7 @@ const KINDS: &[(&str, Rows)] = &[
     ),
     ("scheduling.k8s.io/priorityclasses", &[("preemptionPolicy", r#""PreemptLowerPriority""#)]),
     ("apiregistration.k8s.io/apiservices", &[("spec.service.port", "443")]),
-    (
-        "flowcontrol.apiserver.k8s.io/flowschemas",
-        &[
-            ("spec.matchingPrecedence", "1000"),
-        ],
-    ),
+    ("flowcontrol.apiserver.k8s.io/flowschemas", &[("spec.matchingPrecedence", "1000")]),
     (
         "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
         &[

@@ -42,7 +42,10 @@ fn check_rule(rule: &At<'_>, out: &mut Errors) {
     subjects.items().for_each(|subject| check_subject(&subject, out));
     let (resources, paths) = (rule.get("resourceRules"), rule.get("nonResourceRules"));
     if resources.len() == 0 && paths.len() == 0 {
-        out.required(rule, "at least one of resourceRules and nonResourceRules has to be non-empty");
+        out.required(
+            rule,
+            "at least one of resourceRules and nonResourceRules has to be non-empty",
+        );
     }
     for resource in resources.items() {
         verbs(&resource, out);
@@ -54,13 +57,18 @@ fn check_rule(rule: &At<'_>, out: &mut Errors) {
         }
         let namespaces = resource.get("namespaces");
         if namespaces.len() == 0 && !resource.get("clusterScope").is_true() {
-            let why = "resource rules that are not cluster scoped must supply at least one namespace";
+            let why =
+                "resource rules that are not cluster scoped must supply at least one namespace";
             out.required(&namespaces, why);
         }
     }
     for path in paths.items() {
         verbs(&path, out);
-        filled(&path.get("nonResourceURLs"), "nonResourceURLs must contain at least one value", out);
+        filled(
+            &path.get("nonResourceURLs"),
+            "nonResourceURLs must contain at least one value",
+            out,
+        );
     }
 }
 
