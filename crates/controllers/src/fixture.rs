@@ -8,8 +8,8 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Secret, Service,
-    ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ReplicationController,
+    Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -78,6 +78,7 @@ pub fn world(yaml: &str) -> World {
     fix::<Lease>(&mut world, &objects);
     fix::<Namespace>(&mut world, &objects);
     fix::<Node>(&mut world, &objects);
+    fix::<PersistentVolumeClaim>(&mut world, &objects);
     fix::<Pod>(&mut world, &objects);
     fix::<PodDisruptionBudget>(&mut world, &objects);
     fix::<ReplicaSet>(&mut world, &objects);

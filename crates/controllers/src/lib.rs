@@ -23,6 +23,7 @@ mod nodes;
 mod owner;
 mod podgc;
 mod pods;
+mod protection;
 mod replicaset;
 mod serviceaccount;
 mod signer;
@@ -101,6 +102,8 @@ const CONTROLLERS: &[Controller] = &[
     nodes::NODE_IPAM,
     nodes::NODE_ROLES,
     podgc::POD_GC,
+    protection::CLAIM_PROTECTION,
+    protection::VOLUME_PROTECTION,
     certificates::APPROVER,
     certificates::SIGNER,
     certificates::CLEANER,

@@ -4,6 +4,7 @@
 //! the last. The steps of our own are plain functions over one [`Attributes`], each of which
 //! looks at what it cares for and lets the rest pass; only those that ask somebody wait.
 
+mod defaults;
 mod hook;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -12,6 +13,7 @@ mod priority;
 pub(crate) mod quota;
 mod review;
 mod rules;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 mod verdict;
@@ -124,12 +126,18 @@ const MUTATING: &[Admit] = &[
     limit_ranger::admit,
     service_account::admit,
     node_restriction::admit,
+    defaults::taint,
     priority::admit_pod,
     tolerations::admit,
+    defaults::storage_class,
+    defaults::protect,
+    runtime_class::admit,
+    defaults::ingress_class,
 ];
 
 /// What only looks at the object that is to be stored (null when it goes).
-const VALIDATING: &[Check] = &[limit_ranger::check, priority::check_class];
+const VALIDATING: &[Check] =
+    &[limit_ranger::check, priority::check_class, defaults::check_resize, runtime_class::check];
 
 /// Lets the eviction of a pod pass or says why not.
 pub fn admit_eviction(user: &User, resource: &Resource, pod: &Value) -> Outcome<()> {
