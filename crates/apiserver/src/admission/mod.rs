@@ -9,6 +9,7 @@ mod hook;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 pub(crate) mod quota;
 mod review;
@@ -136,8 +137,13 @@ const MUTATING: &[Admit] = &[
 ];
 
 /// What only looks at the object that is to be stored (null when it goes).
-const VALIDATING: &[Check] =
-    &[limit_ranger::check, priority::check_class, defaults::check_resize, runtime_class::check];
+const VALIDATING: &[Check] = &[
+    limit_ranger::check,
+    pod_security::check,
+    priority::check_class,
+    defaults::check_resize,
+    runtime_class::check,
+];
 
 /// Lets the eviction of a pod pass or says why not.
 pub fn admit_eviction(user: &User, resource: &Resource, pod: &Value) -> Outcome<()> {
