@@ -27,14 +27,84 @@ struct AccessSpec {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 struct ResourceAttributes {
+    field_selector: Option<Selector>,
+    label_selector: Option<Selector>,
     namespace: String,
     verb: String,
     group: String,
     resource: String,
     subresource: String,
     name: String,
+}
+
+/// Which objects of a list are meant: a selector as it is written in a query, or taken apart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Selector {
+    raw_selector: String,
+    requirements: Option<Vec<Requirement>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Requirement {
+    key: String,
+    operator: String,
+    values: Option<Vec<String>>,
+}
+
+impl Selector {
+    /// What is wrong with it; `at` is its path.
+    fn check(&self, at: &str) -> Option<FieldError> {
+        let requirements = self.requirements.as_deref().unwrap_or_default();
+        if !self.raw_selector.is_empty() && !requirements.is_empty() {
+            let why = "may not specified at the same time as requirements";
+            let raw = self.raw_selector.as_str();
+            return Some(FieldError::invalid(format!("{at}.rawSelector"), raw, why));
+        }
+        if self.raw_selector.is_empty() && requirements.is_empty() {
+            let why = format!("when {at} is specified, requirements or rawSelector is required");
+            return Some(FieldError::required(format!("{at}.requirements"), why));
+        }
+        let wrong = |(index, one): (usize, &Requirement)| {
+            let at = format!("{at}.requirements[{index}]");
+            let values = one.values.as_ref().map_or(0, Vec::len);
+            match one.operator.as_str() {
+                _ if one.key.is_empty() => {
+                    Some(FieldError::required(format!("{at}.key"), "must be specified"))
+                }
+                "In" | "NotIn" if values == 0 => {
+                    let why = "must be specified when `operator` is 'In' or 'NotIn'";
+                    Some(FieldError::required(format!("{at}.values"), why))
+                }
+                "Exists" | "DoesNotExist" if values > 0 => {
+                    let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+                    Some(FieldError::forbidden(format!("{at}.values"), why))
+                }
+                "In" | "NotIn" | "Exists" | "DoesNotExist" => None,
+                other => {
+                    let path = format!("{at}.operator");
+                    Some(FieldError::invalid(path, other, "not a valid selector operator"))
+                }
+            }
+        };
+        requirements.iter().enumerate().find_map(wrong)
+    }
+
+    /// The only value that a field may have.
+    fn pinned(&self, field: &str) -> Option<String> {
+        let requirements = self.requirements.as_deref().unwrap_or_default();
+        let only = requirements.iter().find(|one| one.key == field && one.operator == "In");
+        if let Some([value]) = only.and_then(|one| one.values.as_deref()) {
+            return Some(value.clone());
+        }
+        self.raw_selector.split(',').find_map(|term| {
+            let (key, value) = term.split_once('=')?;
+            (key == field).then(|| value.trim_start_matches('=').to_owned())
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +218,16 @@ fn check_access(spec: &AccessSpec, kind: &str) -> Result<(), Status> {
                 "exactly one of nonResourceAttributes or resourceAttributes must be specified";
             Err(invalid(kind, FieldError::invalid(path, "", why)))
         }
+        (Some(resource), None) => {
+            let selectors = [
+                ("fieldSelector", &resource.field_selector),
+                ("labelSelector", &resource.label_selector),
+            ];
+            let wrong = selectors
+                .into_iter()
+                .find_map(|(name, selector)| selector.as_ref()?.check(&format!("{path}.{name}")));
+            wrong.map_or(Ok(()), |error| Err(invalid(kind, error)))
+        }
         _ => Ok(()),
     }
 }
@@ -177,11 +257,14 @@ fn check_local(spec: &AccessSpec, namespace: &str) -> Result<(), Status> {
 
 fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
     let mut want = Attributes::on(user, "", "", "");
+    let selector = spec.resource_attributes.as_ref().and_then(|one| one.field_selector.as_ref());
+    let node = selector.and_then(|selector| selector.pinned("spec.nodeName")).unwrap_or_default();
     if let Some(resource) = &spec.resource_attributes {
         want = Attributes::on(user, &resource.verb, &resource.group, &resource.resource);
         want.subresource = &resource.subresource;
         want.namespace = &resource.namespace;
         want.name = &resource.name;
+        want.selected_node = &node;
     } else if let Some(plain) = &spec.non_resource_attributes {
         want.is_resource = false;
         want.verb = &plain.verb;

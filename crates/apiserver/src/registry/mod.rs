@@ -7,7 +7,7 @@
 
 mod allocation;
 mod call;
-mod codec;
+pub(crate) mod codec;
 mod connect;
 pub(crate) mod decode;
 mod delete;

@@ -158,6 +158,14 @@ async fn rig() -> Rig {
 }
 
 impl Rig {
+    /// Past the API, which takes no endpoints on loopback.
+    async fn endpoint(&self, port: u16) {
+        let key = store::Key::new("discovery.k8s.io/endpointslices", "wardle", "api-1");
+        let value = crate::registry::codec::encode(&slice(port)).into();
+        let written = self.server.context.store.put(key, store::Expect::Any, value).await;
+        assert!(written.is_ok());
+    }
+
     async fn register(&self) {
         use base64::Engine as _;
         let bundle = base64::engine::general_purpose::STANDARD.encode(self.servers.pem());
@@ -199,13 +207,11 @@ async fn requests_reach_the_server_behind_an_apiservice() {
 
     create(server, "/api/v1/namespaces/wardle/services", service()).await;
     rig.becomes("False MissingEndpoints: endpoints for service/api in \"wardle\"").await;
-    let slices = "/apis/discovery.k8s.io/v1/namespaces/wardle/endpointslices";
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    create(server, slices, slice(closed)).await;
+    rig.endpoint(closed).await;
     rig.becomes("False FailedDiscoveryCheck: failing or missing response from https://").await;
     let port = backend(&rig.servers, &rig.clients).await;
-    let ports = json!({"ports": [{"name": "", "port": port, "protocol": "TCP"}]});
-    send(server, &admin, Method::PATCH, &format!("{slices}/api-1"), ports).await;
+    rig.endpoint(port).await;
     rig.becomes("True Passed: all checks passed").await;
 
     let (code, seen) = get(server, &admin, &format!("{flunders}?limit=5")).await;

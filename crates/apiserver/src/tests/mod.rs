@@ -207,6 +207,36 @@ async fn reviews_answer_as_upstream_does() {
 }
 
 #[tokio::test]
+async fn reviews_look_at_selectors() {
+    let server = started().await;
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let ask = async |selector: Value| {
+        let spec = json!({"user": "system:node:a", "groups": ["system:nodes"],
+            "resourceAttributes": {"verb": "list", "resource": "pods", "fieldSelector": selector}});
+        send(&server, &User::admin(), Method::POST, path, json!({"spec": spec})).await
+    };
+    for (selector, allowed) in [
+        (json!({"rawSelector": "spec.nodeName=a"}), true),
+        (
+            json!({"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["a"]}]}),
+            true,
+        ),
+        (
+            json!({"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["b"]}]}),
+            false,
+        ),
+    ] {
+        let (_, review) = ask(selector).await;
+        assert_eq!(review["status"]["allowed"], allowed, "{review}");
+    }
+    let (code, status) = ask(json!({})).await;
+    assert_eq!(code, StatusCode::UNPROCESSABLE_ENTITY, "{status}");
+    assert!(
+        status["message"].as_str().unwrap().contains("requirements or rawSelector is required")
+    );
+}
+
+#[tokio::test]
 async fn discovery_lists_the_table() {
     let server = started().await;
     let ann = User::new("ann", []);
