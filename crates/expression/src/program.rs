@@ -1,0 +1,228 @@
+//! An expression, checked and ready.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use kube_cel::KubeCelExt as _;
+use kube_cel::cel::common::ast::{Expr, IdedExpr};
+use kube_cel::cel::parser::Parser;
+use kube_cel::cel::{Context, ExecutionError, Value};
+use serde_json::Value as Json;
+use thiserror::Error;
+
+use crate::check::{CompileError, check};
+use crate::kind::Kind;
+use crate::{cost, rewrite, value};
+
+/// The longest expression.
+pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024;
+
+/// The most steps that one evaluation may take, upstream's per-call limit
+/// (k8s.io/apiserver/pkg/apis/cel).
+pub const COST_LIMIT: u64 = 1_000_000;
+
+/// Brackets inside of brackets, at most.
+const MAX_BRACKETS: usize = 100;
+
+/// Operators and dots in an expression, at most.
+const MAX_OPERATORS: usize = 2000;
+
+/// What the parser and the checks may use; it is only reserved, not taken.
+const COMPILE_STACK_BYTES: usize = 64 << 20;
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Program {
+    source: String,
+    expression: IdedExpr,
+    variables: Vec<(String, Kind)>,
+    result: Kind,
+}
+
+/// Why an expression has no value.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum EvaluateError {
+    /// It may take more steps than allowed.
+    #[error("operation cancelled: actual cost limit exceeded")]
+    Cost,
+    /// It failed, in cel-go's words where they are known.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Compiles an expression over these variables.
+///
+/// # Errors
+/// Syntax errors, names that are not declared, fields that a declared kind does not have, and
+/// expressions over [`MAX_EXPRESSION_BYTES`].
+pub fn compile(source: &str, variables: &[(&str, Kind)]) -> Result<Program, CompileError> {
+    if source.len() > MAX_EXPRESSION_BYTES {
+        return Err(CompileError::new(format!(
+            "ERROR: <input>:-1:0: expression code point size exceeds limit: size: {}, limit {MAX_EXPRESSION_BYTES}",
+            source.len()
+        )));
+    }
+    if !is_shallow(source) {
+        return Err(CompileError::new("ERROR: <input>:-1:0: expression recursion limit exceeded"));
+    }
+    // The parser recurses with the input, and so does whoever looks at what it made.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
+        let compiled = thread.spawn_scoped(scope, || compile_here(source, variables));
+        let compiled = compiled.map_err(|error| CompileError::new(error.to_string()))?;
+        compiled.join().unwrap_or_else(|_| Err(CompileError::new("internal error")))
+    })
+}
+
+/// Whether brackets and operators are few enough for the stack that compiling has.
+fn is_shallow(source: &str) -> bool {
+    let (mut depth, mut operators) = (0_usize, 0_usize);
+    for character in source.chars() {
+        match character {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth = depth.saturating_sub(1),
+            '!' | '-' | '+' | '*' | '/' | '%' | '?' | '&' | '|' | '<' | '>' | '=' | '.' => {
+                operators += 1;
+            }
+            _ => {}
+        }
+        if depth > MAX_BRACKETS || operators > MAX_OPERATORS {
+            return false;
+        }
+    }
+    true
+}
+
+fn compile_here(source: &str, variables: &[(&str, Kind)]) -> Result<Program, CompileError> {
+    // The parser is generated code that has met fewer inputs than this server will.
+    let parsed = catch_unwind(|| Parser::new().enable_optional_syntax(true).parse(source))
+        .map_err(|_| CompileError::new("ERROR: <input>:1:1: Syntax error: unreadable"))?;
+    let mut expression = parsed.map_err(|errors| syntax(source, &errors))?;
+    rewrite::binds(&mut expression)?;
+    rewrite::objects(&mut expression);
+    let variables: Vec<(String, Kind)> =
+        variables.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
+    let result = check(source, &expression, &variables)?;
+    Ok(Program { source: source.to_owned(), expression, variables, result })
+}
+
+/// Syntax errors as cel-go prints them.
+fn syntax(source: &str, errors: &kube_cel::cel::ParseErrors) -> CompileError {
+    let lines: Vec<String> = errors
+        .errors
+        .iter()
+        .map(|error| {
+            let (line, column) = (error.pos.0.max(1) as usize, error.pos.1.max(1) as usize);
+            let shown = source.lines().nth(line - 1).unwrap_or_default();
+            let what = error.msg.trim_start_matches("Syntax error: ");
+            format!(
+                "ERROR: <input>:{line}:{column}: Syntax error: {what}\n | {shown}\n | {}^",
+                ".".repeat(column - 1)
+            )
+        })
+        .collect();
+    CompileError::new(lines.join("\n"))
+}
+
+/// The language with Kubernetes' libraries and no variables.
+pub(crate) fn context() -> Context<'static> {
+    Context::default().with_all()
+}
+
+impl Program {
+    /// The expression as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub(crate) fn expression(&self) -> &IdedExpr {
+        &self.expression
+    }
+
+    /// The kind of its value, as far as it is known without one.
+    pub fn result(&self) -> &Kind {
+        &self.result
+    }
+
+    /// Whether the value can be of this kind.
+    pub fn may_be(&self, kind: &Kind) -> bool {
+        self.result == Kind::Any || self.result == *kind
+    }
+
+    /// Whether the expression uses the variable.
+    pub fn mentions(&self, variable: &str) -> bool {
+        self.expression.references().has_variable(variable)
+    }
+
+    /// The value for these bindings. Declared variables without one are not there: expressions
+    /// that use them fail.
+    ///
+    /// # Errors
+    /// See [`EvaluateError`].
+    pub fn evaluate(&self, bindings: &[(&str, &Json)]) -> Result<Json, EvaluateError> {
+        self.evaluate_with(bindings, |_| {})
+    }
+
+    /// The same, and the caller adds functions and values of its own to what the expression
+    /// sees (an authorizer, say).
+    ///
+    /// # Errors
+    /// See [`EvaluateError`].
+    pub fn evaluate_with(
+        &self,
+        bindings: &[(&str, &Json)],
+        extend: impl FnOnce(&mut Context<'_>),
+    ) -> Result<Json, EvaluateError> {
+        if cost::bound(&self.expression, bindings) > COST_LIMIT {
+            return Err(EvaluateError::Cost);
+        }
+        let evaluated = catch_unwind(AssertUnwindSafe(|| {
+            let mut context = context();
+            for (name, kind) in &self.variables {
+                let given = bindings.iter().find(|(binding, _)| binding == name);
+                let json = match (given, kind) {
+                    (Some((_, json)), _) => json,
+                    (None, Kind::Optional(_)) => &Json::Null,
+                    (None, _) => continue,
+                };
+                context.add_variable_from_value(name.as_str(), value::to_cel(json, kind));
+            }
+            extend(&mut context);
+            Value::resolve(&self.expression, &context).map(|found| value::to_json(&found))
+        }));
+        match evaluated {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(EvaluateError::Failed(words(&error))),
+            Err(_) => Err(EvaluateError::Failed("internal error".to_owned())),
+        }
+    }
+
+    /// Whether this is nothing but a literal.
+    pub fn is_literal(&self) -> bool {
+        matches!(self.expression.expr, Expr::Literal(_))
+    }
+}
+
+/// An evaluator's error in cel-go's words.
+fn words(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        ExecutionError::NoSuchOverload
+        | ExecutionError::UnsupportedBinaryOperator(..)
+        | ExecutionError::UnsupportedUnaryOperator(..)
+        | ExecutionError::UnsupportedTargetType { .. }
+        | ExecutionError::ValuesNotComparable(..)
+        | ExecutionError::UnexpectedType { .. } => "no such overload".to_owned(),
+        ExecutionError::DivisionByZero(_) => "division by zero".to_owned(),
+        ExecutionError::RemainderByZero(_) => "modulus by zero".to_owned(),
+        ExecutionError::Overflow(..) => "integer overflow".to_owned(),
+        ExecutionError::IndexOutOfBounds(value) => {
+            format!("index out of bounds: {}", value::to_json(value))
+        }
+        ExecutionError::UndeclaredReference(name) => format!("no such attribute(s): {name}"),
+        ExecutionError::FunctionError { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
