@@ -1,5 +1,6 @@
 //! Who is asking: client certificates, bearer tokens, impersonation.
 
+mod expressions;
 mod jwt;
 mod jwt_config;
 mod oidc;
@@ -17,8 +18,8 @@ use crate::server::Context;
 use crate::user::{AUTHENTICATED, UNAUTHENTICATED, User};
 
 pub use jwt_config::{
-    Anonymous, AuthenticationConfiguration, ClaimRule, Issuer, JwtAuthenticator, Mapping, Mappings,
-    PathCondition,
+    Anonymous, AuthenticationConfiguration, ClaimRule, ExtraMapping, Issuer, JwtAuthenticator,
+    Mapping, Mappings, PathCondition, UserRule,
 };
 pub(crate) use oidc::Oidc;
 pub use static_tokens::StaticTokens;

@@ -52,8 +52,8 @@ mod webhook;
 pub use access::{Access, FrontProxy};
 pub use audit::{AuditOptions, LogOptions, Policy};
 pub use authn::{
-    Anonymous, AuthenticationConfiguration, ClaimRule, Issuer, JwtAuthenticator, Mapping, Mappings,
-    PathCondition, StaticTokens,
+    Anonymous, AuthenticationConfiguration, ClaimRule, ExtraMapping, Issuer, JwtAuthenticator,
+    Mapping, Mappings, PathCondition, StaticTokens, UserRule,
 };
 pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};

@@ -194,7 +194,8 @@ impl Trail {
         let failed = !answer.status().is_success();
         let Some(size) = http_body::Body::size_hint(answer.body()).exact() else { return answer };
         let whole = level == Level::RequestResponse && self.with(|draft| draft.info.is_resource);
-        if !whole && !(failed && size <= STATUS_BYTES_MAX) {
+        let status = failed && size <= STATUS_BYTES_MAX;
+        if !whole && !status {
             return answer;
         }
         let (parts, body) = answer.into_parts();

@@ -3,12 +3,14 @@
 
 use serde::Deserialize;
 
+use super::expressions::Expressions;
 use super::jwt::ALGORITHMS;
 
 /// Issuers that one server may know.
 const ISSUERS_MAX: usize = 64;
+const BOTH: &str = "claim and expression can't both be set";
+const NEITHER: &str = "claim or expression is required";
 const API_VERSIONS: [&str; 3] = ["v1", "v1beta1", "v1alpha1"];
-const NO_EXPRESSIONS: &str = "CEL expressions are not supported, name a claim";
 
 /// The file as a whole.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,7 +55,7 @@ pub struct JwtAuthenticator {
     /// Where a token says who the user is.
     pub claim_mappings: Mappings,
     /// What must hold of the user.
-    pub user_validation_rules: Vec<serde_json::Value>,
+    pub user_validation_rules: Vec<UserRule>,
     /// Signatures that are accepted; all that can be checked where empty. Not in the file.
     #[serde(skip)]
     pub algorithms: Vec<String>,
@@ -86,8 +88,24 @@ pub struct ClaimRule {
     pub claim: String,
     /// Its value.
     pub required_value: String,
-    expression: String,
-    message: String,
+    pub(super) expression: String,
+    pub(super) message: String,
+}
+
+/// What must hold of a user.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UserRule {
+    pub(super) expression: String,
+    pub(super) message: String,
+}
+
+/// A fact of a user.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ExtraMapping {
+    pub(super) key: String,
+    pub(super) value_expression: String,
 }
 
 /// Where a token says who the user is.
@@ -100,7 +118,7 @@ pub struct Mappings {
     pub groups: Mapping,
     /// The user's uid.
     pub uid: Mapping,
-    extra: Vec<serde_json::Value>,
+    pub(super) extra: Vec<ExtraMapping>,
 }
 
 /// A claim, and what is put before its value.
@@ -111,7 +129,7 @@ pub struct Mapping {
     pub claim: String,
     /// Put before each value.
     pub prefix: Option<String>,
-    expression: String,
+    pub(super) expression: String,
 }
 
 impl Mappings {
@@ -198,6 +216,20 @@ impl JwtAuthenticator {
         if issuer.audiences.len() > 1 && issuer.audience_match_policy != "MatchAny" {
             return Err("issuer.audienceMatchPolicy: Invalid value: audienceMatchPolicy must be MatchAny for multiple audiences".to_owned());
         }
+        self.check_mappings()?;
+        self.check_rules()?;
+        Expressions::compile(self)?;
+        if let Some(unknown) =
+            self.algorithms.iter().find(|one| !ALGORITHMS.contains(&one.as_str()))
+        {
+            return Err(format!(
+                "signing algorithm {unknown:?} is not supported, choose from {ALGORITHMS:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_mappings(&self) -> Result<(), String> {
         let mappings = &self.claim_mappings;
         let all = [
             ("username", &mappings.username),
@@ -206,8 +238,9 @@ impl JwtAuthenticator {
         ];
         for (name, mapping) in all {
             let place = format!("claimMappings.{name}");
-            if !mapping.expression.is_empty() {
-                return Err(format!("{place}.expression: {NO_EXPRESSIONS}"));
+            let named = !mapping.claim.is_empty() || mapping.prefix.is_some();
+            if named && !mapping.expression.is_empty() {
+                return Err(format!("{place}: Invalid value: {BOTH}"));
             }
             if name != "uid" && !mapping.claim.is_empty() && mapping.prefix.is_none() {
                 return Err(format!(
@@ -215,25 +248,22 @@ impl JwtAuthenticator {
                 ));
             }
         }
-        if mappings.username.claim.is_empty() {
-            return Err("claimMappings.username: Required value: claim or expression is required"
-                .to_owned());
+        if mappings.username.claim.is_empty() && mappings.username.expression.is_empty() {
+            return Err(format!("claimMappings.username: Required value: {NEITHER}"));
         }
-        let expressions = self
-            .claim_validation_rules
-            .iter()
-            .any(|rule| !rule.expression.is_empty() || !rule.message.is_empty());
-        if expressions || !self.user_validation_rules.is_empty() || !mappings.extra.is_empty() {
-            return Err(format!(
-                "claimValidationRules, userValidationRules, claimMappings.extra: {NO_EXPRESSIONS}"
-            ));
-        }
-        if let Some(unknown) =
-            self.algorithms.iter().find(|one| !ALGORITHMS.contains(&one.as_str()))
-        {
-            return Err(format!(
-                "signing algorithm {unknown:?} is not supported, choose from {ALGORITHMS:?}"
-            ));
+        Ok(())
+    }
+
+    fn check_rules(&self) -> Result<(), String> {
+        for (index, rule) in self.claim_validation_rules.iter().enumerate() {
+            let place = format!("claimValidationRules[{index}]");
+            if rule.claim.is_empty() && rule.expression.is_empty() {
+                return Err(format!("{place}: Required value: {NEITHER}"));
+            }
+            let named = !rule.claim.is_empty() || !rule.required_value.is_empty();
+            if named && !rule.expression.is_empty() {
+                return Err(format!("{place}: Invalid value: {BOTH}"));
+            }
         }
         Ok(())
     }
@@ -285,8 +315,8 @@ mod tests {
                 "jwt[0].claimMappings.username.prefix: Required value",
             ),
             (
-                "jwt: [{issuer: {url: 'https://i', audiences: [a]}, claimMappings: {username: {expression: claims.sub}}}]",
-                "jwt[0].claimMappings.username.expression: CEL",
+                "jwt: [{issuer: {url: 'https://i', audiences: [a]}, claimMappings: {username: {claim: sub, prefix: '', expression: claims.sub}}}]",
+                "jwt[0].claimMappings.username: Invalid value: claim and expression can't both be set",
             ),
         ] {
             let why = AuthenticationConfiguration::parse(&format!("{HEAD}{rest}")).unwrap_err();

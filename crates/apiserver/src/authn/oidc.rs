@@ -11,8 +11,9 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::expressions::{self, Expressions};
 use super::jwt::{ALGORITHMS, Jwk, Token};
-use super::jwt_config::{JwtAuthenticator, check_all};
+use super::jwt_config::{JwtAuthenticator, Mapping, check_all};
 use crate::proxy::forward::{self, Purpose};
 use crate::proxy::target::Target;
 use crate::token::TokenError;
@@ -33,6 +34,7 @@ pub(crate) struct Oidc(Vec<Issuer>);
 
 struct Issuer {
     config: JwtAuthenticator,
+    expressions: Expressions,
     tls: Arc<rustls::ClientConfig>,
     keys: Mutex<Keys>,
 }
@@ -52,7 +54,9 @@ impl Oidc {
             let bundle = base64::engine::general_purpose::STANDARD.encode(pem);
             let url = &config.issuer.url;
             let tls = trust::client(&bundle).map_err(|why| format!("issuer {url}: {why}"))?;
-            Ok(Issuer { config: config.clone(), tls: Arc::new(tls), keys: Mutex::default() })
+            let expressions = Expressions::compile(config)?;
+            let (config, tls, keys) = (config.clone(), Arc::new(tls), Mutex::default());
+            Ok(Issuer { config, expressions, tls, keys })
         });
         made.collect::<Result<_, String>>().map(Oidc)
     }
@@ -65,7 +69,7 @@ impl Oidc {
         let token = Token::parse(text)?;
         let issuer = self.0.iter().find(|one| one.config.issuer.url == token.text("iss"))?;
         let now = jiff::Timestamp::now().as_second();
-        Some(issuer.user(&token, now).await.map_err(|why| TokenError::Oidc(why)))
+        Some(issuer.user(&token, now).await.map_err(TokenError::Oidc))
     }
 }
 
@@ -86,7 +90,7 @@ impl Issuer {
                 "oidc: verify token: oidc: expected audience in {wanted:?} got {meant:?}"
             ));
         }
-        user(&self.config, token)
+        user(&self.config, &self.expressions, token)
     }
 
     async fn verify(&self, token: &Token<'_>) -> Result<(), String> {
@@ -173,8 +177,43 @@ fn signed(keys: &[Jwk], token: &Token<'_>) -> bool {
 }
 
 /// What a token that is believed says of a user.
-fn user(config: &JwtAuthenticator, token: &Token<'_>) -> Result<User, String> {
-    for rule in &config.claim_validation_rules {
+fn user(
+    config: &JwtAuthenticator,
+    expressions: &Expressions,
+    token: &Token<'_>,
+) -> Result<User, String> {
+    check_claims(config, token)?;
+    expressions.check_claims(&token.claims)?;
+    let mappings = &config.claim_mappings;
+    let name = match &expressions.username {
+        Some(program) => {
+            let found = expressions::texts(program, &token.claims)?;
+            let first = found.into_iter().next();
+            first.ok_or("oidc: username expression returned an empty username")?
+        }
+        None => prefixed(&mappings.username, named(&mappings.username.claim, token)?),
+    };
+    let groups = match &expressions.groups {
+        Some(program) => expressions::texts(program, &token.claims)?,
+        None => groups(&mappings.groups, token)?,
+    };
+    let mut user = User::new(&name, groups.iter().map(String::as_str));
+    user.uid = match &expressions.uid {
+        Some(program) => expressions::texts(program, &token.claims)?.pop().unwrap_or_default(),
+        None => token.text(&mappings.uid.claim).to_owned(),
+    };
+    user.extra.extend(expressions.extra(&token.claims)?);
+    let id = token.text("jti");
+    if !id.is_empty() {
+        user.extra.insert(super::CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
+    }
+    expressions.check_user(&user)?;
+    Ok(user)
+}
+
+/// Claims that must have a value.
+fn check_claims(config: &JwtAuthenticator, token: &Token<'_>) -> Result<(), String> {
+    for rule in config.claim_validation_rules.iter().filter(|rule| !rule.claim.is_empty()) {
         let (claim, wanted) = (&rule.claim, &rule.required_value);
         let found = token.claims.get(claim.as_str());
         let found =
@@ -185,9 +224,10 @@ fn user(config: &JwtAuthenticator, token: &Token<'_>) -> Result<User, String> {
             ));
         }
     }
-    let mappings = &config.claim_mappings;
-    let prefix = |mapping: &super::jwt_config::Mapping| mapping.prefix.clone().unwrap_or_default();
-    let claim = mappings.username.claim.as_str();
+    Ok(())
+}
+
+fn named<'t>(claim: &str, token: &'t Token<'_>) -> Result<&'t str, String> {
     let name = token.text(claim);
     if name.is_empty() {
         return Err(format!("oidc: parse username claims {}: claim not present", go_quote(claim)));
@@ -195,29 +235,27 @@ fn user(config: &JwtAuthenticator, token: &Token<'_>) -> Result<User, String> {
     if claim == "email" && token.claims.get("email_verified").is_some_and(|seen| *seen != true) {
         return Err("oidc: email not verified".to_owned());
     }
-    let before = prefix(&mappings.groups);
-    let groups: Vec<String> = match mappings.groups.claim.as_str() {
-        "" => Vec::new(),
-        claim if !token.claims.contains_key(claim) => Vec::new(),
-        claim => token.texts(claim).ok_or_else(|| {
-            format!("oidc: parse groups claim {}: no list of texts", go_quote(claim))
-        })?,
-    };
-    let groups: Vec<String> = groups.iter().map(|group| format!("{before}{group}")).collect();
-    let name = format!("{}{name}", prefix(&mappings.username));
-    let mut user = User::new(&name, groups.iter().map(String::as_str));
-    if !mappings.uid.claim.is_empty() {
-        user.uid = token.text(&mappings.uid.claim).to_owned();
+    Ok(name)
+}
+
+fn groups(mapping: &Mapping, token: &Token<'_>) -> Result<Vec<String>, String> {
+    let claim = mapping.claim.as_str();
+    if claim.is_empty() || !token.claims.contains_key(claim) {
+        return Ok(Vec::new());
     }
-    if let Some(id) = token.claims.get("jti").and_then(Value::as_str).filter(|id| !id.is_empty()) {
-        user.extra.insert(super::CREDENTIAL_ID.to_owned(), vec![format!("JTI={id}")]);
-    }
-    Ok(user)
+    let all = token.texts(claim);
+    let all = all
+        .ok_or_else(|| format!("oidc: parse groups claim {}: no list of texts", go_quote(claim)))?;
+    Ok(all.iter().map(|group| prefixed(mapping, group)).collect())
+}
+
+fn prefixed(mapping: &Mapping, text: &str) -> String {
+    format!("{}{text}", mapping.prefix.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::jwt_config::{ClaimRule, Mapping};
+    use super::super::jwt_config::ClaimRule;
     use super::*;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
     use serde_json::json;
@@ -234,7 +272,7 @@ mod tests {
         config.claim_validation_rules = vec![ClaimRule::new("hd", "w.org")];
         let say = |claims: Value| {
             let text = token(&claims);
-            match user(&config, &Token::parse(&text).unwrap()) {
+            match user(&config, &Expressions::default(), &Token::parse(&text).unwrap()) {
                 Ok(user) => format!("{} {}", user.name, user.groups.join("+")),
                 Err(why) => why,
             }
