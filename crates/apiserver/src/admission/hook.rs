@@ -6,6 +6,7 @@ use serde_json::Value;
 use store::Store;
 
 use super::rules::Matcher;
+use super::scene::Named;
 use crate::cached;
 use crate::registry::meta;
 
@@ -27,6 +28,8 @@ pub(super) struct Hook {
     pub configuration: String,
     pub client: Value,
     pub matcher: Matcher,
+    /// All must hold for it to be asked.
+    pub conditions: Vec<Named>,
     /// Whether a write passes when the webhook cannot be asked.
     pub ignores_failure: bool,
     pub timeout: Duration,
@@ -74,6 +77,7 @@ impl Hook {
             configuration: configuration.to_owned(),
             client: hook["clientConfig"].clone(),
             matcher: Matcher::parse(hook),
+            conditions: Named::list(&hook["matchConditions"]),
             ignores_failure: hook["failurePolicy"] == "Ignore",
             timeout: Duration::from_secs(seconds),
             version: known.iter().find_map(version),

@@ -7,16 +7,20 @@
 mod defaults;
 mod hook;
 mod limit_ranger;
+mod mutating_policy;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+mod policy;
 mod priority;
 pub(crate) mod quota;
 mod review;
 mod rules;
 mod runtime_class;
+mod scene;
 mod service_account;
 mod tolerations;
+mod validating_policy;
 mod verdict;
 mod webhooks;
 
@@ -31,6 +35,7 @@ use crate::registry::Outcome;
 use crate::server::Context;
 use crate::user::User;
 use hook::Hooks;
+use policy::Policies;
 use webhooks::Invoked;
 
 /// What is about to happen to an object.
@@ -68,6 +73,8 @@ pub trait Cluster: Send + Sync {
     fn within(&self, collection: &str, namespace: &str) -> Vec<Value>;
     /// How long pods stay on a node that is lost when they say nothing.
     fn tolerations(&self) -> Tolerations;
+    /// The row of a kind, such as a policy's parameters have.
+    fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>>;
     /// The kinds that show the same objects, this one among them.
     fn views(&self, resource: &Resource) -> Vec<Arc<Resource>>;
 }
@@ -119,6 +126,8 @@ pub fn options(kind: &str, manager: &str, dry_run: bool) -> Value {
 }
 
 type Admit = fn(&Attributes<'_>, &mut Value) -> Outcome<()>;
+/// Brings what somebody else has made of an object into order.
+type Settle<'a> = &'a (dyn Fn(&mut Value) + Send + Sync);
 type Check = fn(&Attributes<'_>, &Value) -> Outcome<()>;
 
 /// What may change an object, and checks that upstream makes in the same pass.
@@ -155,6 +164,8 @@ pub(crate) struct Admission {
     context: Arc<Context>,
     mutating: Cached<Hooks>,
     validating: Cached<Hooks>,
+    mutating_policies: Cached<Policies>,
+    validating_policies: Cached<Policies>,
 }
 
 impl Admission {
@@ -164,6 +175,12 @@ impl Admission {
         Admission {
             mutating: Cached::new(store.clone(), &[hook::MUTATING], Hooks::mutating),
             validating: Cached::new(store.clone(), &[hook::VALIDATING], Hooks::validating),
+            mutating_policies: Cached::new(store.clone(), &policy::MUTATING, Policies::mutating),
+            validating_policies: Cached::new(
+                store.clone(),
+                &policy::VALIDATING,
+                Policies::validating,
+            ),
             context,
         }
     }
@@ -174,38 +191,42 @@ impl Admission {
         &self,
         attributes: &Attributes<'_>,
         object: &mut Value,
-        settle: &(dyn Fn(&mut Value) + Send + Sync),
+        settle: Settle<'_>,
     ) -> Outcome<()> {
         let chain =
             |object: &mut Value| MUTATING.iter().try_for_each(|step| step(attributes, object));
         chain(object)?;
-        let hooks = self.mutating.get();
         let mut invoked = Invoked::default();
-        if webhooks::mutate(
-            &self.context.webhooks,
-            attributes,
-            &hooks,
-            object,
-            &mut invoked,
-            settle,
-        )
-        .await?
-        {
-            // What a webhook changed is completed again, and seen by those who asked for it.
+        if self.ask_to_mutate(attributes, object, &mut invoked, settle).await? {
+            // What was changed is completed again, and seen by those who asked for it.
             let before = object.clone();
             chain(object)?;
             invoked.again(*object != before);
-            webhooks::mutate(
-                &self.context.webhooks,
-                attributes,
-                &hooks,
-                object,
-                &mut invoked,
-                settle,
-            )
-            .await?;
+            self.ask_to_mutate(attributes, object, &mut invoked, settle).await?;
         }
         Ok(())
+    }
+
+    /// One round of policies and webhooks; whether one has changed the object.
+    async fn ask_to_mutate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &mut Value,
+        invoked: &mut Invoked,
+        settle: Settle<'_>,
+    ) -> Outcome<bool> {
+        let policies = self.mutating_policies.get();
+        let second = invoked.is_second();
+        let context = &self.context;
+        let by_policy =
+            mutating_policy::mutate(context, attributes, &policies, object, second, settle)?;
+        if by_policy && second {
+            invoked.again(true);
+        }
+        let hooks = self.mutating.get();
+        let by_hook =
+            webhooks::mutate(context, attributes, &hooks, object, invoked, settle).await?;
+        Ok(by_policy || by_hook)
     }
 
     /// Lets a write pass as it will be stored, or says why not; the object is null for deletions.
@@ -214,8 +235,12 @@ impl Admission {
         attributes: &Attributes<'_>,
         object: &Value,
     ) -> Outcome<()> {
-        VALIDATING.iter().try_for_each(|step| step(attributes, object))?;
-        webhooks::validate(&self.context.webhooks, attributes, &self.validating.get(), object).await
+        if attributes.operation != Operation::Connect {
+            VALIDATING.iter().try_for_each(|step| step(attributes, object))?;
+        }
+        let (policies, hooks) = (self.validating_policies.get(), self.validating.get());
+        validating_policy::validate(&self.context, attributes, &policies, object)?;
+        webhooks::validate(&self.context, attributes, &hooks, object).await
     }
 
     /// Lets somebody connect or says why not; `object` are the connection's options.
@@ -224,9 +249,7 @@ impl Admission {
         attributes: &Attributes<'_>,
         object: &mut Value,
     ) -> Outcome<()> {
-        let (hooks, mut invoked) = (self.mutating.get(), Invoked::default());
-        let client = &self.context.webhooks;
-        webhooks::mutate(client, attributes, &hooks, object, &mut invoked, &|_| ()).await?;
+        self.ask_to_mutate(attributes, object, &mut Invoked::default(), &|_| ()).await?;
         self.validate(attributes, object).await
     }
 
@@ -234,10 +257,8 @@ impl Admission {
     pub(crate) async fn delete(&self, attributes: &Attributes<'_>) -> Outcome<()> {
         namespace_lifecycle::admit_delete(attributes)?;
         node_restriction::admit_delete(attributes)?;
-        let hooks = self.mutating.get();
         let (mut nothing, mut invoked) = (Value::Null, Invoked::default());
-        let client = &self.context.webhooks;
-        webhooks::mutate(client, attributes, &hooks, &mut nothing, &mut invoked, &|_| ()).await?;
+        self.ask_to_mutate(attributes, &mut nothing, &mut invoked, &|_| ()).await?;
         self.validate(attributes, &Value::Null).await
     }
 }
@@ -271,6 +292,11 @@ pub(crate) mod testing {
                 .filter(|(key, _)| key.0 == collection)
                 .map(|(_, value)| value.clone())
                 .collect()
+        }
+
+        fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
+            let (group, version) = api::resource::split_api_version(api_version);
+            api::resource::find_kind(group, version, kind).cloned().map(Arc::new)
         }
 
         fn within(&self, collection: &str, namespace: &str) -> Vec<Value> {

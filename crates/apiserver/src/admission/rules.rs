@@ -136,8 +136,19 @@ impl Matcher {
         Ok(self.selects(attributes, object)?.then_some(view))
     }
 
+    /// Whether a binding, which may name rules of its own, takes the object in.
+    pub fn narrows(&self, attributes: &Attributes<'_>, object: &Value) -> Outcome<bool> {
+        if !self.rules.is_empty() {
+            return Ok(self.matches(attributes, object)?.is_some());
+        }
+        if self.view(&self.excluded, attributes).is_some() {
+            return Ok(false);
+        }
+        self.selects(attributes, object)
+    }
+
     /// Whether the selectors alone take the object in.
-    pub fn selects(&self, attributes: &Attributes<'_>, object: &Value) -> Outcome<bool> {
+    fn selects(&self, attributes: &Attributes<'_>, object: &Value) -> Outcome<bool> {
         if !self.objects.is_empty() {
             let matches = |one: &Value| !one.is_null() && self.objects.matches_object(one);
             if !matches(object) && !attributes.old.is_some_and(matches) {

@@ -2,6 +2,7 @@
 //! validating ones at once.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use api::status::Status;
 use futures::future::join_all;
@@ -9,10 +10,12 @@ use serde_json::{Value, json};
 
 use super::hook::{Hook, Hooks};
 use super::rules::{self, View};
+use super::scene::{Given, Scene};
 use super::verdict::Verdict;
-use super::{Attributes, review};
+use super::{Attributes, Settle, review};
 use crate::notes;
 use crate::registry::Outcome;
+use crate::server::Context;
 use crate::webhook::Webhooks;
 
 /// Which mutating webhooks have been asked about a write, for the second round.
@@ -27,6 +30,11 @@ pub(super) struct Invoked {
 }
 
 impl Invoked {
+    /// Whether the second round has begun.
+    pub fn is_second(&self) -> bool {
+        self.second
+    }
+
     /// Begins the second round; `changed` if the object was changed between the rounds.
     pub fn again(&mut self, changed: bool) {
         self.second = true;
@@ -50,12 +58,12 @@ enum Failure {
 
 /// Asks the mutating webhooks that are about this write; whether one has changed the object.
 pub(super) async fn mutate(
-    client: &Webhooks,
+    context: &Arc<Context>,
     attributes: &Attributes<'_>,
     hooks: &Hooks,
     object: &mut Value,
     invoked: &mut Invoked,
-    settle: &(dyn Fn(&mut Value) + Send + Sync),
+    settle: Settle<'_>,
 ) -> Outcome<bool> {
     let mut any = false;
     if rules::is_exempt(attributes) {
@@ -67,7 +75,11 @@ pub(super) async fn mutate(
         }
         let Some(view) = hook.matcher.matches(attributes, object)? else { continue };
         let before = object.clone();
-        let asked = ask(client, attributes, hook, &view, object).await;
+        let asked = match is_due(context, attributes, hook, &view, object) {
+            Ok(true) => ask(&context.webhooks, attributes, hook, &view, object).await,
+            Ok(false) => continue,
+            Err(failure) => Err(failure),
+        };
         let verdict = settled(hook, "mutation", place, asked)?;
         if let Some(patch) = verdict.and_then(|verdict| verdict.patch)
             && !object.is_null()
@@ -95,7 +107,7 @@ pub(super) async fn mutate(
 
 /// Asks the validating webhooks that are about this write.
 pub(super) async fn validate(
-    client: &Webhooks,
+    context: &Arc<Context>,
     attributes: &Attributes<'_>,
     hooks: &Hooks,
     object: &Value,
@@ -107,12 +119,40 @@ pub(super) async fn validate(
     for (place, hook) in hooks.0.iter().enumerate() {
         if let Some(view) = hook.matcher.matches(attributes, object)? {
             asked.push(async move {
-                let answer = ask(client, attributes, hook, &view, object).await;
+                let answer = match is_due(context, attributes, hook, &view, object) {
+                    Ok(true) => ask(&context.webhooks, attributes, hook, &view, object).await,
+                    Ok(false) => return Ok(()),
+                    Err(failure) => Err(failure),
+                };
                 settled(hook, "validation", place, answer).map(drop)
             });
         }
     }
     join_all(asked).await.into_iter().collect()
+}
+
+/// Whether the webhook's match conditions hold. Where they cannot be told, the failure policy
+/// decides whether the write is refused or the webhook is not asked.
+fn is_due(
+    context: &Arc<Context>,
+    attributes: &Attributes<'_>,
+    hook: &Hook,
+    view: &View,
+    object: &Value,
+) -> Result<bool, Failure> {
+    if hook.conditions.is_empty() {
+        return Ok(true);
+    }
+    let scene = Scene::new(context, attributes, view, object);
+    match scene.meets(&hook.conditions, &Given::params(Value::Null)) {
+        Err(_) if hook.ignores_failure => Ok(false),
+        Err(why) => Err(Failure::Refused(Status::forbidden(
+            attributes.resource,
+            attributes.name,
+            &format!("matchCondition error for webhook {:?}: {why}", hook.name),
+        ))),
+        Ok(met) => Ok(met),
+    }
 }
 
 /// Applies the failure policy, and turns a refusal into an error.
@@ -167,7 +207,7 @@ async fn ask(
 }
 
 /// A stored object as the webhook knows it.
-fn seen(attributes: &Attributes<'_>, view: &View, object: &Value) -> Value {
+pub(super) fn seen(attributes: &Attributes<'_>, view: &View, object: &Value) -> Value {
     let mut object = object.clone();
     let row = view.resource(attributes);
     let (from, to) = (row.storage_api_version(), row.api_version(&view.version));
@@ -178,7 +218,7 @@ fn seen(attributes: &Attributes<'_>, view: &View, object: &Value) -> Value {
 }
 
 /// Applies a webhook's patch to the object as the webhook knows it.
-fn apply(
+pub(super) fn apply(
     attributes: &Attributes<'_>,
     view: &View,
     patch: &json_patch::Patch,
@@ -187,11 +227,21 @@ fn apply(
     let mut patched = seen(attributes, view, object);
     json_patch::patch(&mut patched, patch)
         .map_err(|error| Status::internal_error(&error.to_string()))?;
+    put_back(attributes, view, patched, object);
+    Ok(())
+}
+
+/// Replaces the stored form by one that a webhook or a policy has changed.
+pub(super) fn put_back(
+    attributes: &Attributes<'_>,
+    view: &View,
+    mut changed: Value,
+    object: &mut Value,
+) {
     let row = view.resource(attributes);
     let (from, to) = (row.api_version(&view.version), row.storage_api_version());
-    if patched["apiVersion"] == from.as_str() && from != to {
-        api::convert::convert(row, &from, &to, &mut patched);
+    if changed["apiVersion"] == from.as_str() && from != to {
+        api::convert::convert(row, &from, &to, &mut changed);
     }
-    *object = patched;
-    Ok(())
+    *object = changed;
 }

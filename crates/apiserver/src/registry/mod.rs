@@ -221,6 +221,14 @@ impl Cluster for Registry {
         cached::objects(self.store(), collection, None)
     }
 
+    fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
+        let (group, version) = api::resource::split_api_version(api_version);
+        let is = |row: &&Arc<Resource>| {
+            row.group == group && row.kind == kind && row.serves(version) && row.stored
+        };
+        self.resources.values().find(is).cloned()
+    }
+
     fn within(&self, collection: &str, namespace: &str) -> Vec<Value> {
         cached::objects(self.store(), collection, Some(namespace))
     }

@@ -5,6 +5,7 @@ mod aggregated;
 mod apply;
 mod chain;
 mod nodes;
+mod policies;
 mod quotas;
 mod secure;
 mod signing;

@@ -1,0 +1,239 @@
+//! What CEL expressions of policies and match conditions see of a write.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use expression::cel::extractors::This;
+use expression::cel::objects::{Key, Map};
+use expression::cel::{Context as Cel, ExecutionError, Value as CelValue};
+use expression::{CompileError, Kind, Program, compile};
+use serde_json::{Value, json};
+
+use super::rules::View;
+use super::{Attributes, review, webhooks};
+use crate::authz;
+use crate::server::Context;
+use crate::user::User;
+
+/// All names that expressions know.
+const VARIABLES: [&str; 7] =
+    ["authorizer", "namespaceObject", "object", "oldObject", "params", "request", "variables"];
+
+/// An expression, or why it is none.
+pub(super) type Compiled = Result<Program, CompileError>;
+
+/// Compiles an expression of a policy or of a match condition.
+pub(super) fn compiled(source: &Value) -> Compiled {
+    let variables = VARIABLES.map(|name| (name, Kind::Any));
+    compile(source.as_str().unwrap_or_default(), &variables)
+}
+
+/// An expression with a name.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub name: String,
+    pub program: Compiled,
+}
+
+impl Named {
+    /// Reads a list of `{name, expression}`.
+    pub fn list(list: &Value) -> Vec<Self> {
+        let all = list.as_array().into_iter().flatten();
+        all.map(|one| Named {
+            name: one["name"].as_str().unwrap_or_default().to_owned(),
+            program: compiled(&one["expression"]),
+        })
+        .collect()
+    }
+}
+
+/// A write as expressions see it.
+pub(super) struct Scene<'a> {
+    context: &'a Arc<Context>,
+    user: &'a User,
+    object: Value,
+    old: Value,
+    request: Value,
+    namespace: Value,
+    authorizer: Value,
+}
+
+/// What is particular to one policy with one of its parameters.
+pub(super) struct Given {
+    pub params: Value,
+    variables: Value,
+    /// Variables that have no value, and why.
+    failed: Vec<(String, String)>,
+}
+
+impl Given {
+    /// Parameters, and no variables yet.
+    pub fn params(params: Value) -> Self {
+        Given { params, variables: json!({}), failed: Vec::new() }
+    }
+}
+
+impl<'a> Scene<'a> {
+    /// The write, with objects in the version of `view`.
+    pub fn new(
+        context: &'a Arc<Context>,
+        attributes: &'a Attributes<'_>,
+        view: &View,
+        object: &Value,
+    ) -> Self {
+        let object = webhooks::seen(attributes, view, object);
+        let old = attributes.old.map_or(Value::Null, |old| webhooks::seen(attributes, view, old));
+        let nothing = (&Value::Null, &Value::Null);
+        let mut request = review::request(attributes, view, "v1", "", nothing)["request"].take();
+        if let Some(request) = request.as_object_mut() {
+            request.retain(|field, _| !matches!(field.as_str(), "uid" | "object" | "oldObject"));
+            // Texts that are empty are there for expressions.
+            for field in ["name", "namespace", "subResource", "requestSubResource"] {
+                request.entry(field).or_insert_with(|| "".into());
+            }
+        }
+        let row = attributes.resource;
+        let authorizer = json!({"requestResource": {
+            "group": row.group, "resource": row.plural, "subresource": attributes.subresource,
+            "namespace": attributes.namespace, "name": attributes.name,
+        }});
+        let namespace = match attributes.namespace {
+            "" => Value::Null,
+            name => attributes.cluster.find("namespaces", "", name).unwrap_or_default(),
+        };
+        Scene { context, user: attributes.user, object, old, request, namespace, authorizer }
+    }
+
+    /// The value of an expression; the error is CEL's.
+    pub fn evaluate(&self, program: &Compiled, given: &Given) -> Result<Value, String> {
+        let program = program.as_ref().map_err(|error| format!("compilation error: {error}"))?;
+        let bindings = [
+            ("authorizer", &self.authorizer),
+            ("namespaceObject", &self.namespace),
+            ("object", &self.object),
+            ("oldObject", &self.old),
+            ("params", &given.params),
+            ("request", &self.request),
+            ("variables", &given.variables),
+        ];
+        let value = program.evaluate_with(&bindings, |cel| {
+            if program.mentions("authorizer") {
+                authorizer(cel, self.context, self.user);
+            }
+        });
+        value.map_err(|error| {
+            let error = error.to_string();
+            let of_variable = given.failed.iter().find(|(name, _)| error.ends_with(name.as_str()));
+            of_variable.map_or(error, |(_, why)| why.clone())
+        })
+    }
+
+    /// Computes variables in their order, each from those before it.
+    pub fn define(&self, variables: &[Named], given: &mut Given) {
+        for variable in variables {
+            match self.evaluate(&variable.program, given) {
+                Ok(value) => given.variables[variable.name.as_str()] = value,
+                Err(why) => given.failed.push((
+                    variable.name.clone(),
+                    format!("composited variable {:?} fails to evaluate: {why}", variable.name),
+                )),
+            }
+        }
+    }
+
+    /// Whether all conditions hold. One that does not decides; else one that fails is the error.
+    pub fn meets(&self, conditions: &[Named], given: &Given) -> Result<bool, String> {
+        let mut failed = Vec::new();
+        for condition in conditions {
+            match self.evaluate(&condition.program, given) {
+                Ok(Value::Bool(true)) => {}
+                Ok(Value::Bool(false)) => return Ok(false),
+                Ok(_) => failed.push(format!(
+                    "match condition {:?} did not evaluate to a bool",
+                    condition.name
+                )),
+                Err(why) => {
+                    let source = condition.program.as_ref().map_or("", Program::source);
+                    failed.push(format!("expression '{source}' resulted in error: {why}"));
+                }
+            }
+        }
+        if failed.is_empty() { Ok(true) } else { Err(failed.join(", ")) }
+    }
+}
+
+/// The functions by which an expression asks what the user may do.
+fn authorizer(cel: &mut Cel<'_>, context: &Arc<Context>, user: &User) {
+    for field in ["group", "resource", "subresource", "namespace", "name", "path"] {
+        cel.add_function(field, move |This(this): This<CelValue>, value: Arc<String>| {
+            with(this, field, CelValue::String(value))
+        });
+    }
+    // Selectors make a question narrower; the authorizers here look at none.
+    for field in ["fieldSelector", "labelSelector"] {
+        cel.add_function(field, move |This(this): This<CelValue>, value: Arc<String>| {
+            with(this, field, CelValue::String(value))
+        });
+    }
+    let account = |This(this): This<CelValue>, namespace: Arc<String>, name: Arc<String>| {
+        let this = with(this, "ofNamespace", CelValue::String(namespace))?;
+        with(this, "ofName", CelValue::String(name))
+    };
+    cel.add_function("serviceAccount", account);
+    let (context, user) = (Arc::clone(context), user.clone());
+    cel.add_function("check", move |This(this): This<CelValue>, verb: Arc<String>| {
+        let text = |field: &str| text(&this, field);
+        let other = match text("ofName").as_str() {
+            "" => None,
+            name => Some(User::service_account(&text("ofNamespace"), name)),
+        };
+        let (group, resource, path) = (text("group"), text("resource"), text("path"));
+        let (sub, namespace, name) = (text("subresource"), text("namespace"), text("name"));
+        let asked = authz::Attributes {
+            subresource: &sub,
+            namespace: &namespace,
+            name: &name,
+            path: &path,
+            is_resource: path.is_empty(),
+            ..authz::Attributes::on(other.as_ref().unwrap_or(&user), &verb, &group, &resource)
+        };
+        let decision = context.authorizer.authorize(&asked);
+        let reason = CelValue::String(Arc::new(decision.reason));
+        with(with(this, "allowed", CelValue::Bool(decision.allowed))?, "reason", reason)
+    });
+    cel.add_function("allowed", |This(this): This<CelValue>| {
+        Ok::<_, ExecutionError>(get(&this, "allowed") == Some(CelValue::Bool(true)))
+    });
+    cel.add_function("reason", |This(this): This<CelValue>| {
+        Ok::<_, ExecutionError>(Arc::new(text(&this, "reason")))
+    });
+    cel.add_function("errored", |This(_): This<CelValue>| Ok::<_, ExecutionError>(false));
+    cel.add_function("error", |This(_): This<CelValue>| {
+        Ok::<_, ExecutionError>(Arc::new(String::new()))
+    });
+}
+
+fn key(field: &str) -> Key {
+    Key::String(Arc::new(field.to_owned()))
+}
+
+fn with(this: CelValue, field: &str, value: CelValue) -> Result<CelValue, ExecutionError> {
+    let CelValue::Map(map) = this else { return Err(ExecutionError::NoSuchOverload) };
+    let mut members: HashMap<Key, CelValue> = (*map.map).clone();
+    members.insert(key(field), value);
+    Ok(CelValue::Map(Map { map: Arc::new(members) }))
+}
+
+fn get(this: &CelValue, field: &str) -> Option<CelValue> {
+    match this {
+        CelValue::Map(map) => map.map.get(&key(field)).cloned(),
+        _ => None,
+    }
+}
+
+fn text(this: &CelValue, field: &str) -> String {
+    match get(this, field) {
+        Some(CelValue::String(text)) => (*text).clone(),
+        _ => String::new(),
+    }
+}

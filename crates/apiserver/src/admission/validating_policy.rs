@@ -1,0 +1,167 @@
+//! ValidatingAdmissionPolicy: expressions that must be true of a write.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::policy::{Binding, Policies, Policy, Rule, denied, met};
+use super::scene::{Given, Scene};
+use super::{Attributes, rules};
+use crate::notes;
+use crate::registry::Outcome;
+use crate::server::Context;
+
+/// Longest text that a messageExpression may give; what is longer counts as none.
+const MESSAGE_BYTES_MAX: usize = 5 << 10;
+const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
+
+/// A rule that does not hold.
+struct Violation {
+    message: String,
+    reason: String,
+    place: usize,
+}
+
+/// Lets a write pass, warns, notes, or refuses it.
+pub(super) fn validate(
+    context: &Arc<Context>,
+    attributes: &Attributes<'_>,
+    policies: &Policies,
+    object: &Value,
+) -> Outcome<()> {
+    if rules::is_exempt(attributes) {
+        return Ok(());
+    }
+    let mut refused = None;
+    let mut failures = Vec::new();
+    for policy in &policies.0 {
+        let Some(view) = met(policy, attributes, object)? else { continue };
+        let scene = Scene::new(context, attributes, &view, object);
+        for binding in &policy.bindings {
+            if !binding.matches(attributes, object)? {
+                continue;
+            }
+            for violation in violations(policy, binding, attributes, &scene) {
+                let first = act(policy, binding, &violation, &mut failures);
+                refused = refused.or(first.map(|message| (message, violation.reason)));
+            }
+        }
+    }
+    if !failures.is_empty() {
+        notes::annotate(FAILURES, Value::from(failures).to_string());
+    }
+    match refused {
+        Some((message, reason)) => Err(denied(attributes, object, (message, &reason))),
+        None => Ok(()),
+    }
+}
+
+/// Does what the binding says; gives the message where the write is refused.
+fn act(
+    policy: &Policy,
+    binding: &Binding,
+    violation: &Violation,
+    failures: &mut Vec<Value>,
+) -> Option<String> {
+    let (name, bound, message) = (&policy.name, &binding.name, &violation.message);
+    let mut refused = None;
+    for action in &binding.actions {
+        match action.as_str() {
+            "Deny" => {
+                refused = Some(format!(
+                    "ValidatingAdmissionPolicy '{name}' with binding '{bound}' denied request: {message}"
+                ));
+            }
+            "Warn" => notes::warn(format!(
+                "Validation failed for ValidatingAdmissionPolicy '{name}' with binding '{bound}': {message}"
+            )),
+            _ => failures.push(json!({
+                "message": message, "policy": name, "binding": bound,
+                "expressionIndex": violation.place, "validationActions": binding.actions,
+            })),
+        }
+    }
+    refused
+}
+
+fn violations(
+    policy: &Policy,
+    binding: &Binding,
+    attributes: &Attributes<'_>,
+    scene: &Scene<'_>,
+) -> Vec<Violation> {
+    let failed = |message: String| {
+        let violation = Violation { message, reason: String::new(), place: 0 };
+        if policy.ignores_failure { Vec::new() } else { vec![violation] }
+    };
+    let params = match policy.params(binding, attributes) {
+        Ok(params) => params,
+        Err(why) => return failed(format!("failed to configure binding: {why}")),
+    };
+    let mut found = Vec::new();
+    for params in params {
+        let mut given = Given::params(params);
+        match scene.meets(&policy.conditions, &given) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(why) => {
+                found.extend(failed(why));
+                continue;
+            }
+        }
+        scene.define(&policy.variables, &mut given);
+        for (place, rule) in policy.rules.iter().enumerate() {
+            found.extend(held(policy, rule, place, scene, &given));
+        }
+        annotate(policy, scene, &given);
+    }
+    found
+}
+
+/// How a rule is violated, if it is.
+fn held(
+    policy: &Policy,
+    rule: &Rule,
+    place: usize,
+    scene: &Scene<'_>,
+    given: &Given,
+) -> Option<Violation> {
+    let violation = |message: String| {
+        let reason = rule.reason.clone();
+        Some(Violation { message, reason, place })
+    };
+    let why = match scene.evaluate(&rule.program, given) {
+        Ok(Value::Bool(true)) => return None,
+        Ok(Value::Bool(false)) => return violation(message(rule, scene, given)),
+        Ok(_) => "no such overload".to_owned(),
+        Err(why) => why,
+    };
+    if policy.ignores_failure {
+        return None;
+    }
+    violation(format!("expression '{}' resulted in error: {why}", rule.source))
+}
+
+fn message(rule: &Rule, scene: &Scene<'_>, given: &Given) -> String {
+    let made = rule.message_program.as_ref().map(|program| scene.evaluate(program, given));
+    if let Some(Ok(Value::String(text))) = made {
+        let text = text.trim();
+        if !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n') {
+            return text.to_owned();
+        }
+    }
+    match rule.message.as_str() {
+        "" => format!("failed expression: {}", rule.source.trim()),
+        message => message.to_owned(),
+    }
+}
+
+fn annotate(policy: &Policy, scene: &Scene<'_>, given: &Given) {
+    for annotation in &policy.annotations {
+        if let Ok(Value::String(text)) = scene.evaluate(&annotation.program, given)
+            && !text.trim().is_empty()
+        {
+            notes::annotate(format!("{}/{}", policy.name, annotation.name), text.trim());
+        }
+    }
+}
