@@ -1,5 +1,6 @@
 //! The project's own checks and builds. `cargo xtask --help` lists them.
 
+mod conformance;
 mod directions;
 mod dist;
 mod protobuf;
@@ -10,6 +11,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use conformance::Conformance;
 
 /// The project's own checks and builds
 #[derive(Parser)]
@@ -35,6 +37,9 @@ enum Task {
         #[arg(long)]
         test: bool,
     },
+    /// Upstream's own end-to-end tests against this binary
+    #[command(subcommand)]
+    Conformance(Conformance),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +48,7 @@ fn main() -> ExitCode {
         Task::Fix => verify::fix(),
         Task::Generate => schema::generate().and_then(|()| protobuf::generate()),
         Task::Dist { arch, test } => dist::dist(arch, test),
+        Task::Conformance(command) => conformance::conformance(&command),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,122 @@
+//! The cluster that a run has for itself: `coracle sandbox` in a network namespace of its own.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::cache::{Cache, entries, make_folder};
+use crate::run::{Outcome, command, run};
+
+/// Names another binary than the one of this checkout.
+const BINARY_VARIABLE: &str = "CORACLE_BIN";
+/// What the binary is built for: the tests run what ships.
+const TARGET: &str = "x86_64-unknown-linux-musl";
+/// The sandbox's name.
+const NAME: &str = "conformance";
+/// What all boards' disks together may hold. It is memory: image imports and logs would wear a disk.
+const DISK: &str = "size=12g,mode=0755";
+/// How long the boards may take to be ready.
+const READY: &str = "300s";
+
+/// A cluster; it is gone when the value is.
+pub struct Cluster {
+    namespace: String,
+    folder: PathBuf,
+    binary: PathBuf,
+}
+
+impl Cluster {
+    /// Starts boards that have the images; takes away before what killed runs left.
+    pub fn start(cache: &Cache, boards: u8, images: &[PathBuf]) -> Outcome<Self> {
+        let binary = binary()?;
+        sweep(cache, &binary)?;
+        let id = std::process::id();
+        let folder = cache.path("clusters").join(id.to_string());
+        make_folder(&folder)?;
+        let cluster = Self { namespace: format!("cor-conf-{id}"), folder, binary };
+        run(command("ip", &["netns", "add", &cluster.namespace]))?;
+        run(command("ip", &["-n", &cluster.namespace, "link", "set", "lo", "up"]))?;
+        let mut disk = command("mount", &["-t", "tmpfs", "-o", DISK, "conformance"]);
+        disk.arg(&cluster.folder);
+        run(disk)?;
+        let mut up = cluster.sandbox("up");
+        up.args([NAME, "--servers", "1", "--wait", READY]);
+        up.arg("--agents").arg((boards - 1).to_string());
+        // The boards share this machine's memory as their disk.
+        up.args(["--server-arg", "eviction-hard=nodefs.inodesFree<1%"]);
+        for image in images {
+            up.arg("--image").arg(image);
+        }
+        run(up)?;
+        Ok(cluster)
+    }
+
+    /// A command that runs beside the boards, on the machine that they are used from.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut line = command("nsenter", &[]);
+        line.arg(format!("--net=/run/netns/{}", self.namespace)).arg(program);
+        line
+    }
+
+    /// The admin's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.join(NAME).join("kubeconfig")
+    }
+
+    /// Copies what the boards' servers and agents said.
+    pub fn keep_logs(&self, folder: &Path) {
+        let boards = entries(&self.folder.join(NAME).join("boards")).unwrap_or_default();
+        for board in boards {
+            let name = board.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let _ = fs::copy(board.join("log"), folder.join(format!("{name}.log")));
+        }
+    }
+
+    fn sandbox(&self, what: &str) -> Command {
+        let mut line = self.command(&self.binary);
+        line.args(["sandbox", "--dir"]).arg(&self.folder).arg(what);
+        line
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let mut down = self.sandbox("down");
+        down.arg(NAME);
+        let _ = run(down);
+        let mut disk = command("umount", &["-l"]);
+        disk.arg(&self.folder);
+        let _ = run(disk);
+        let _ = fs::remove_dir(&self.folder);
+        let _ = run(command("ip", &["netns", "del", &self.namespace]));
+    }
+}
+
+/// The binary under test.
+fn binary() -> Outcome<PathBuf> {
+    if let Some(named) = std::env::var_os(BINARY_VARIABLE) {
+        return Ok(named.into());
+    }
+    run(command("cargo", &["build", "--locked", "--package=coracle", "--target", TARGET]))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| crate::run::root().join("target"));
+    Ok(target.join(TARGET).join("debug/coracle"))
+}
+
+/// Takes away the clusters of runs that were killed.
+fn sweep(cache: &Cache, binary: &Path) -> Outcome {
+    let clusters = cache.path("clusters");
+    make_folder(&clusters)?;
+    for folder in entries(&clusters)? {
+        let id = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let lives = String::from_utf8_lossy(&line).contains("conformance");
+        if !lives {
+            eprintln!("==> taking away what the killed run {id} left");
+            let namespace = format!("cor-conf-{id}");
+            drop(Cluster { namespace, folder, binary: binary.to_owned() });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! `conformance/RESULTS.md`: the newest result of each test, by area.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use super::ContentType;
+use super::cache::{Cache, entries, write as write_file};
+use super::junit::{Case, Verdict};
+use super::suite::cases;
+use crate::run::{Outcome, root};
+
+/// What marks a test of the conformance suite, and how many there are.
+const MARK: &str = "[Conformance]";
+const MARKED: usize = 311;
+/// How much of a failure's reason is shown.
+const MAX_REASON_CHARS: usize = 400;
+
+/// Tests that contradict what the present Kubernetes does: a part of a test's name, ` | `, and
+/// upstream's change.
+pub struct Known {
+    changes: Vec<(String, String)>,
+}
+
+impl Known {
+    /// The table of the repository.
+    pub fn read() -> Outcome<Self> {
+        let path = root().join("conformance/changed.txt");
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &str) -> Outcome<Self> {
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let change = |line: &str| {
+            let parts = line.split_once(" | ").ok_or_else(|| format!("no ` | ` in: {line}"))?;
+            Ok((parts.0.trim().to_owned(), parts.1.trim().to_owned()))
+        };
+        Ok(Self { changes: lines.map(change).collect::<Outcome<_>>()? })
+    }
+
+    /// Upstream's change that this test contradicts.
+    pub fn change(&self, test: &str) -> Option<&str> {
+        let found = self.changes.iter().find(|(part, _)| test.contains(part.as_str()));
+        found.map(|(_, change)| change.as_str())
+    }
+}
+
+/// Writes the report of everything that the cache holds results of.
+pub fn write(cache: &Cache) -> Outcome {
+    let known = Known::read()?;
+    let mut text = String::from(HEAD);
+    for content_type in [ContentType::Protobuf, ContentType::Json] {
+        let cases = newest(cache, content_type)?;
+        if !cases.is_empty() {
+            text += &section(content_type, &cases, &known);
+        }
+    }
+    let path: PathBuf = root().join("conformance/RESULTS.md");
+    write_file(&path, text)
+}
+
+const HEAD: &str = "# Upstream's own tests against Coracle
+
+`cargo xtask conformance report` writes this file from the newest result of each test; CONTRIBUTING.md
+says how they are run. The tests are Kubernetes 1.20's, the newest whose complete source a Debian stable
+package carries; \"changed\" are tests that contradict what Kubernetes 1.36 does, each with upstream's
+change (`conformance/changed.txt`).
+";
+
+/// The newest result of each test; folders are named by their time.
+fn newest(cache: &Cache, content_type: ContentType) -> Outcome<BTreeMap<String, Verdict>> {
+    let folder = cache.path("results").join(content_type.name());
+    let mut newest = BTreeMap::new();
+    if folder.is_dir() {
+        for run in entries(&folder)? {
+            newest.extend(cases(&run)?.into_iter().map(|Case { name, verdict }| (name, verdict)));
+        }
+    }
+    // What the suite itself does before and after is no test.
+    newest.retain(|name: &String, _| name.starts_with('['));
+    Ok(newest)
+}
+
+/// Counts of an area, of marked tests and of others.
+#[derive(Default)]
+struct Area {
+    passed: [usize; 2],
+    failed: [usize; 2],
+    changed: [usize; 2],
+}
+
+fn section(
+    content_type: ContentType,
+    cases: &BTreeMap<String, Verdict>,
+    known: &Known,
+) -> String {
+    let mut areas: BTreeMap<&str, Area> = BTreeMap::new();
+    let (mut failures, mut changes) = (String::new(), String::new());
+    for (name, verdict) in cases {
+        let area = areas.entry(area(name)).or_default();
+        let column = usize::from(!name.contains(MARK));
+        match (verdict, known.change(name)) {
+            (Verdict::Passed, _) => area.passed[column] += 1,
+            (Verdict::Failed(_), Some(change)) => {
+                area.changed[column] += 1;
+                let _ = writeln!(changes, "- {name}: {change}");
+            }
+            (Verdict::Failed(reason), None) => {
+                area.failed[column] += 1;
+                let _ = writeln!(failures, "- {name}\n  `{}`", shortened(reason));
+            }
+            (Verdict::Inapplicable(_), _) => {}
+        }
+    }
+    let mut text = format!("\n## With {}\n{TABLE}", content_type.name());
+    let mut all = Area::default();
+    for (name, area) in &areas {
+        let _ = writeln!(text, "{}", row(name, area));
+        for column in 0..2 {
+            all.passed[column] += area.passed[column];
+            all.failed[column] += area.failed[column];
+            all.changed[column] += area.changed[column];
+        }
+    }
+    let _ = writeln!(text, "{}", row("all", &all));
+    let run = all.passed[0] + all.failed[0] + all.changed[0];
+    let _ = writeln!(text, "\n{run} of the {MARKED} marked {MARK} were run.");
+    for (title, list) in [("Failed", failures), ("Changed upstream", changes)] {
+        if !list.is_empty() {
+            let _ = write!(text, "\n### {title}\n{list}");
+        }
+    }
+    text
+}
+
+const TABLE: &str = "
+| area | [Conformance] passed | failed | changed | others passed | failed | changed |
+|---|---|---|---|---|---|---|
+";
+
+fn row(name: &str, area: &Area) -> String {
+    let column = |n: usize| format!("{} | {} | {}", area.passed[n], area.failed[n], area.changed[n]);
+    format!("| {name} | {} | {} |", column(0), column(1))
+}
+
+/// The special interest group that a test's name begins with.
+fn area(name: &str) -> &str {
+    name.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or("none")
+}
+
+/// A reason on one line, without the places in upstream's source that it names.
+fn shortened(reason: &str) -> String {
+    let lines = reason.lines().map(str::trim);
+    let telling = lines.filter(|line| !line.is_empty() && !line.starts_with('/'));
+    let line = telling.collect::<Vec<_>>().join(" ").replace('`', "'");
+    match line.char_indices().nth(MAX_REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_is_a_change_is_counted_apart() {
+        let known = Known::parse("# why\nold API | removed in 1.22\n").unwrap();
+        let failed = |why: &str| Verdict::Failed(format!("/x.go:1\n{why}"));
+        let cases: BTreeMap<String, Verdict> = [
+            ("[sig-a] fine [Conformance]", Verdict::Passed),
+            ("[sig-a] old API", failed("no")),
+            ("[sig-b] broken [Conformance]", failed("Expected\n  1")),
+        ]
+        .map(|(name, verdict)| (name.to_owned(), verdict))
+        .into();
+        let text = section(ContentType::Json, &cases, &known);
+        assert!(text.contains("| sig-a | 1 | 0 | 0 | 0 | 0 | 1 |"), "{text}");
+        assert!(text.contains("| all | 1 | 1 | 0 | 0 | 0 | 1 |"), "{text}");
+        assert!(text.contains("2 of the 311"), "{text}");
+        assert!(text.contains("[sig-b] broken [Conformance]\n  `Expected 1`"), "{text}");
+        assert!(text.contains("- [sig-a] old API: removed in 1.22"), "{text}");
+    }
+}

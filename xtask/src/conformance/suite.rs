@@ -1,0 +1,186 @@
+//! Running the tests.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::Run;
+use super::cache::{Cache, entries, make_folder};
+use super::cluster::Cluster;
+use super::junit::{self, Case, Verdict};
+use super::packages::Apt;
+use super::programs::{Tree, program_path};
+use super::report::Known;
+use crate::run::{Outcome, run as start};
+
+/// Tests that would disturb others, which run when nothing else does.
+const ALONE: &str = r"\[Serial\]";
+/// What CI runs: one expression of what to run and one of what not, a line each.
+const FAST: &str = include_str!("../../../conformance/fast.txt");
+
+/// Runs tests as `options` say and keeps their JUnit files; fails where a test failed of which
+/// that is not known to be upstream's change since.
+pub fn run(cache: &Cache, options: &Run) -> Outcome {
+    let images = super::build(cache)?;
+    let kubectl = {
+        let apt = Apt::new(cache)?;
+        apt.unpacked("kubectl", &["kubernetes-client"], false)?.join("usr/bin/kubectl")
+    };
+    let (focus, skip) = selection(options)?;
+    let results = results_folder(cache, options)?;
+    let suite = Suite { cache, options, kubectl, results };
+    let cluster = Cluster::start(cache, options.nodes, &images)?;
+    let mut outcome = Ok(());
+    for pass in passes(&focus, skip.as_deref(), options.parallel) {
+        // The tests' own verdict is in their files.
+        outcome = suite.pass(&cluster, &pass);
+    }
+    cluster.keep_logs(&suite.results);
+    drop(cluster);
+    let cases = cases(&suite.results)?;
+    if cases.is_empty() {
+        outcome?;
+        return Err(format!("no test ran; its log is in {}", suite.results.display()));
+    }
+    judge(&cases, &suite.results)
+}
+
+/// One call of the suite.
+#[derive(Debug, PartialEq, Eq)]
+struct Pass {
+    name: &'static str,
+    focus: String,
+    skip: Option<String>,
+    parallel: u8,
+}
+
+/// Several tests at a time, then those that have to be alone.
+fn passes(focus: &str, skip: Option<&str>, parallel: u8) -> Vec<Pass> {
+    let skip = skip.map(str::to_owned);
+    if parallel == 1 {
+        return vec![Pass { name: "all", focus: focus.into(), skip, parallel }];
+    }
+    let others = match &skip {
+        Some(skip) => format!("{ALONE}|{skip}"),
+        None => ALONE.into(),
+    };
+    let alone = format!("(?:{focus}).*{ALONE}|{ALONE}.*(?:{focus})");
+    vec![
+        Pass { name: "parallel", focus: focus.into(), skip: Some(others), parallel },
+        Pass { name: "serial", focus: alone, skip, parallel: 1 },
+    ]
+}
+
+fn selection(options: &Run) -> Outcome<(String, Option<String>)> {
+    if !options.fast {
+        return Ok((options.focus.clone(), options.skip.clone()));
+    }
+    let lines = |start: &str| {
+        let lines = FAST.lines().filter_map(|line| line.strip_prefix(start));
+        lines.map(str::trim).collect::<Vec<_>>().join("|")
+    };
+    Ok((lines("run "), Some(lines("not ")).filter(|skip| !skip.is_empty())))
+}
+
+fn results_folder(cache: &Cache, options: &Run) -> Outcome<PathBuf> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|e| e.to_string())?;
+    let name = format!("results/{}/{}", options.content_type.name(), now.as_secs());
+    let folder = cache.path(&name);
+    make_folder(&folder)?;
+    Ok(folder)
+}
+
+struct Suite<'a> {
+    cache: &'a Cache,
+    options: &'a Run,
+    kubectl: PathBuf,
+    results: PathBuf,
+}
+
+impl Suite<'_> {
+    fn pass(&self, cluster: &Cluster, pass: &Pass) -> Outcome {
+        let folder = self.results.join(pass.name);
+        make_folder(&folder)?;
+        let log = folder.join("log");
+        eprintln!("==> {} tests; what they say goes to {}", pass.name, log.display());
+        let mut line = self.line(cluster, pass, &folder);
+        let file = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+        let copy = file.try_clone().map_err(|e| format!("{}: {e}", log.display()))?;
+        line.stdout(file).stderr(copy);
+        start(line)
+    }
+
+    fn line(&self, cluster: &Cluster, pass: &Pass, folder: &Path) -> Command {
+        let mut line = cluster.command(program_path(self.cache, "ginkgo"));
+        line.arg("-noColor").arg(format!("-nodes={}", pass.parallel));
+        line.arg(format!("-focus={}", pass.focus));
+        if let Some(skip) = &pass.skip {
+            line.arg(format!("-skip={skip}"));
+        }
+        line.arg(program_path(self.cache, "e2e.test")).arg("--");
+        let flag = |name: &str, path: &Path| format!("-{name}={}", path.display());
+        line.args([
+            flag("kubeconfig", &cluster.kubeconfig()),
+            flag("repo-root", &Tree::path(self.cache)),
+            flag("kubectl-path", &self.kubectl),
+            flag("report-dir", folder),
+            format!("-kube-api-content-type={}", self.options.content_type.media_type()),
+            format!("-num-nodes={}", self.options.nodes),
+        ]);
+        // Service accounts have had no token Secrets since 1.24.
+        line.args(["-provider=skeleton", "-e2e-verify-service-account=false"]);
+        line.args(["-disable-log-dump=true", "-dump-logs-on-failure=false"]);
+        line
+    }
+}
+
+/// All tests of a run that ran.
+pub fn cases(results: &Path) -> Outcome<Vec<Case>> {
+    let mut cases = Vec::new();
+    for pass in entries(results)?.iter().filter(|path| path.is_dir()) {
+        for file in entries(pass)? {
+            if file.extension().is_some_and(|end| end == "xml") {
+                cases.extend(junit::read(&file)?);
+            }
+        }
+    }
+    Ok(cases)
+}
+
+/// Shows what failed; an error where that is not upstream's change.
+fn judge(cases: &[Case], results: &Path) -> Outcome {
+    let known = Known::read()?;
+    let mut unexpected = 0;
+    for case in cases {
+        let Verdict::Failed(reason) = &case.verdict else { continue };
+        match known.change(&case.name) {
+            Some(change) => eprintln!("changed: {}\n    {change}", case.name),
+            None => {
+                unexpected += 1;
+                eprintln!("FAILED: {}\n    {}", case.name, reason.replace('\n', "\n    "));
+            }
+        }
+    }
+    let passed = cases.iter().filter(|case| case.verdict == Verdict::Passed).count();
+    eprintln!("{passed} of {} passed, {unexpected} failed", cases.len());
+    match unexpected {
+        0 => Ok(()),
+        _ => Err(format!("{unexpected} tests failed; more is in {}", results.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_be_alone_comes_last() {
+        let all = passes("Conformance", Some("slow"), 1);
+        assert_eq!(all.len(), 1);
+        let two = passes("Conformance", Some("slow"), 4);
+        assert_eq!(two[0].skip.as_deref(), Some(r"\[Serial\]|slow"));
+        assert_eq!(two[1].parallel, 1);
+        assert_eq!(two[1].skip.as_deref(), Some("slow"));
+    }
+}
