@@ -6,11 +6,13 @@
 #   3. unit       unit tests and tests within one process, of every crate
 #   4. build      the static binary, as it ships but not optimised
 #   5. end to end the real kubectl, two versions, against that binary
+#   6. conformance  a part of upstream's own tests against it; the first run builds them in a cache
+#                 folder outside this one (CONTRIBUTING.md)
 #
-#   ./test.sh [STEP...]     only some of: tools verify unit build e2e
+#   ./test.sh [STEP...]     only some of: tools verify unit build e2e conformance
 #
 # Nothing outside this folder is changed but for packages that are missing. CORACLE_BIN names
-# another binary for step 5; E2E_FILTER is a part of a test's name.
+# another binary for steps 5 and 6; E2E_FILTER is a part of a test's name.
 set -u
 cd "$(dirname "$0")" || exit 1
 exec </dev/null
@@ -73,7 +75,12 @@ e2e() {
     e2e_of 1 boards:: && [ $single = 0 ]
 }
 
-[ $# -gt 0 ] || set -- tools verify unit build e2e
+conformance() {
+    CORACLE_BIN="${CORACLE_BIN:-$PWD/target/$musl/debug/coracle}" \
+        cargo xtask conformance run --fast --parallel 3
+}
+
+[ $# -gt 0 ] || set -- tools verify unit build e2e conformance
 for name in "$@"; do
     case $name in
     # Nothing works without its tools.
@@ -83,9 +90,10 @@ for name in "$@"; do
     build) step target target && step build cargo build --locked --quiet -p coracle --target "$musl" ||
         break ;;
     e2e) step e2e e2e ;;
+    conformance) step conformance conformance ;;
     *)
         echo "error: no step is called $name" >&2
-        echo "hint: tools verify unit build e2e" >&2
+        echo "hint: tools verify unit build e2e conformance" >&2
         exit 2
         ;;
     esac

@@ -62,7 +62,8 @@ pub fn save(path: &Path, names: &[String], layers: &[Vec<u8>], config: &Value) -
         "architecture": "amd64", "os": "linux", "config": config,
         "rootfs": {"type": "layers", "diff_ids": ids},
     });
-    let files: Vec<String> = (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
+    let files: Vec<String> =
+        (0..layers.len()).map(|number| format!("{number}/layer.tar")).collect();
     let manifest = json!([{"Config": "config.json", "RepoTags": names, "Layers": files}]);
     let write = || -> std::io::Result<()> {
         let mut archive = tar::Builder::new(BufWriter::new(File::create(path)?));

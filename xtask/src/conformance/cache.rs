@@ -21,7 +21,8 @@ impl Cache {
             let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home)?;
             Some(base.join("coracle/conformance"))
         });
-        let folder = folder.ok_or_else(|| format!("no HOME: name a folder by {FOLDER_VARIABLE}"))?;
+        let folder =
+            folder.ok_or_else(|| format!("no HOME: name a folder by {FOLDER_VARIABLE}"))?;
         make_folder(&folder)?;
         let folder = fs::canonicalize(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
         Ok(Self { folder })
@@ -34,12 +35,7 @@ impl Cache {
 
     /// Runs `make` unless `name` was already made from `recipe`. What a failed or killed attempt
     /// left is for `make` to clear away.
-    pub fn once(
-        &self,
-        name: &str,
-        recipe: &str,
-        make: impl FnOnce() -> Outcome,
-    ) -> Outcome {
+    pub fn once(&self, name: &str, recipe: &str, make: impl FnOnce() -> Outcome) -> Outcome {
         let stamp = self.path("stamps").join(name);
         if fs::read_to_string(&stamp).is_ok_and(|made| made == recipe) {
             return Ok(());

@@ -150,9 +150,8 @@ impl<'a> Apt<'a> {
 fn names(told: &str, asked: &[&str]) -> Vec<String> {
     let files = told.lines().filter_map(|line| line.split(' ').nth(1));
     let names = files.filter_map(|file| file.split('_').next());
-    let needed = |name: &&str| {
-        asked.contains(name) || !LEFT_OUT.iter().any(|start| name.starts_with(start))
-    };
+    let needed =
+        |name: &&str| asked.contains(name) || !LEFT_OUT.iter().any(|start| name.starts_with(start));
     names.filter(needed).map(str::to_owned).collect()
 }
 

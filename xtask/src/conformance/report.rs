@@ -26,7 +26,8 @@ impl Known {
     /// The table of the repository.
     pub fn read() -> Outcome<Self> {
         let path = root().join("conformance/changed.txt");
-        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         Self::parse(&text)
     }
 
@@ -90,11 +91,7 @@ struct Area {
     changed: [usize; 2],
 }
 
-fn section(
-    content_type: ContentType,
-    cases: &BTreeMap<String, Verdict>,
-    known: &Known,
-) -> String {
+fn section(content_type: ContentType, cases: &BTreeMap<String, Verdict>, known: &Known) -> String {
     let mut areas: BTreeMap<&str, Area> = BTreeMap::new();
     let (mut failures, mut changes) = (String::new(), String::new());
     for (name, verdict) in cases {
@@ -140,7 +137,8 @@ const TABLE: &str = "
 ";
 
 fn row(name: &str, area: &Area) -> String {
-    let column = |n: usize| format!("{} | {} | {}", area.passed[n], area.failed[n], area.changed[n]);
+    let column =
+        |n: usize| format!("{} | {} | {}", area.passed[n], area.failed[n], area.changed[n]);
     format!("| {name} | {} | {} |", column(0), column(1))
 }
 

@@ -130,25 +130,25 @@ async fn switch_on(
     import(sandbox, board, options)
 }
 
-/// Imports images in the board's own view, so that nothing of the machine's is touched.
+/// Imports images in the board's own view, so that nothing of the machine's is touched. Archives go
+/// one by one, since they lie in the board's memory meanwhile.
 fn import(sandbox: &Sandbox, board: &Board, options: &Up) -> Outcome {
-    let mut line: Vec<String> = ["image", "import"].map(str::to_owned).to_vec();
-    let place = sandbox.on_board(board, "/run/images")?;
-    for (number, archive) in options.image.iter().enumerate() {
-        let doing = || format!("giving {} to {}", archive.display(), board.name);
-        std::fs::create_dir_all(&place).doing(doing)?;
-        std::fs::copy(archive, place.join(number.to_string())).doing(doing)?;
-        line.push(format!("/run/images/{number}"));
+    const PLACE: &str = "/run/image-archive";
+    let place = sandbox.on_board(board, PLACE)?;
+    for archive in &options.image {
+        std::fs::copy(archive, &place)
+            .doing(|| format!("giving {} to {}", archive.display(), board.name))?;
+        let imported = import_on(sandbox, board, PLACE);
+        let _ = std::fs::remove_file(&place);
+        imported?;
     }
-    if options.hello {
-        line.push("--hello".into());
-    }
-    if line.len() == 2 {
-        return Ok(());
-    }
+    if options.hello { import_on(sandbox, board, "--hello") } else { Ok(()) }
+}
+
+fn import_on(sandbox: &Sandbox, board: &Board, what: &str) -> Outcome {
+    let line = ["image", "import", what].map(str::to_owned);
     let output = sandbox.run_on(board, "coracle", &line)?.wait();
     let status = output.doing(|| format!("importing images on {}", board.name))?;
-    let _ = std::fs::remove_dir_all(&place);
     match status.success() {
         true => Ok(()),
         false => Err(Failure::new(format!("importing images on {} failed", board.name))
