@@ -13,6 +13,11 @@ pub struct Access {
     /// How this server proves to aggregated API servers that it is the one who asks on somebody's
     /// behalf; without it they see no client certificate.
     pub front_proxy: Option<FrontProxy>,
+    /// Issuers of service-account tokens that are accepted beside the one that this server names
+    /// in new ones.
+    pub earlier_issuers: Vec<String>,
+    /// Where relying parties find the keys of service-account tokens; below the issuer if absent.
+    pub jwks_uri: Option<String>,
     /// Users by tokens of a file.
     pub static_tokens: StaticTokens,
     /// Issuers of JSON Web Tokens that are believed.

@@ -95,7 +95,7 @@ impl ApiServer {
                 None => None,
             },
             aggregator: Aggregator::new(&store, config.access.front_proxy.clone()),
-            tokens: Tokens::new(store.clone(), &config.service_account)
+            tokens: Tokens::new(store.clone(), &config.service_account, &config.access)
                 .map_err(NewError::ServiceAccountKey)?,
             webhooks: Webhooks::new(store.clone()),
             metrics: Metrics::default(),

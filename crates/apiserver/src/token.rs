@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use store::Store;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo};
 
+use crate::access::Access;
 use crate::authn::CREDENTIAL_ID;
 use crate::config::ServiceAccountConfig;
 use crate::objects;
@@ -134,6 +135,10 @@ impl Keys {
 pub(crate) struct Tokens {
     store: Store,
     issuer: String,
+    /// Issuers of older tokens that count as this server's own.
+    earlier_issuers: Vec<String>,
+    /// Where the keys are, if not below the issuer.
+    jwks_uri: Option<String>,
     audiences: Vec<String>,
     keys: RwLock<Arc<Keys>>,
     verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
@@ -141,7 +146,11 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     /// Reads the keys. The error says which one could not be read.
-    pub(crate) fn new(store: Store, config: &ServiceAccountConfig) -> Result<Tokens, String> {
+    pub(crate) fn new(
+        store: Store,
+        config: &ServiceAccountConfig,
+        access: &Access,
+    ) -> Result<Tokens, String> {
         let keys = Keys::read(&config.signing_key_pem, &config.public_keys_pem)?;
         let audiences = if config.audiences.is_empty() {
             vec![config.issuer.clone()]
@@ -151,6 +160,8 @@ impl Tokens {
         Ok(Tokens {
             store,
             issuer: config.issuer.clone(),
+            earlier_issuers: access.earlier_issuers.clone(),
+            jwks_uri: access.jwks_uri.clone(),
             audiences,
             keys: RwLock::new(Arc::new(keys)),
             verified: Mutex::default(),
@@ -267,7 +278,7 @@ impl Tokens {
             serde_json::from_slice(&decode(head)?).map_err(|_| TokenError::Malformed)?;
         let claims: Claims =
             serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
-        if claims.iss != self.issuer {
+        if claims.iss != self.issuer && !self.earlier_issuers.contains(&claims.iss) {
             return Err(TokenError::Issuer(claims.iss));
         }
         let signature = decode(signature)?;
@@ -316,7 +327,9 @@ impl Tokens {
         algorithms.dedup();
         json!({
             "issuer": self.issuer,
-            "jwks_uri": format!("{}/openid/v1/jwks", self.issuer.trim_end_matches('/')),
+            "jwks_uri": self.jwks_uri.clone().unwrap_or_else(|| {
+                format!("{}/openid/v1/jwks", self.issuer.trim_end_matches('/'))
+            }),
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": algorithms,

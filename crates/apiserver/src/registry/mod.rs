@@ -8,6 +8,7 @@
 mod allocation;
 mod call;
 pub(crate) mod codec;
+mod component_status;
 mod connect;
 pub(crate) mod decode;
 mod delete;

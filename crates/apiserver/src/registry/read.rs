@@ -17,7 +17,7 @@ use super::call::{Call, Content, Reply, Target};
 use super::codec::Continue;
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::{ListOptions, VersionMatch};
-use super::{Outcome, Registry, negotiate};
+use super::{Outcome, Registry, component_status, negotiate};
 use crate::request::{BoxError, Response, query_value};
 use crate::response;
 
@@ -108,10 +108,11 @@ impl Registry {
         let target = &call.target;
         let version = query_value(&call.query, "resourceVersion").unwrap_or_default();
         self.wanted_revision(&version).await?;
-        let entry = self
-            .store()
-            .get(&target.key())
-            .ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
+        let entry = match component_status::all(&self.context, target) {
+            Some(all) => all.into_iter().find(|entry| *entry.key.name == *target.name),
+            None => self.store().get(&target.key()),
+        };
+        let entry = entry.ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
         Ok(Reply::ok(Content::Stored(entry.value.clone())))
     }
 
@@ -119,8 +120,18 @@ impl Registry {
     pub(super) async fn list(&self, call: &Call) -> Outcome<Reply> {
         let options = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
         let selection = Selection::parse(&call.target, &options)?;
-        let shown = self.page(&call.target, &options, &selection).await?;
+        let shown = match component_status::all(&self.context, &call.target) {
+            Some(all) => self.whole(&call.target, &selection, all),
+            None => self.page(&call.target, &options, &selection).await?,
+        };
         Ok(Reply::ok(Content::Ready(answer(&call.target, call.accept, shown)?)))
+    }
+
+    /// What is not stored is shown in one page.
+    fn whole(&self, target: &Target, selection: &Selection, mut all: Vec<Arc<Entry>>) -> Shown {
+        all.retain(|entry| selection.matches(target, entry));
+        let revision = self.store().revision();
+        Shown { revision, entries: all, next: None, remaining: None }
     }
 
     async fn page(

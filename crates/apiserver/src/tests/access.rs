@@ -247,3 +247,59 @@ async fn answers_say_how_their_requests_were_sorted() {
     let anonymous = request(Method::GET, "/version", &Value::Null);
     assert_eq!(Arc::clone(&server).answer(anonymous, None).await.status(), StatusCode::OK);
 }
+
+#[tokio::test]
+async fn tokens_of_an_earlier_issuer_are_good() {
+    let old = "https://old.example";
+    let mut first = config();
+    first.service_account.issuer = old.to_owned();
+    let key = first.service_account.signing_key_pem.clone();
+    let access = Access {
+        earlier_issuers: vec![old.to_owned()],
+        jwks_uri: Some("https://keys.example/jwks".to_owned()),
+        ..Access::default()
+    };
+    let issuer = first.service_account.issuer.clone();
+    let mut second = config();
+    second.service_account.signing_key_pem = key;
+    second.service_account.audiences = vec![issuer];
+    second.access = access;
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let (first, second) = (empty(first).await, empty(second).await);
+    first.bootstrap().await.unwrap();
+    second.bootstrap().await.unwrap();
+    let made = create(&first, accounts, account).await;
+    let asked = json!({"spec": {"expirationSeconds": 600}});
+    let token = create(&first, &format!("{accounts}/a/token"), asked).await;
+    // The account as the other server would have it of the same datastore.
+    let key = store::Key::new("serviceaccounts", "default", "a");
+    let value = crate::registry::codec::encode(&made).into();
+    assert!(second.context.store.put(key, store::Expect::Absent, value).await.is_ok());
+    let (code, user) = bearer(&second, token["status"]["token"].as_str().unwrap()).await;
+    assert_eq!(code, StatusCode::CREATED, "{user}");
+    assert_eq!(user["username"], "system:serviceaccount:default:a");
+    let path = "/.well-known/openid-configuration";
+    let (_, configuration) = get(&second, &User::admin(), path).await;
+    assert_eq!(configuration["jwks_uri"], "https://keys.example/jwks");
+}
+
+#[tokio::test]
+async fn component_statuses_are_made_on_the_spot() {
+    let server = server(Access::default()).await;
+    let path = "/api/v1/componentstatuses";
+    let (_, list) = get(&server, &User::admin(), path).await;
+    let names: Vec<&str> = list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["metadata"]["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        (list["kind"].as_str(), names),
+        (Some("ComponentStatusList"), vec!["controller-manager", "etcd-0", "scheduler"],)
+    );
+    let (_, one) = get(&server, &User::admin(), &format!("{path}/etcd-0")).await;
+    assert_eq!(one["conditions"][0]["status"], "True", "{one}");
+    assert_eq!(get(&server, &User::admin(), &format!("{path}/x")).await.0, StatusCode::NOT_FOUND);
+}

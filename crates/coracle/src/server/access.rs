@@ -19,6 +19,13 @@ pub struct AccessOptions {
     /// Audience of this API in tokens, beside its issuer; may be given several times
     #[arg(long, env = "CORACLE_API_AUDIENCES", value_delimiter = ',')]
     pub api_audiences: Vec<String>,
+    /// Issuer of service-account tokens, an https URL; further ones are accepted still, such as
+    /// one that was used before [default: https://kubernetes.default.svc and the cluster's domain]
+    #[arg(long, env = "CORACLE_SERVICE_ACCOUNT_ISSUER", value_delimiter = ',')]
+    pub service_account_issuer: Vec<String>,
+    /// Where relying parties find the keys of service-account tokens [default: below the issuer]
+    #[arg(long, env = "CORACLE_SERVICE_ACCOUNT_JWKS_URI")]
+    pub service_account_jwks_uri: Option<String>,
     /// File of tokens: a line each of token, user, uid and, in quotes, groups
     #[arg(long, env = "CORACLE_TOKEN_AUTH_FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -109,9 +116,21 @@ fn claim(text: &str) -> Result<(String, String), String> {
 }
 
 impl AccessOptions {
+    /// The issuer that new service-account tokens name.
+    pub fn issuer(&self, cluster_domain: &str) -> String {
+        let named = self.service_account_issuer.first();
+        named.cloned().unwrap_or_else(|| format!("https://kubernetes.default.svc.{cluster_domain}"))
+    }
+
     /// Reads the files that the flags name.
     pub fn access(&self, front_proxy: Option<FrontProxy>) -> Outcome<Access> {
-        let mut access = Access { front_proxy, audit: self.audit.options()?, ..Access::default() };
+        let mut access = Access {
+            front_proxy,
+            audit: self.audit.options()?,
+            earlier_issuers: self.service_account_issuer.iter().skip(1).cloned().collect(),
+            jwks_uri: self.service_account_jwks_uri.clone(),
+            ..Access::default()
+        };
         if let Some(path) = &self.token_auth_file {
             access.static_tokens = parsed(path, "--token-auth-file", StaticTokens::parse)?;
         }

@@ -145,7 +145,7 @@ pub fn new(
         node_ports: (options.service_node_port_range.first, options.service_node_port_range.last),
         cluster_domain: options.cluster_domain.clone(),
         service_account: ServiceAccountConfig {
-            issuer: format!("https://kubernetes.default.svc.{}", options.cluster_domain),
+            issuer: options.access.issuer(&options.cluster_domain),
             audiences: audiences(options),
             signing_key_pem: certificates.pki().secrets.service_account_key.clone(),
             public_keys_pem: certificates.pki().secrets.retired_service_account_keys.clone(),
@@ -170,7 +170,7 @@ fn audiences(options: &Server) -> Vec<String> {
     if named.is_empty() {
         return Vec::new();
     }
-    let issuer = format!("https://kubernetes.default.svc.{}", options.cluster_domain);
+    let issuer = options.access.issuer(&options.cluster_domain);
     let others = named.iter().filter(|name| **name != issuer).cloned();
     std::iter::once(issuer.clone()).chain(others).collect()
 }
