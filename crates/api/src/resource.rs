@@ -7,7 +7,9 @@
 mod builtin;
 
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+
+use crate::custom::Custom;
 
 /// A string that is static for built-in kinds and owned for those of a CRD.
 pub type Text = Cow<'static, str>;
@@ -61,6 +63,8 @@ pub struct Resource {
     pub collection: Text,
     /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`.
     pub selectable_fields: Vec<Text>,
+    /// What a CustomResourceDefinition says of the kind; none of those that are built in.
+    pub custom: Option<Arc<Custom>>,
 }
 
 /// A view or an action below an object, for instance `pods/log`.
@@ -116,6 +120,7 @@ impl Resource {
             subresources: Vec::new(),
             stored: true,
             selectable_fields: Vec::new(),
+            custom: None,
             group,
             kind,
             plural,
@@ -211,7 +216,7 @@ pub fn groups<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Vec<Grou
     groups
 }
 
-fn qualified(name: &Text, group: &str) -> Text {
+pub(crate) fn qualified(name: &Text, group: &str) -> Text {
     if group.is_empty() { name.clone() } else { Cow::Owned(format!("{name}.{group}")) }
 }
 

@@ -4,6 +4,8 @@
 //! apply. The alternative, decoding into Rust types, refuses some legal objects and knows nothing
 //! of merging. The data is generated (`cargo xtask generate`) and takes some hundred KiB once used.
 
+use crate::resource::Resource;
+
 mod check;
 mod decode;
 mod settle;
@@ -13,7 +15,7 @@ pub use check::{Problem, decode_error, strict_error};
 pub use decode::{decode, duplicate_field};
 pub(crate) use types::{documents, documents_hash, reachable};
 
-use types::{Definition, Merge, Node, Shape, Struct, Types};
+pub(crate) use types::{Definition, Field, Merge, Node, Shape, Struct, Types};
 
 /// What a value has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,24 @@ impl Schema<'static> {
 }
 
 impl<'a> Schema<'a> {
+    /// Schema of a kind in one of its versions, built in or defined.
+    pub fn of_resource(resource: &'a Resource, version: &str) -> Option<Self> {
+        match &resource.custom {
+            Some(custom) => custom.schema(version),
+            None => Schema::of(&resource.group, version, &resource.kind),
+        }
+    }
+
+    /// The first type of a table.
+    pub(crate) fn root(types: &'a Types) -> Self {
+        Self::new(types, &types.definitions[0])
+    }
+
+    /// Whether an object may have fields beside those that are named.
+    pub fn is_open(&self) -> bool {
+        self.structure().is_some_and(|structure| structure.open)
+    }
+
     fn new(types: &'a Types, definition: &'a Definition) -> Self {
         Self {
             types,

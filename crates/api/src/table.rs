@@ -16,6 +16,9 @@ mod workload;
 pub use column::Column;
 pub use duration::human_duration;
 
+pub(crate) use duration::between as since;
+
+use crate::resource::Resource;
 use column::{AGE, CREATED_AT, Context, NAME};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -25,9 +28,11 @@ const TABLES: [&[(&str, &str, &[Column])]; 5] =
     [workload::TABLES, network::TABLES, storage::TABLES, policy::TABLES, config::TABLES];
 
 /// Prints objects of one kind.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Printer {
     columns: &'static [Column],
+    /// Columns of a defined kind, behind the others.
+    custom: Vec<crate::custom::Column>,
     /// Rows of pods carry conditions.
     pods: bool,
 }
@@ -64,7 +69,16 @@ impl Printer {
         let builtin = || crate::resource::RESOURCES.iter().any(|r| r.group == group);
         let columns =
             columns.unwrap_or_else(|| if builtin() { &[NAME, CREATED_AT] } else { &[NAME, AGE] });
-        Self { columns, pods: (group, kind) == ("", "Pod") }
+        Self { columns, custom: Vec::new(), pods: (group, kind) == ("", "Pod") }
+    }
+
+    /// The printer of a kind in one of its versions, built in or defined.
+    pub fn of_resource(resource: &Resource, version: &str) -> Self {
+        let columns = resource.custom.as_ref().map_or(&[][..], |custom| custom.columns(version));
+        if columns.is_empty() {
+            return Self::of(&resource.storage_group, &resource.kind);
+        }
+        Self { columns: &[NAME], custom: columns.to_vec(), pods: false }
     }
 
     /// The columns.
@@ -74,13 +88,16 @@ impl Printer {
 
     /// `columnDefinitions` of the table.
     pub fn column_definitions(&self) -> Value {
-        self.columns.iter().map(Column::to_json).collect()
+        let custom = self.custom.iter().map(crate::custom::Column::definition);
+        self.columns.iter().map(Column::to_json).chain(custom).collect()
     }
 
     /// One row: `object` in its stored version gives the cells, `shown` goes along.
     pub fn row(&self, object: &Value, now: Timestamp, shown: Option<Value>) -> Value {
         let context = Context { now };
-        let cells: Vec<Value> = self.columns.iter().map(|c| c.print(object, &context)).collect();
+        let custom = self.custom.iter().map(|column| column.cell(object, now));
+        let cells = self.columns.iter().map(|column| column.print(object, &context));
+        let cells: Vec<Value> = cells.chain(custom).collect();
         let mut row = json!({"cells": cells});
         if let Some(conditions) = pod::conditions(object).filter(|_| self.pods) {
             row["conditions"] = conditions;

@@ -70,7 +70,10 @@ impl<'s> Place<'s> {
     /// The place below, of a field or a map's key.
     pub(super) fn member(self, name: &str) -> Self {
         let schema = match self.schema {
-            None if self.is_root && name == "metadata" => Schema::of_definition(OBJECT_META),
+            // A defined kind leaves it out.
+            schema if self.is_root && name == "metadata" => schema
+                .and_then(|schema| schema.field(name))
+                .or_else(|| Schema::of_definition(OBJECT_META)),
             schema => schema.and_then(|schema| schema.member(name)),
         };
         Self { schema, is_root: false }
@@ -83,12 +86,13 @@ impl<'s> Place<'s> {
 
     /// Whether the schema names the field; a map's keys are data.
     pub(super) fn has_field(self, name: &str) -> bool {
-        self.schema.is_some_and(|schema| schema.field(name).is_some())
+        let meta = self.is_root && name == "metadata";
+        meta || self.schema.is_some_and(|schema| schema.field(name).is_some())
     }
 
     /// Whether the schema lists the fields of the object here.
     pub(super) fn has_fields(self) -> bool {
-        self.schema.is_some_and(|schema| schema.kind() == Type::Object)
+        self.schema.is_some_and(|schema| schema.kind() == Type::Object && !schema.is_open())
     }
 
     /// How `value` merges here. A value that does not fit the schema is one value.

@@ -56,10 +56,13 @@ impl<'a> Versions<'a> {
     }
 }
 
-impl Place<'static> {
+impl<'a> Place<'a> {
     /// The place of a whole object.
-    pub(super) fn of(resource: &Resource, api_version: &str) -> Self {
+    pub(super) fn of(resource: &'a Resource, api_version: &str) -> Self {
         let (group, version) = split_api_version(api_version);
-        Self::root(Schema::of(group, version, &resource.kind))
+        Self::root(match &resource.custom {
+            Some(_) => Schema::of_resource(resource, version),
+            None => Schema::of(group, version, &resource.kind),
+        })
     }
 }

@@ -53,6 +53,8 @@ pub(crate) enum Shape {
 pub(crate) struct Struct {
     /// Ordered by name.
     pub(crate) fields: Vec<Field>,
+    /// Whether it may have other fields, of any kind.
+    pub(crate) open: bool,
 }
 
 pub(crate) struct Field {
@@ -113,6 +115,11 @@ pub(crate) fn reachable<'a>(roots: impl IntoIterator<Item = &'a str>) -> BTreeSe
 }
 
 impl Types {
+    /// A table of one type, which refers to no other.
+    pub(crate) fn single(definition: Definition) -> Self {
+        Self { definitions: vec![definition], kinds: Vec::new() }
+    }
+
     pub(crate) fn kind(&self, group: &str, version: &str, kind: &str) -> Option<&Definition> {
         let wanted = [kind, group, version];
         let found = self
@@ -161,7 +168,7 @@ impl Types {
             let node = match &value[3] {
                 Value::Array(fields) if fields.first().is_none_or(Value::is_array) => {
                     let fields = fields.iter().map(field).collect::<Result<_, _>>()?;
-                    Node { shape: Shape::Struct(Struct { fields }), merge: None }
+                    Node { shape: Shape::Struct(Struct { fields, open: false }), merge: None }
                 }
                 other => Node { shape: shape(other)?, merge: None },
             };

@@ -131,7 +131,8 @@ impl FieldError {
 
     /// `Too many: 5: must have at most 3 items`.
     pub fn too_many(path: impl fmt::Display, count: usize, limit: usize) -> Self {
-        let detail = format!("must have at most {limit} items");
+        let items = if limit == 1 { "item" } else { "items" };
+        let detail = format!("must have at most {limit} {items}");
         Self::new(FieldErrorKind::TooMany, path, Some(Value::from(count)), detail)
     }
 

@@ -71,8 +71,7 @@ const RETURN_DELETED: &[&str] = &[
 ];
 
 fn custom(resource: &Resource) -> bool {
-    // Built-in groups have no dot in their name or end in k8s.io; only CRDs have others.
-    resource.group.contains('.') && !resource.group.ends_with(".k8s.io")
+    resource.custom.is_some()
 }
 
 /// Whether the server counts changes of this kind's wishes in `metadata.generation`.

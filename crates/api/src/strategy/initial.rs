@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use crate::custom::definition;
+
 /// Kinds by their collection, and their first status in JSON.
 const STATUS: &[(&str, &str)] = &[
     ("admissionregistration.k8s.io/validatingadmissionpolicies", "{}"),
@@ -45,6 +47,7 @@ const NODE: &str = r#"{"daemonEndpoints":{"kubeletEndpoint":{"Port":0}},"nodeInf
 /// The status that a new object of the collection gets; none: the kind has no say in it.
 pub fn status(collection: &str, object: &Value) -> Option<Value> {
     match collection {
+        definition::COLLECTION => return Some(definition::first_status(object)),
         "pods" => {
             return Some(json!({"phase": "Pending", "qosClass": super::qos_class(object)}));
         }

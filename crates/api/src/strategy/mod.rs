@@ -18,12 +18,17 @@ pub use facts::{
 
 pub use validate::{validate, validate_update};
 
+use crate::custom::definition;
 use crate::resource::Resource;
 use serde_json::{Map, Value, json};
 
 /// Fills in what the writer left out.
-pub fn default(resource: &Resource, _version: &str, object: &mut Value) {
-    defaults::fill(resource.collection(), object);
+pub fn default(resource: &Resource, version: &str, object: &mut Value) {
+    match &resource.custom {
+        Some(custom) => custom.default(version, object),
+        None if resource.collection() == definition::COLLECTION => definition::default(object),
+        None => defaults::fill(resource.collection(), object),
+    }
 }
 
 /// Makes a new object ready: what only the system may set is dropped, the generation starts.
@@ -57,6 +62,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
 /// generation counts changes of what is wished for.
 pub fn prepare_update(resource: &Resource, subresource: &str, new: &mut Value, old: &Value) {
     views::narrow(resource, subresource, new, old);
+    if resource.collection() == definition::COLLECTION {
+        definition::note_storage(new);
+    }
     if resource.collection() == "namespaces" {
         name_label(new);
     }

@@ -39,7 +39,7 @@ pub(super) fn time(value: &Value) -> Option<Timestamp> {
 }
 
 /// How long ago `from` was at `to`.
-pub(super) fn between(from: Timestamp, to: Timestamp) -> String {
+pub(crate) fn between(from: Timestamp, to: Timestamp) -> String {
     human_duration(to.duration_since(from).as_secs())
 }
 

@@ -32,7 +32,8 @@ mod testing;
 mod volume;
 mod workload;
 
-use crate::resource::Resource;
+use crate::custom::definition;
+use crate::resource::{Resource, split_api_version};
 use crate::status::FieldError;
 use at::{At, Errors};
 use serde_json::Value;
@@ -56,6 +57,11 @@ use Changed::{Instead, Same, Then};
 
 /// Kinds with rules of their own: collection, rules for a new object, rules for a changed one.
 const KINDS: &[(&str, Rule, Changed)] = &[
+    (
+        definition::COLLECTION,
+        |at, out| out.0.extend(definition::validate(at.value)),
+        Instead(|new, old, out| out.0.extend(definition::validate_update(new.value, old.value))),
+    ),
     ("apiregistration.k8s.io/apiservices", aggregation::api_service, Same),
     ("apps/controllerrevisions", workload::revision, Then(workload::revision_update)),
     ("apps/daemonsets", workload::daemon_set, Then(workload::fixed_selector)),
@@ -118,9 +124,21 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     meta::check(resource, &object.get("metadata"), &mut out);
     match rules(resource) {
         Some((_, created, _)) => created(&object, &mut out),
-        None => structural::check(resource, &object, &mut out),
+        None => unruled(resource, &object, &mut out),
     }
     out.0
+}
+
+/// Rules of kinds that have none of their own here: what their schema says.
+fn unruled(resource: &Resource, object: &At<'_>, out: &mut Errors) {
+    match &resource.custom {
+        Some(custom) => {
+            let version = object.value["apiVersion"].as_str().unwrap_or_default();
+            let version = split_api_version(version).1;
+            out.0.extend(custom.validate(version, object.value));
+        }
+        None => structural::check(resource, object, out),
+    }
 }
 
 /// What is wrong with a change; `subresource` is empty for the object itself.
@@ -151,8 +169,10 @@ pub fn validate_update(
                     changed(&object, &before, &mut out);
                 }
             }
-            None => structural::check(resource, &object, &mut out),
+            None => unruled(resource, &object, &mut out),
         }
+    } else if resource.custom.is_some() && !only_metadata(new, old) {
+        unruled(resource, &object, &mut out);
     }
     out.0
 }

@@ -1,0 +1,27 @@
+//! The simple paths that definitions name fields by: `.spec.replicas`.
+
+use serde_json::{Map, Value};
+
+fn steps(path: &str) -> impl Iterator<Item = &str> {
+    path.trim_start_matches('.').split('.').filter(|step| !step.is_empty())
+}
+
+/// The value at a path.
+pub fn get<'v>(object: &'v Value, path: &str) -> &'v Value {
+    steps(path).fold(object, |at, step| at.get(step).unwrap_or(&Value::Null))
+}
+
+/// Puts a value at a path; objects on the way are made.
+pub fn set(object: &mut Value, path: &str, value: Value) {
+    let mut at = object;
+    for step in steps(path) {
+        if !at.is_object() {
+            *at = Value::Object(Map::new());
+        }
+        at = at
+            .as_object_mut()
+            .map(|members| members.entry(step).or_insert(Value::Null))
+            .unwrap_or_else(|| unreachable!("it was made an object just now"));
+    }
+    *at = value;
+}

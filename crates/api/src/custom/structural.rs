@@ -1,0 +1,199 @@
+//! Pruning and defaulting along a structural schema.
+//! Source: `pkg/apiserver/schema/{pruning,defaulting}` of apiextensions-apiserver.
+
+use serde_json::{Map, Value};
+
+/// Members of every object that is a whole one, which no schema has to name.
+const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+fn is(schema: &Value, extension: &str) -> bool {
+    schema[extension] == true
+}
+
+/// Drops the members that the schema does not know; gives their paths.
+pub(super) fn prune(schema: &Value, object: &mut Value) -> Vec<String> {
+    let mut dropped = Vec::new();
+    prune_at(schema, object, &mut String::new(), true, &mut dropped);
+    dropped
+}
+
+/// Drops the descriptions of a schema.
+pub(super) fn forget_words(schema: &mut Value) {
+    let Some(members) = schema.as_object_mut() else { return };
+    members.retain(|name, value| !(name == "description" && value.is_string()));
+    for (name, value) in members {
+        match name.as_str() {
+            "properties" => {
+                value.as_object_mut().into_iter().flatten().for_each(|(_, v)| forget_words(v));
+            }
+            "items" | "additionalProperties" | "not" => forget_words(value),
+            "allOf" | "anyOf" | "oneOf" => {
+                value.as_array_mut().into_iter().flatten().for_each(forget_words);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The same for a value within an object.
+pub(super) fn prune_value(schema: &Value, value: &mut Value) {
+    prune_at(schema, value, &mut String::new(), false, &mut Vec::new());
+}
+
+fn prune_at(
+    schema: &Value,
+    value: &mut Value,
+    path: &mut String,
+    whole: bool,
+    dropped: &mut Vec<String>,
+) {
+    let whole = whole || is(schema, "x-kubernetes-embedded-resource");
+    match value {
+        Value::Object(members) => prune_members(schema, members, path, whole, dropped),
+        Value::Array(items) => {
+            let Some(schema) = schema.get("items") else { return };
+            for (index, item) in items.iter_mut().enumerate() {
+                below(path, &format!("[{index}]"), |path| {
+                    prune_at(schema, item, path, false, dropped);
+                });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn prune_members(
+    schema: &Value,
+    members: &mut Map<String, Value>,
+    path: &mut String,
+    whole: bool,
+    dropped: &mut Vec<String>,
+) {
+    let open = is(schema, "x-kubernetes-preserve-unknown-fields");
+    let others = match &schema["additionalProperties"] {
+        Value::Bool(true) => Some(&Value::Null),
+        others if others.is_object() => Some(others),
+        _ => None,
+    };
+    members.retain(|name, member| {
+        if whole && META.contains(&name.as_str()) {
+            return true;
+        }
+        let known = schema["properties"].get(name);
+        let step = if path.is_empty() { name.clone() } else { format!(".{name}") };
+        let mut keep = true;
+        below(path, &step, |path| match known.or(others) {
+            // What may be anything is kept as it is.
+            Some(Value::Null) => {}
+            Some(schema) => prune_at(schema, member, path, false, dropped),
+            None if open => {}
+            None => {
+                dropped.push(path.clone());
+                keep = false;
+            }
+        });
+        keep
+    });
+}
+
+fn below(path: &mut String, step: &str, act: impl FnOnce(&mut String)) {
+    let length = path.len();
+    path.push_str(step);
+    act(path);
+    path.truncate(length);
+}
+
+/// Fills in defaults; a null that may not be one and has a default counts as missing.
+pub(super) fn default(schema: &Value, value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+                let default = schema.get("default");
+                let null = members.get(name).is_some_and(Value::is_null);
+                if let Some(default) = default
+                    && (!members.contains_key(name) || (null && !is(schema, "nullable")))
+                {
+                    members.insert(name.clone(), default.clone());
+                }
+                if let Some(member) = members.get_mut(name) {
+                    self::default(schema, member);
+                }
+            }
+            let others = &schema["additionalProperties"];
+            if others.is_object() {
+                let known = &schema["properties"];
+                let unnamed = members.iter_mut().filter(|(name, _)| known.get(name).is_none());
+                unnamed.for_each(|(_, member)| {
+                    replace_null(others, member);
+                    self::default(others, member);
+                });
+            }
+        }
+        Value::Array(items) => {
+            let schema = &schema["items"];
+            items.iter_mut().for_each(|item| {
+                replace_null(schema, item);
+                default(schema, item);
+            });
+        }
+        _ => {}
+    }
+}
+
+fn replace_null(schema: &Value, value: &mut Value) {
+    if let Some(default) = schema.get("default").filter(|_| !is(schema, "nullable"))
+        && value.is_null()
+    {
+        *value = default.clone();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn schema() -> Value {
+        json!({"type": "object", "properties": {
+            "spec": {"type": "object", "properties": {
+                "a": {"type": "integer", "default": 3},
+                "n": {"type": "string", "nullable": true, "default": "x"},
+                "list": {"type": "array", "items": {"type": "object", "properties": {
+                    "k": {"type": "string"}, "d": {"type": "boolean", "default": true}}}},
+                "map": {"type": "object", "additionalProperties": {"type": "object",
+                    "properties": {"z": {"type": "string", "default": "zz"}}}},
+                "open": {"type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                    "properties": {"in": {"type": "object"}}},
+                "pod": {"type": "object", "x-kubernetes-embedded-resource": true},
+                "any": {"type": "object", "additionalProperties": true}}}}})
+    }
+
+    #[test]
+    fn unknown_fields_go_and_are_named() {
+        let mut object = json!({"apiVersion": "a/v1", "kind": "K", "metadata": {"name": "n", "odd": 1},
+            "top": 1, "spec": {"a": 1, "odd": 2, "list": [{"k": "v", "odd": 3}], "map": {"x": {"y": 1}},
+            "open": {"other": {"x": 1}, "in": {"odd": 1}}, "pod": {"kind": "Pod", "metadata": {}, "odd": 1},
+            "any": {"x": {"y": 1}}}});
+        let mut dropped = prune(&schema(), &mut object);
+        dropped.sort();
+        assert_eq!(
+            dropped.join(" "),
+            "spec.list[0].odd spec.map.x.y spec.odd spec.open.in.odd spec.pod.odd top"
+        );
+        assert_eq!(
+            object["spec"],
+            json!({"a": 1, "list": [{"k": "v"}], "map": {"x": {}}, "open": {"other": {"x": 1}, "in": {}},
+                "pod": {"kind": "Pod", "metadata": {}}, "any": {"x": {"y": 1}}})
+        );
+    }
+
+    #[test]
+    fn defaults_fill_what_is_missing() {
+        let mut object = json!({"spec": {"n": null, "a": null, "list": [{}], "map": {"x": {}}}});
+        default(&schema(), &mut object);
+        assert_eq!(
+            object,
+            json!({"spec": {"n": null, "a": 3, "list": [{"d": true}], "map": {"x": {"z": "zz"}}}})
+        );
+    }
+}
