@@ -9,7 +9,7 @@ mod builtin;
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
-use crate::custom::Custom;
+use crate::custom::{Custom, definition};
 
 /// A string that is static for built-in kinds and owned for those of a CRD.
 pub type Text = Cow<'static, str>;
@@ -211,6 +211,9 @@ pub fn groups<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Vec<Grou
             if !groups[at].versions.contains(&version.as_ref()) {
                 groups[at].versions.push(version);
             }
+        }
+        if resource.custom.is_some() {
+            groups[at].versions.sort_by_key(|version| definition::priority(version));
         }
     }
     groups

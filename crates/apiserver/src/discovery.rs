@@ -1,13 +1,14 @@
 //! What is served: `/api`, `/apis` and below, in the old form (a document a group version)
 //! and aggregated (one document), and `/version`. All of it is read from the resource table.
 
-use api::resource::{self, Group, RESOURCES, Resource, Subresource};
+use api::resource::{self, Group, Resource, Subresource};
 use base64::Engine as _;
 use http::{HeaderMap, StatusCode, header};
 use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
 use crate::config::Version;
+use crate::definitions::Defined;
 use crate::request::Response;
 use crate::response;
 use crate::server::Context;
@@ -19,12 +20,13 @@ const AGGREGATED_V2BETA1: &str =
 /// Answers a discovery path, `None` for any other.
 pub(crate) fn answer(context: &Context, path: &str, headers: &HeaderMap) -> Option<Response> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
-    let groups = || resource::groups(RESOURCES.iter());
+    let defined = context.definitions.get();
+    let groups = || resource::groups(defined.all());
     let value = match parts.as_slice() {
         ["api"] | ["apis"] => {
             let core = parts == ["api"];
             if let Some((kind, version)) = aggregated_form(headers) {
-                let mut document = aggregated(&groups(), core, version);
+                let mut document = aggregated(&defined, &groups(), core, version);
                 if !core {
                     document = context.aggregator.merge_aggregated(document);
                 }
@@ -36,7 +38,7 @@ pub(crate) fn answer(context: &Context, path: &str, headers: &HeaderMap) -> Opti
                 context.aggregator.merge_groups(group_list(&groups()))
             }
         }
-        ["api", version] => resource_list("", version)?,
+        ["api", version] => resource_list(&defined, "", version)?,
         ["apis", name] => {
             let groups = groups();
             let group = groups.iter().find(|group| group.name == *name && !name.is_empty());
@@ -47,16 +49,17 @@ pub(crate) fn answer(context: &Context, path: &str, headers: &HeaderMap) -> Opti
             });
             context.aggregator.merge_group(name, own)?
         }
-        ["apis", name, version] if !name.is_empty() => resource_list(name, version)?,
+        ["apis", name, version] if !name.is_empty() => resource_list(&defined, name, version)?,
         _ => return None,
     };
     Some(response::json(StatusCode::OK, &value))
 }
 
 /// All discovery paths.
-pub(crate) fn paths() -> Vec<String> {
+pub(crate) fn paths(context: &Context) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-    for group in resource::groups(RESOURCES.iter()) {
+    let defined = context.definitions.get();
+    for group in resource::groups(defined.all()) {
         let base =
             if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
         paths.extend(group.versions.iter().map(|version| format!("{base}/{version}")));
@@ -140,9 +143,9 @@ fn group_of(group: &Group) -> Value {
     })
 }
 
-fn resource_list(group: &str, version: &str) -> Option<Value> {
+fn resource_list(defined: &Defined, group: &str, version: &str) -> Option<Value> {
     let rows: Vec<&Resource> =
-        RESOURCES.iter().filter(|row| row.group == group && row.serves(version)).collect();
+        defined.all().filter(|row| row.group == group && row.serves(version)).collect();
     if rows.is_empty() {
         return None;
     }
@@ -197,7 +200,7 @@ fn storage_hash(row: &Resource) -> String {
     base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..8])
 }
 
-fn aggregated(groups: &[Group], core: bool, version: &str) -> Value {
+fn aggregated(defined: &Defined, groups: &[Group], core: bool, version: &str) -> Value {
     let items: Vec<Value> = groups
         .iter()
         .filter(|group| group.name.is_empty() == core)
@@ -210,7 +213,7 @@ fn aggregated(groups: &[Group], core: bool, version: &str) -> Value {
             let versions: Vec<Value> = group
                 .versions
                 .iter()
-                .map(|version| aggregated_version(group.name, version))
+                .map(|version| aggregated_version(defined, group.name, version))
                 .collect();
             json!({"metadata": metadata, "versions": versions})
         })
@@ -223,9 +226,9 @@ fn aggregated(groups: &[Group], core: bool, version: &str) -> Value {
     })
 }
 
-fn aggregated_version(group: &str, version: &str) -> Value {
-    let resources: Vec<Value> = RESOURCES
-        .iter()
+fn aggregated_version(defined: &Defined, group: &str, version: &str) -> Value {
+    let resources: Vec<Value> = defined
+        .all()
         .filter(|row| row.group == group && row.serves(version))
         .map(|row| aggregated_row(row, version))
         .collect();
@@ -310,7 +313,7 @@ mod tests {
 
     #[test]
     fn rows_read_as_upstream_prints_them() {
-        let list = resource_list("apps", "v1").unwrap();
+        let list = resource_list(&Defined::default(), "apps", "v1").unwrap();
         let row = |name: &str| {
             let rows = list["resources"].as_array().unwrap();
             rows.iter().find(|row| row["name"] == name).unwrap().to_string()

@@ -18,6 +18,7 @@ mod cached;
 mod chain;
 mod compress;
 mod config;
+mod definitions;
 mod discovery;
 mod endpoints;
 mod feed;

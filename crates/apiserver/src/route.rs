@@ -92,7 +92,7 @@ impl ApiServer {
 
     fn root(&self) -> Response {
         let mut paths: Vec<String> = FIXED_PATHS.iter().map(|path| (*path).to_owned()).collect();
-        paths.extend(discovery::paths());
+        paths.extend(discovery::paths(&self.context));
         paths.extend(self.health.paths());
         paths.sort();
         response::pretty(&serde_json::json!({"paths": paths}))

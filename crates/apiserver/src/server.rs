@@ -16,7 +16,9 @@ use crate::aggregation::Aggregator;
 use crate::audit::Audit;
 use crate::authn::Oidc;
 use crate::authz::Authorizer;
+use crate::cached::Cached;
 use crate::config::Config;
+use crate::definitions::Defined;
 use crate::flow::Flow;
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -39,6 +41,8 @@ pub(crate) struct Context {
     pub config: Config,
     /// Roles and bindings, for whoever must ask what a user may do.
     pub authorizer: Authorizer,
+    /// Kinds that are defined.
+    pub definitions: Cached<Defined>,
     /// API servers behind this one.
     pub aggregator: Aggregator,
     /// Users whom other issuers vouch for.
@@ -89,6 +93,7 @@ impl ApiServer {
         let stopping = CancellationToken::new();
         let context = Arc::new(Context {
             authorizer: Authorizer::new(&store),
+            definitions: Defined::cached(&store),
             oidc: Oidc::new(&config.access.jwt).map_err(NewError::Issuers)?,
             audit: match &config.access.audit {
                 Some(options) => Some(Audit::open(options).map_err(NewError::Audit)?),

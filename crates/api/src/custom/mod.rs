@@ -29,6 +29,8 @@ pub struct Custom {
     versions: Vec<Version>,
     /// `spec.conversion.webhook`, where objects are converted by one.
     pub conversion: Option<Value>,
+    /// Whether objects may lie in the store in several versions.
+    pub mixed: bool,
     /// The definition's uid: another one of the same name defines other objects.
     pub uid: String,
     /// What two definitions are compared by.
@@ -79,6 +81,7 @@ impl Custom {
         Custom {
             versions: list(&spec["versions"]).iter().map(Version::read).collect(),
             conversion: webhook.then(|| spec["conversion"]["webhook"].clone()),
+            mixed: list(&definition["status"]["storedVersions"]).len() > 1,
             uid: definition["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
             spec: spec.to_string(),
         }
@@ -169,7 +172,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
             short_names: texts(&names["shortNames"]),
             categories: texts(&names["categories"]),
             namespaced: spec["scope"] == "Namespaced",
-            subresources: subresources(&version["subresources"]),
+            subresources: subresources(&version["subresources"], &text(&names["kind"])),
             selectable_fields: fields
                 .map(|path| text(path).trim_start_matches('.').to_owned().into())
                 .collect(),
@@ -185,7 +188,7 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
     served.iter().map(row).collect()
 }
 
-fn subresources(given: &Value) -> Vec<Subresource> {
+fn subresources(given: &Value, kind: &str) -> Vec<Subresource> {
     let view = |name: &'static str, group: Option<&'static str>, kind: Text| Subresource {
         name: name.into(),
         group: group.map(Text::from),
@@ -198,7 +201,7 @@ fn subresources(given: &Value) -> Vec<Subresource> {
         all.push(view("scale", Some("autoscaling"), "Scale".into()));
     }
     if given["status"].is_object() {
-        all.push(view("status", None, Text::default()));
+        all.push(view("status", None, kind.to_owned().into()));
     }
     all
 }

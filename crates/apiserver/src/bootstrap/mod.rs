@@ -25,7 +25,7 @@ use crate::objects;
 use crate::response;
 use crate::server::ApiServer;
 use crate::user::User;
-use crate::{aggregation, flow};
+use crate::{aggregation, definitions, flow};
 
 /// Objects written at once: they share the store's commits.
 const WRITES_AT_ONCE: usize = 64;
@@ -100,6 +100,7 @@ impl ApiServer {
         aggregate::reconcile(self).await;
         aggregate::start(self);
         aggregation::start(self);
+        definitions::start(self);
         flow::start(self);
         crate::quota::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);

@@ -51,11 +51,17 @@ impl Target {
     pub fn is_storage_version(&self) -> bool {
         self.resource.group == self.resource.storage_group
             && self.version == self.resource.storage_version
+            && self.resource.custom.as_ref().is_none_or(|custom| !custom.mixed)
     }
 
     /// A stored object in the version that the client speaks.
     pub fn present(&self, mut stored: Value) -> Outcome<Value> {
-        if !self.is_storage_version() {
+        if let Some(custom) = &self.resource.custom {
+            // What a webhook translates has been translated before.
+            stored["apiVersion"] = self.api_version().into();
+            custom.prune(&self.version, &mut stored);
+            custom.default(&self.version, &mut stored);
+        } else if !self.is_storage_version() {
             let from = self.resource.storage_api_version();
             api::convert::convert(&self.resource, &from, &self.api_version(), &mut stored);
         }
@@ -64,7 +70,9 @@ impl Target {
 
     /// A client's object in the version that is stored.
     pub fn to_storage(&self, mut object: Value) -> Value {
-        if !self.is_storage_version() {
+        if self.resource.custom.is_some() {
+            object["apiVersion"] = self.resource.storage_api_version().into();
+        } else if !self.is_storage_version() {
             let to = self.resource.storage_api_version();
             api::convert::convert(&self.resource, &self.api_version(), &to, &mut object);
         }

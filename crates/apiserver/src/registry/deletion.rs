@@ -1,5 +1,6 @@
 //! What a delete comes to: the decision alone, in pure code.
 
+use api::custom::definition;
 use api::resource::Resource;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -32,7 +33,13 @@ pub fn plan(resource: &Resource, live: &Value, options: &DeleteOptions, now: Tim
         },
         _ => 0,
     };
-    let finalizers = finalizers(live, options);
+    let mut finalizers = finalizers(live, options);
+    if resource.collection() == definition::COLLECTION && !meta::deleting(live) {
+        // What it defines goes first.
+        finalizers.push(definition::FINALIZER.to_owned());
+        let pending = ("Terminating", "True", "InstanceDeletionPending", "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon");
+        definition::set_condition(&mut object["status"], pending, &names::time(now));
+    }
     if finalizers != meta::finalizers(live) {
         meta::set_finalizers(&mut object, finalizers.clone());
     }

@@ -10,6 +10,7 @@ mod call;
 pub(crate) mod codec;
 mod component_status;
 mod connect;
+mod conversion;
 pub(crate) mod decode;
 mod delete;
 mod deletion;
@@ -52,7 +53,7 @@ use crate::response;
 use crate::server::Context;
 use crate::user::User;
 use allocation::Orphans;
-use call::{Call, Reply, Target};
+use call::{Call, Content, Reply, Target};
 use expiry::Swept;
 use negotiate::Negotiated;
 use quota::Ledger;
@@ -119,14 +120,26 @@ impl Registry {
         };
         let subresource = info.subresource.clone();
         let call = Call { target, subresource, user, query, headers: parts.headers, accept, body };
-        let reply = self.dispatch(&info.verb, &call).await?;
+        let mut reply = self.dispatch(&info.verb, &call).await?;
+        if let Content::Stored(bytes) = &mut reply.content {
+            *bytes = conversion::translate_stored(&self.context, &call.target, bytes).await?;
+        }
         negotiate::render(&call, reply)
     }
 
     /// The resource and the object that a path names.
     fn target(&self, info: &RequestInfo) -> Outcome<Target> {
         let path = (info.group.clone(), info.version.clone(), info.resource.clone());
-        let resource = self.resources.get(&path).ok_or_else(Status::unknown_path)?;
+        let defined = self.context.definitions.get();
+        let resource = self.resources.get(&path).or_else(|| defined.find(&path));
+        let resource = resource.ok_or_else(Status::unknown_path)?;
+        if info.verb == "create" && defined.is_ending(resource.collection()) {
+            return Err(Status::new(
+                405,
+                "MethodNotAllowed",
+                "create not allowed while custom resource definition is terminating",
+            ));
+        }
         let namespace = if resource.namespaced { info.namespace.clone() } else { String::new() };
         let in_namespace = !info.namespace.is_empty() && resource.collection() != "namespaces";
         let collection = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
@@ -196,6 +209,11 @@ impl Registry {
     }
 }
 
+/// Now, as objects have it.
+pub(crate) fn time_now() -> String {
+    names::time(SystemClock.now())
+}
+
 /// Refuses verbs and subresources that the table does not have.
 fn check_verb(resource: &Resource, info: &RequestInfo) -> Outcome<()> {
     let verbs = match info.subresource.as_str() {
@@ -243,6 +261,9 @@ impl Cluster for Registry {
         let mut rows: Vec<Arc<Resource>> = same.cloned().collect();
         rows.sort_by(|a, b| (&a.group, &a.versions).cmp(&(&b.group, &b.versions)));
         rows.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        if rows.is_empty() {
+            rows.push(Arc::new(resource.clone()));
+        }
         rows
     }
 }

@@ -176,7 +176,7 @@ pub fn presented(target: &Target, shape: Shape, stored: &[u8]) -> Outcome<Value>
 
 /// The printer of a target's kind.
 pub fn printer(target: &Target) -> Printer {
-    Printer::of(&target.resource.storage_group, &target.resource.kind)
+    Printer::of_resource(&target.resource, &target.version)
 }
 
 /// A stored object as a row of a table.

@@ -17,7 +17,7 @@ use super::call::{Call, Content, Reply, Target};
 use super::codec::Continue;
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::{ListOptions, VersionMatch};
-use super::{Outcome, Registry, component_status, negotiate};
+use super::{Outcome, Registry, component_status, conversion, negotiate};
 use crate::request::{BoxError, Response, query_value};
 use crate::response;
 
@@ -120,10 +120,11 @@ impl Registry {
     pub(super) async fn list(&self, call: &Call) -> Outcome<Reply> {
         let options = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
         let selection = Selection::parse(&call.target, &options)?;
-        let shown = match component_status::all(&self.context, &call.target) {
+        let mut shown = match component_status::all(&self.context, &call.target) {
             Some(all) => self.whole(&call.target, &selection, all),
             None => self.page(&call.target, &options, &selection).await?,
         };
+        conversion::translate_entries(&self.context, &call.target, &mut shown.entries).await?;
         Ok(Reply::ok(Content::Ready(answer(&call.target, call.accept, shown)?)))
     }
 

@@ -4,6 +4,7 @@
 //! is ready is sent in one piece.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,8 +23,9 @@ use super::call::{Call, Content, Reply, Target};
 use super::negotiate::{Negotiated, Shape};
 use super::options::ListOptions;
 use super::read::{Selection, invalid_options};
-use super::{Outcome, Registry, negotiate};
+use super::{Outcome, Registry, conversion, negotiate};
 use crate::request::{BoxError, Response};
+use crate::server::Context;
 
 /// Most bytes sent in one piece.
 const PIECE_MAX_BYTES: usize = 256 << 10;
@@ -56,7 +58,8 @@ impl Registry {
         };
         let after = if initial {
             let page = self.store().list(lens.selection.range(&lens.target), Page::default());
-            let list = page.map_err(|error| Status::internal_error(&error.to_string()))?;
+            let mut list = page.map_err(|error| Status::internal_error(&error.to_string()))?;
+            conversion::translate_entries(&self.context, &lens.target, &mut list.entries).await?;
             for entry in &list.entries {
                 if lens.selection.matches(&lens.target, entry) {
                     ready.push_back(lens.line("ADDED", entry)?);
@@ -87,7 +90,9 @@ impl Registry {
         let bookmark = options
             .bookmarks
             .then(|| (now + BOOKMARK_INTERVAL).min(end - LAST_BOOKMARK.min(end - now)));
-        let feed = Feed { lens, watch, ready, end, bookmark, stopping: self.stopping(), done };
+        let translator = call.target.translator().map(|_| Arc::clone(&self.context));
+        let stopping = self.stopping();
+        let feed = Feed { lens, watch, ready, end, bookmark, stopping, done, translator };
         Ok(Reply::ok(Content::Ready(feed.into_response(call.accept))))
     }
 }
@@ -218,6 +223,8 @@ struct Feed {
     stopping: CancellationToken,
     /// Nothing follows what is ready.
     done: bool,
+    /// Where a webhook translates the kind, whoever asks it.
+    translator: Option<Arc<Context>>,
 }
 
 impl Feed {
@@ -272,7 +279,7 @@ impl Feed {
 
     /// A line from changes that have happened already.
     fn pull(&mut self) -> Option<Bytes> {
-        while !self.done {
+        while !self.done && self.translator.is_none() {
             let event = self.watch.try_next()?;
             if let Some(line) = self.take(Some(event)) {
                 return Some(line);
@@ -282,7 +289,7 @@ impl Feed {
     }
 
     /// Turns what the store said into a line; notes the watch's end.
-    fn take(&mut self, said: Option<Result<std::sync::Arc<Event>, Compacted>>) -> Option<Bytes> {
+    fn take(&mut self, said: Option<Result<Arc<Event>, Compacted>>) -> Option<Bytes> {
         let failure = match said {
             Some(Ok(event)) => match self.lens.translate(&event) {
                 Ok(line) => return line,
@@ -298,13 +305,31 @@ impl Feed {
         self.lens.failure(&failure)
     }
 
+    /// The same, where it may have to be translated first.
+    async fn understand(
+        &mut self,
+        said: Option<Result<Arc<Event>, Compacted>>,
+    ) -> Option<Bytes> {
+        let (Some(context), Some(Ok(event))) = (&self.translator, &said) else {
+            return self.take(said);
+        };
+        let target = &self.lens.target;
+        match conversion::translate_event(context, target, Arc::clone(event)).await {
+            Ok(event) => self.take(Some(Ok(event))),
+            Err(status) => {
+                self.done = true;
+                self.lens.failure(&status)
+            }
+        }
+    }
+
     /// Waits for a change, a bookmark's time, or the end.
     async fn wait(&mut self) {
         let due = self.bookmark.unwrap_or(self.end).min(self.end);
         tokio::select! {
             biased;
             said = self.watch.next() => {
-                let line = self.take(said);
+                let line = self.understand(said).await;
                 self.ready.extend(line);
             }
             () = self.stopping.cancelled() => self.done = true,

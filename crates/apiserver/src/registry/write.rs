@@ -12,12 +12,14 @@ use super::allocation::is_unresolved;
 use super::call::{Call, Reply, Target};
 use super::options::{FieldValidation, WriteOptions};
 use super::read::invalid_options;
-use super::{Outcome, Registry, codec, decode, meta, names, negotiate, signing};
+use super::{Outcome, Registry, codec, conversion, decode, meta, names, negotiate, signing};
 use crate::admission::{self, Attributes, Operation};
 use crate::authz::{self, escalation};
 use crate::fresh;
 use crate::user::User;
 
+/// The definition of `metadata`.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// How often a name is generated before the server gives up (as upstream).
 const GENERATE_ATTEMPTS: usize = 8;
 /// How often a write is tried again because somebody else wrote meanwhile.
@@ -143,7 +145,7 @@ impl Registry {
                 "resourceVersion should not be set on objects to be created",
             ));
         }
-        let mut object = target.to_storage(object);
+        let mut object = self.to_storage(target, object).await?;
         let now = names::time(self.now());
         let target = target.named(meta::name(&object));
         for field in
@@ -310,9 +312,10 @@ impl Registry {
         let target = change.target;
         let resource = &*target.resource;
         let live = negotiate::parse(&entry.value)?;
-        let object = (change.build)(Some(&target.present(live.clone())?))?;
+        let shown = self.translated(target, live.clone(), target.api_version()).await?;
+        let object = (change.build)(Some(&target.present(shown)?))?;
         check_state(change, &object, &live)?;
-        let mut object = target.to_storage(object);
+        let mut object = self.to_storage(target, object).await?;
         keep_metadata(&mut object, &live, resource.namespaced);
 
         strategy::default(resource, &resource.storage_version, &mut object);
@@ -420,12 +423,26 @@ impl Registry {
         }
     }
 
+    /// An object of a client's in the version that is stored.
+    async fn to_storage(&self, target: &Target, object: Value) -> Outcome<Value> {
+        let wanted = target.resource.storage_api_version();
+        Ok(target.to_storage(self.translated(target, object, wanted).await?))
+    }
+
+    /// An object in another version, where a webhook translates the kind.
+    async fn translated(&self, target: &Target, object: Value, to: String) -> Outcome<Value> {
+        let mut one = conversion::translate(&self.context, target, &to, vec![object]).await?;
+        Ok(one.pop().unwrap_or_default())
+    }
+
     /// What may change the object, and behind it the rule that nobody grants more than they have.
     async fn admit(&self, attributes: &Attributes<'_>, object: &mut Value) -> Outcome<()> {
         let resource = attributes.resource;
         let settle = |object: &mut Value| {
             let (group, version) = (&resource.storage_group, &resource.storage_version);
-            if let Some(schema) = Schema::of(group, version, &resource.kind) {
+            if let Some(custom) = &resource.custom {
+                custom.prune(version, object);
+            } else if let Some(schema) = Schema::of(group, version, &resource.kind) {
                 schema.prune(object);
             }
             strategy::default(resource, version, object);
@@ -449,21 +466,37 @@ pub fn check_fields(
     object: &mut Value,
 ) -> Outcome<Vec<String>> {
     let resource = &target.resource;
-    let Some(schema) = Schema::of(&resource.group, &target.version, &resource.kind) else {
-        decode::drop_nulls(object);
-        return Ok(Vec::new());
-    };
     let refuse =
         |why: &str| Status::bad_request(schema::decode_error(&resource.kind, &target.version, why));
     let mut unknown: Vec<String> =
         duplicates.iter().map(|path| schema::duplicate_field(path)).collect();
-    for problem in schema.check(object) {
-        match problem {
-            Problem::Type(why) => return Err(refuse(&why)),
-            Problem::Unknown(_) => unknown.push(problem.to_string()),
+    let mut settle = |schema: Schema<'_>, value: &mut Value, below: &str| {
+        for problem in schema.check(value) {
+            match problem {
+                Problem::Type(why) => return Err(refuse(&why)),
+                Problem::Unknown(path) => {
+                    unknown.push(Problem::Unknown(format!("{below}{path}")).to_string());
+                }
+            }
         }
+        schema.prune(value);
+        Ok(())
+    };
+    if let Some(custom) = &resource.custom {
+        if let (Some(schema), Some(metadata)) =
+            (Schema::of_definition(OBJECT_META), object.get_mut("metadata"))
+        {
+            settle(schema, metadata, "metadata.")?;
+        }
+        let dropped = custom.prune(&target.version, object);
+        unknown.extend(dropped.into_iter().map(|path| Problem::Unknown(path).to_string()));
+        custom.default(&target.version, object);
+    } else if let Some(schema) = Schema::of(&resource.group, &target.version, &resource.kind) {
+        settle(schema, object, "")?;
+    } else {
+        decode::drop_nulls(object);
+        return Ok(Vec::new());
     }
-    schema.prune(object);
     match options.field_validation {
         FieldValidation::Strict if !unknown.is_empty() => {
             Err(refuse(&schema::strict_error(&unknown)))
