@@ -74,11 +74,6 @@ impl Defined {
         RESOURCES.iter().chain(&self.rows)
     }
 
-    /// All defined kinds.
-    pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.by_path.values()
-    }
-
     /// Whether a collection's definition is on its way out, so that nothing more is made.
     pub(crate) fn is_ending(&self, collection: &str) -> bool {
         self.ending.contains(collection)

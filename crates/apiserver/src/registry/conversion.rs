@@ -37,9 +37,8 @@ pub async fn translate(
     mut objects: Vec<Value>,
 ) -> Outcome<Vec<Value>> {
     let Some(webhook) = target.translator() else { return Ok(objects) };
-    let foreign: Vec<usize> = (0..objects.len())
-        .filter(|index| target.is_foreign(&objects[*index], wanted))
-        .collect();
+    let foreign: Vec<usize> =
+        (0..objects.len()).filter(|index| target.is_foreign(&objects[*index], wanted)).collect();
     if foreign.is_empty() {
         return Ok(objects);
     }
@@ -78,9 +77,8 @@ pub async fn translate(
     }
     for (index, mut object) in foreign.into_iter().zip(converted) {
         let number = index;
-        check(&object, &objects[index], wanted).map_err(|why| {
-            failed(format!("response.convertedObjects[{number}] invalid: {why}"))
-        })?;
+        check(&object, &objects[index], wanted)
+            .map_err(|why| failed(format!("response.convertedObjects[{number}] invalid: {why}")))?;
         keep_metadata(&mut object, &objects[index]);
         objects[index] = object;
     }
@@ -125,11 +123,8 @@ pub async fn translate_event(
     target: &Target,
     event: Arc<Event>,
 ) -> Outcome<Arc<Event>> {
-    let mut entries: Vec<Arc<Entry>> = [Some(&event.entry), event.previous.as_ref()]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
+    let mut entries: Vec<Arc<Entry>> =
+        [Some(&event.entry), event.previous.as_ref()].into_iter().flatten().cloned().collect();
     translate_entries(context, target, &mut entries).await?;
     let mut entries = entries.into_iter();
     Ok(Arc::new(Event {

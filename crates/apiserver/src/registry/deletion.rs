@@ -37,7 +37,12 @@ pub fn plan(resource: &Resource, live: &Value, options: &DeleteOptions, now: Tim
     if resource.collection() == definition::COLLECTION && !meta::deleting(live) {
         // What it defines goes first.
         finalizers.push(definition::FINALIZER.to_owned());
-        let pending = ("Terminating", "True", "InstanceDeletionPending", "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon");
+        let pending = (
+            "Terminating",
+            "True",
+            "InstanceDeletionPending",
+            "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+        );
         definition::set_condition(&mut object["status"], pending, &names::time(now));
     }
     if finalizers != meta::finalizers(live) {

@@ -59,6 +59,9 @@ impl Patch {
                 let (patch, twice) = decode::json(&call.body).map_err(broken)?;
                 Ok((Patch::Merge(patch), twice))
             }
+            STRATEGIC if call.target.resource.custom.is_some() => {
+                Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY]))
+            }
             STRATEGIC => {
                 let (patch, twice) = decode::json(&call.body).map_err(broken)?;
                 Ok((Patch::Strategic(patch), twice))

@@ -1,7 +1,9 @@
 //! The `scale` view: one vocabulary (`autoscaling/v1` Scale) for everything that has replicas.
 
 use api::apply::Manager;
+use api::custom::{self, Scale};
 use api::status::{FieldError, Status};
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::call::{Call, Content, Reply, Target};
@@ -9,7 +11,7 @@ use super::options::WriteOptions;
 use super::patch::{Patch, apply_failure, patch_options};
 use super::read::invalid_options;
 use super::write::{Change, Writer};
-use super::{Outcome, Registry, decode, meta, names, negotiate};
+use super::{Outcome, Registry, conversion, decode, meta, names, negotiate};
 
 impl Registry {
     /// GET of a scale.
@@ -20,7 +22,7 @@ impl Registry {
             .store()
             .get(&target.key())
             .ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
-        Ok(Reply::ok(Content::Object(scale_of(&negotiate::parse(&entry.value)?))))
+        self.shown(call, &entry.value).await
     }
 
     /// PUT of a scale.
@@ -83,7 +85,7 @@ impl Registry {
         let target = &call.target;
         let build = |live: Option<&Value>| {
             let live = live.ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
-            scaled(target, live, &build(&scale_of(live))?)
+            scaled(target, live, &build(&scale_of(target, live))?)
         };
         self.change_scale(call, &writer(call, options), true, &build).await
     }
@@ -104,8 +106,26 @@ impl Registry {
             build,
         };
         let written = self.change(&change, writer).await?;
-        Ok(Reply::ok(Content::Object(scale_of(&negotiate::parse(&written.value)?))))
+        self.shown(call, &written.value).await
     }
+
+    /// The scale of a stored object.
+    async fn shown(&self, call: &Call, stored: &Bytes) -> Outcome<Reply> {
+        let target = &call.target;
+        let stored = conversion::translate_stored(&self.context, target, stored).await?;
+        let object = target.present(negotiate::parse(&stored)?)?;
+        Ok(Reply::ok(Content::Object(scale_of(target, &object))))
+    }
+}
+
+/// Where a kind has its replicas.
+fn places(target: &Target) -> Scale {
+    let defined = target.resource.custom.as_ref().and_then(|kind| kind.scale(&target.version));
+    defined.cloned().unwrap_or_else(|| Scale {
+        spec: ".spec.replicas".to_owned(),
+        status: ".status.replicas".to_owned(),
+        selector: None,
+    })
 }
 
 fn writer<'a>(call: &'a Call, options: &WriteOptions) -> Writer<'a> {
@@ -136,7 +156,7 @@ fn applied_to(target: &Target, scale: &Value) -> Value {
         "apiVersion": target.api_version(), "kind": target.resource.kind, "metadata": metadata,
     });
     if let Some(replicas) = scale["spec"].get("replicas") {
-        config["spec"] = json!({"replicas": replicas});
+        custom::set(&mut config, &places(target).spec, replicas.clone());
     }
     config
 }
@@ -149,7 +169,7 @@ fn scaled(target: &Target, live: &Value, scale: &Value) -> Outcome<Value> {
         let text = meta::text(scale, field);
         meta::set(&mut object, field, if text.is_empty() { Value::Null } else { text.into() });
     }
-    meta::member(&mut object, "spec").insert("replicas".to_owned(), replicas.into());
+    custom::set(&mut object, &places(target).spec, replicas.into());
     Ok(object)
 }
 
@@ -165,7 +185,9 @@ fn check_replicas(target: &Target, scale: &Value) -> Outcome<i64> {
 }
 
 /// An object's scale.
-fn scale_of(object: &Value) -> Value {
+fn scale_of(target: &Target, object: &Value) -> Value {
+    let places = places(target);
+    let count = |path: &str| custom::get(object, path).as_i64().unwrap_or(0);
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         let value = &object["metadata"][field];
@@ -173,14 +195,18 @@ fn scale_of(object: &Value) -> Value {
             metadata.insert(field.to_owned(), value.clone());
         }
     }
-    let mut status = json!({"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)});
-    let selector = selector_text(&object["spec"]["selector"]);
+    let mut status = json!({"replicas": count(&places.status)});
+    let selector = match (&target.resource.custom, &places.selector) {
+        (_, Some(path)) => custom::get(object, path).as_str().unwrap_or_default().to_owned(),
+        (Some(_), None) => String::new(),
+        (None, None) => selector_text(&object["spec"]["selector"]),
+    };
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata,
-        "spec": {"replicas": object["spec"]["replicas"].as_i64().unwrap_or(0)}, "status": status,
+        "spec": {"replicas": count(&places.spec)}, "status": status,
     })
 }
 
@@ -203,10 +229,17 @@ mod tests {
 
     #[test]
     fn a_scale_shows_replicas_and_selector() {
+        let resource = api::resource::find("apps", "v1", "deployments").unwrap().clone();
+        let target = Target {
+            resource: std::sync::Arc::new(resource),
+            version: "v1".to_owned(),
+            namespace: String::new(),
+            name: String::new(),
+        };
         let object = json!({"metadata": {"name": "web", "resourceVersion": "4", "labels": {}}, "status": {"replicas": 2},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"b": "2", "a": "1"}}}});
         assert_eq!(
-            scale_of(&object),
+            scale_of(&target, &object),
             json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {"name": "web", "resourceVersion": "4"},
                 "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "a=1,b=2"}})
         );

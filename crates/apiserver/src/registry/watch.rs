@@ -306,10 +306,7 @@ impl Feed {
     }
 
     /// The same, where it may have to be translated first.
-    async fn understand(
-        &mut self,
-        said: Option<Result<Arc<Event>, Compacted>>,
-    ) -> Option<Bytes> {
+    async fn understand(&mut self, said: Option<Result<Arc<Event>, Compacted>>) -> Option<Bytes> {
         let (Some(context), Some(Ok(event))) = (&self.translator, &said) else {
             return self.take(said);
         };

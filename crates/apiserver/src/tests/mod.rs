@@ -4,6 +4,7 @@ mod access;
 mod aggregated;
 mod apply;
 mod chain;
+mod definitions;
 mod nodes;
 mod policies;
 mod quotas;
