@@ -2,11 +2,11 @@
 
 use api::status::Status;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, header};
+use http::header;
 use http_body_util::BodyExt;
 use serde_json::Value;
 
-use crate::registry;
+use crate::registry::{self, negotiate};
 use crate::request::{Body, Request};
 
 /// All of a body, at most `limit` bytes.
@@ -27,7 +27,10 @@ pub(crate) async fn whole(mut body: Body, limit: usize) -> Result<Bytes, Status>
 /// The object that a request carries.
 pub(crate) async fn object(request: Request, limit: usize) -> Result<Value, Status> {
     let (parts, body) = request.into_parts();
-    check_accept(&parts.headers)?;
+    // Columns and bare metadata are shown of what is stored only.
+    if negotiate::notation(&parts.headers).is_none() {
+        return Err(Status::not_acceptable(&negotiate::SERVED));
+    }
     let body = whole(body, limit).await?;
     let kind = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -36,16 +39,4 @@ pub(crate) async fn object(request: Request, limit: usize) -> Result<Value, Stat
         return Err(Status::bad_request("the object provided is unrecognized: no JSON object"));
     }
     Ok(object)
-}
-
-fn check_accept(headers: &HeaderMap) -> Result<(), Status> {
-    const SERVED: [&str; 1] = ["application/json"];
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let accept = accept.unwrap_or_default();
-    let takes_json = accept.is_empty()
-        || accept.split(',').any(|clause| {
-            let kind = clause.split(';').next().unwrap_or_default().trim();
-            matches!(kind, "application/json" | "application/*" | "*/*")
-        });
-    if takes_json { Ok(()) } else { Err(Status::not_acceptable(&SERVED)) }
 }

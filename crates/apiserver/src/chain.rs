@@ -15,6 +15,7 @@ use crate::authz::{Attributes, Decision};
 use crate::compress;
 use crate::notes;
 use crate::outside::{self, Outside};
+use crate::registry::negotiate;
 use crate::request::{Request, RequestInfo, Response, query_value};
 use crate::response;
 use crate::server::ApiServer;
@@ -45,10 +46,12 @@ impl ApiServer {
         if let Some(trail) = &trail {
             request.extensions_mut().insert(Arc::clone(trail));
         }
+        let wanted = negotiate::notation(request.headers());
         let gzip = remote && compress::accepted(request.headers());
         let started = Instant::now();
         let work = Arc::clone(&self).guarded(info.clone(), request, fixed);
-        let (mut response, noted) = notes::collect(work).await;
+        let (response, noted) = notes::collect(work).await;
+        let mut response = response::settled(wanted, response).await;
         response::add_warnings(&mut response, notes::fitting(noted.warnings));
         if let Some(trail) = trail {
             response = trail.answered(noted.annotations, response).await;

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
+use crate::registry::negotiate::{self, Format, Negotiated, Shape};
 use crate::request::{Body, BoxError, Response};
 
 /// A body of bytes at hand.
@@ -34,7 +35,39 @@ pub(crate) fn json(code: StatusCode, value: &impl Serialize) -> Response {
     // Values made here have text keys, so that serialising them cannot fail.
     let mut text = serde_json::to_vec(value).unwrap_or_default();
     text.push(b'\n');
-    with_type(code, "application/json", text)
+    let mut response = with_type(code, "application/json", text);
+    response.extensions_mut().insert(Plain);
+    response
+}
+
+/// Marks an answer that is in JSON because nobody has asked yet what the client wants.
+#[derive(Clone, Copy)]
+struct Plain;
+
+/// An answer of that kind in the notation that the client wants, where the object has it. What
+/// is stored is not concerned: it is written as it is wanted in the first place.
+pub(crate) async fn settled(wanted: Option<Format>, answer: Response) -> Response {
+    let format = match wanted {
+        Some(format @ (Format::Yaml | Format::Protobuf))
+            if answer.extensions().get::<Plain>().is_some() =>
+        {
+            format
+        }
+        _ => return answer,
+    };
+    let (mut parts, body) = answer.into_parts();
+    let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let accept = Negotiated { shape: Shape::Object, format, pretty: false };
+    let written = negotiate::parse(&bytes).and_then(|value| accept.write(&value));
+    let body = match written {
+        Ok(written) => {
+            let kind = HeaderValue::from_static(accept.content_type());
+            parts.headers.insert(header::CONTENT_TYPE, kind);
+            full(written)
+        }
+        Err(_) => full(bytes),
+    };
+    Response::from_parts(parts, body)
 }
 
 /// A `Status` object as the answer.

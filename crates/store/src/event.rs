@@ -17,6 +17,9 @@ pub enum EventKind {
     Deleted,
 }
 
+/// How many encodings of an event its watchers share.
+pub const ENCODINGS: usize = 2;
+
 /// One change, shared by all watchers.
 #[derive(Debug)]
 pub struct Event {
@@ -28,6 +31,6 @@ pub struct Event {
     pub entry: Arc<Entry>,
     /// The state before, which tells whether an object moved in or out of a selector.
     pub previous: Option<Arc<Entry>>,
-    /// One cell for a caller's shared encoding, filled at most once.
-    pub encoded: OnceLock<Bytes>,
+    /// Cells for a caller's shared encodings, each filled at most once.
+    pub encoded: [OnceLock<Bytes>; ENCODINGS],
 }

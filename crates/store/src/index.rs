@@ -397,7 +397,7 @@ impl Collection {
             }
             (None, None) => return None,
         };
-        let encoded = std::sync::OnceLock::new();
+        let encoded = Default::default();
         Some(Arc::new(Event { revision, kind, entry, previous, encoded }))
     }
 

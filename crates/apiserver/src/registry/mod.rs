@@ -18,7 +18,7 @@ mod eviction;
 mod expiry;
 pub(crate) mod meta;
 mod names;
-mod negotiate;
+pub(crate) mod negotiate;
 mod options;
 mod patch;
 mod quota;
@@ -113,7 +113,8 @@ impl Registry {
         check_verb(&target.resource, &info)?;
         let (parts, body) = request.into_parts();
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        let accept = Negotiated::new(&parts.headers, &query)?;
+        let messages = negotiate::form(&target).is_some();
+        let accept = Negotiated::new(&parts.headers, &query, messages)?;
         let body = match info.verb.as_str() {
             "get" | "list" | "watch" => Bytes::new(),
             _ => body::whole(body, self.config().limits.body_bytes).await?,

@@ -1,5 +1,6 @@
 //! How the client wants its answer: media type, Table or metadata only, pretty or dense.
 
+use api::protobuf::{self, Form};
 use api::resource::split_api_version;
 use api::status::Status;
 use api::table::{self, Include, Printer};
@@ -30,6 +31,8 @@ pub enum Format {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 /// What client and server agreed on.
@@ -49,11 +52,21 @@ const DEPRECATED: [(&str, &str); 2] = [
     ("endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
 ];
 
-const SERVED: [&str; 2] = ["application/json", "application/yaml"];
+/// What kinds without messages of their own (custom resources) are served in: all but the last.
+pub(crate) const SERVED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+
+/// Upstream's word on a Table in protobuf.
+const TABLE_HAS_NO_MESSAGE: &str = "object *v1.Table does not implement the protobuf marshalling interface and cannot be encoded to a protobuf message";
+
+/// The media types of answers about a kind that has, or has not, messages of its own.
+fn served(messages: bool) -> &'static [&'static str] {
+    if messages { &SERVED } else { &SERVED[..2] }
+}
 
 impl Negotiated {
     /// Reads `Accept`, `pretty` and, as upstream does, whether a person with curl is asking.
-    pub fn new(headers: &HeaderMap, query: &str) -> Outcome<Self> {
+    /// `messages` tells whether the kind has a protobuf form.
+    pub fn new(headers: &HeaderMap, query: &str, messages: bool) -> Outcome<Self> {
         let text = |name| {
             headers
                 .get(name)
@@ -70,15 +83,16 @@ impl Negotiated {
         let (shape, format) = if accept.is_empty() {
             (Shape::Object, Format::Json)
         } else {
-            let mut clauses: Vec<(u32, &str)> =
-                accept.split(',').map(|clause| (quality(clause), clause)).collect();
-            // Stable: of clauses with one quality the first wins.
-            clauses.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-            clauses
+            clauses(accept)
                 .into_iter()
-                .find_map(|(_, clause)| understand(clause))
-                .ok_or_else(|| Status::not_acceptable(&SERVED))?
+                .find_map(|clause| {
+                    understand(clause).filter(|(_, format)| messages || *format != Format::Protobuf)
+                })
+                .ok_or_else(|| Status::not_acceptable(served(messages)))?
         };
+        if matches!((shape, format), (Shape::Table(_), Format::Protobuf)) {
+            return Err(Status::new(406, "NotAcceptable", TABLE_HAS_NO_MESSAGE));
+        }
         let shape = match shape {
             Shape::Table(_) => Shape::Table(Include::parse(&include).ok_or_else(|| {
                 Status::bad_request(format!("unrecognized includeObject value: {include:?}"))
@@ -98,6 +112,17 @@ impl Negotiated {
         match self.format {
             Format::Json => "application/json",
             Format::Yaml => "application/yaml",
+            Format::Protobuf => protobuf::MEDIA_TYPE,
+        }
+    }
+
+    /// The `Content-Type` of a watch.
+    pub fn stream_type(&self) -> &'static str {
+        match self.format {
+            Format::Json => "application/json",
+            // YAML has no streaming form.
+            Format::Yaml => "application/json;stream=watch",
+            Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         }
     }
 
@@ -106,6 +131,7 @@ impl Negotiated {
         let mut bytes = match (self.format, self.pretty) {
             (Format::Json, false) => serde_json::to_vec(value),
             (Format::Json, true) => serde_json::to_vec_pretty(value),
+            (Format::Protobuf, _) => return protobuf::encode(value).map_err(unmade),
             (Format::Yaml, _) => {
                 return serde_saphyr::to_string(value)
                     .map(String::into_bytes)
@@ -118,6 +144,59 @@ impl Negotiated {
     }
 }
 
+/// An object that has no message, or a stored value that is broken.
+pub fn unmade(error: protobuf::EncodeError) -> Status {
+    let message = base::chain(&error);
+    match error {
+        protobuf::EncodeError::UnknownKind { .. } => Status::new(406, "NotAcceptable", message),
+        protobuf::EncodeError::Json(_) => Status::internal_error(&message),
+    }
+}
+
+/// The document of a stored value, straight from its bytes, where the client is to see what is
+/// stored in protobuf.
+pub fn message(target: &Target, accept: &Negotiated, stored: &[u8]) -> Option<Outcome<Vec<u8>>> {
+    if accept.format != Format::Protobuf {
+        return None;
+    }
+    let (form, api_version, kind) = match accept.shape {
+        Shape::Object if target.is_storage_version() => {
+            (form(target)?, target.api_version(), &*target.resource.kind)
+        }
+        Shape::Partial => (Form::partial()?, "meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
+        Shape::Object | Shape::Table(_) => return None,
+    };
+    let document =
+        form.message(stored).map(|message| protobuf::document(&api_version, kind, &message));
+    Some(document.map_err(unmade))
+}
+
+/// How the target's kind is written in protobuf, if it is.
+pub fn form(target: &Target) -> Option<Form> {
+    Form::of(&target.resource.group, &target.version, &target.resource.kind)
+}
+
+/// The notation that a client wants a whole object in which is not stored; `None` where it takes
+/// none that there is.
+pub(crate) fn notation(headers: &HeaderMap) -> Option<Format> {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let Some(accept) = accept.filter(|accept| !accept.is_empty()) else {
+        return Some(Format::Json);
+    };
+    clauses(accept).into_iter().find_map(|clause| match understand(clause)? {
+        (Shape::Object, format) => Some(format),
+        _ => None,
+    })
+}
+
+/// The clauses of an `Accept`, best first.
+fn clauses(accept: &str) -> Vec<&str> {
+    let mut clauses: Vec<&str> = accept.split(',').collect();
+    // Stable: of clauses with one quality the first wins.
+    clauses.sort_by_key(|clause| std::cmp::Reverse(quality(clause)));
+    clauses
+}
+
 fn quality(clause: &str) -> u32 {
     let q = clause.split(';').skip(1).find_map(|part| part.trim().strip_prefix("q="));
     q.and_then(|q| q.trim().parse::<f32>().ok()).map_or(1000, |q| (q * 1000.0) as u32)
@@ -128,6 +207,7 @@ fn understand(clause: &str) -> Option<(Shape, Format)> {
     let format = match parts.next()? {
         "application/json" | "application/*" | "*/*" => Format::Json,
         "application/yaml" => Format::Yaml,
+        protobuf::MEDIA_TYPE => Format::Protobuf,
         _ => return None,
     };
     let mut shape = Shape::Object;
@@ -204,8 +284,11 @@ pub fn render(call: &Call, reply: Reply) -> Outcome<Response> {
             response::with_type(reply.status, accept.content_type(), bytes)
         }
         Content::Stored(bytes) => {
-            let value = presented(&call.target, accept.shape, &bytes)?;
-            response::with_type(reply.status, accept.content_type(), accept.write(&value)?)
+            let body = match message(&call.target, &accept, &bytes) {
+                Some(document) => document?,
+                None => accept.write(&presented(&call.target, accept.shape, &bytes)?)?,
+            };
+            response::with_type(reply.status, accept.content_type(), body)
         }
         Content::Object(value) => {
             let value = if value["kind"] == "Status" { value } else { shaped(accept.shape, value) };
@@ -228,12 +311,12 @@ mod tests {
         let agreed = |accept: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, accept.parse().unwrap());
-            Negotiated::new(&headers, "").ok().map(|n| (n.shape, n.format))
+            Negotiated::new(&headers, "", true).ok().map(|n| (n.shape, n.format))
         };
         for (accept, expected) in [
             (
                 "application/vnd.kubernetes.protobuf,application/json",
-                Some((Shape::Object, Format::Json)),
+                Some((Shape::Object, Format::Protobuf)),
             ),
             ("application/yaml", Some((Shape::Object, Format::Yaml))),
             ("application/yaml;q=0.5, application/json", Some((Shape::Object, Format::Json))),
@@ -242,7 +325,8 @@ mod tests {
                 "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
                 Some((Shape::Partial, Format::Json)),
             ),
-            ("application/vnd.kubernetes.protobuf", None),
+            ("application/cbor", None),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", None),
             (
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Some((Shape::Table(Include::Metadata), Format::Json)),
@@ -251,5 +335,12 @@ mod tests {
         ] {
             assert_eq!(agreed(accept), expected, "{accept}");
         }
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, protobuf::MEDIA_TYPE.parse().unwrap());
+        let refused = Negotiated::new(&headers, "", false).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "only the following media types are accepted: application/json, application/yaml"
+        );
     }
 }

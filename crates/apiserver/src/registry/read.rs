@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::protobuf::{self, Form};
 use api::selector::{FieldSelector, LabelSelector};
 use api::status::Status;
 use api::table::Include;
@@ -27,6 +28,9 @@ const WHOLE_MAX_BYTES: usize = 64 << 10;
 const PIECE_BYTES: usize = 128 << 10;
 /// How many entries are looked through at a time for a page under a selector.
 const SCAN_ENTRIES: usize = 500;
+/// What stands between the items of a list in JSON, and behind them.
+const JSON_BETWEEN: &[u8] = b",";
+const JSON_END: &[u8] = b"]}\n";
 /// How long a read waits for a revision that is yet to come.
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
 
@@ -272,7 +276,7 @@ fn expired_token(token: &str) -> Status {
     status
 }
 
-fn head(kind: &str, api_version: &str, shown: &Shown) -> String {
+fn metadata(shown: &Shown) -> Value {
     let mut metadata = json!({"resourceVersion": shown.revision.to_string()});
     if let Some(next) = &shown.next {
         metadata["continue"] = next.encode().into();
@@ -280,11 +284,7 @@ fn head(kind: &str, api_version: &str, shown: &Shown) -> String {
     if let Some(remaining) = shown.remaining {
         metadata["remainingItemCount"] = remaining.into();
     }
-    format!(
-        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",
-        json!(kind),
-        json!(api_version)
-    )
+    metadata
 }
 
 /// A list as the client wants it. Stored bytes are spliced in unread where nothing has to change.
@@ -296,24 +296,60 @@ fn answer(target: &Target, accept: Negotiated, shown: Shown) -> Outcome<Response
             (target.resource.list_kind.as_ref(), api_version.as_str())
         }
     };
-    let head = head(kind, api_version, &shown);
+    let metadata = metadata(&shown);
+    if accept.format == Format::Protobuf {
+        return messages(target, accept, (api_version, kind), &metadata, &shown.entries);
+    }
+    let head = format!(
+        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{metadata},\"items\":[",
+        json!(kind),
+        json!(api_version)
+    );
     if let Shape::Table(include) = accept.shape {
         return table(target, accept, include, &head, &shown.entries);
     }
     if accept.is_plain() && target.is_storage_version() {
         let values = shown.entries.iter().map(|entry| entry.value.clone());
-        return Ok(spliced(head, values.collect()));
+        return Ok(spliced(accept, head.into(), JSON_BETWEEN, values.collect(), JSON_END));
     }
     let mut items = Vec::with_capacity(shown.entries.len());
     for entry in &shown.entries {
         items.push(negotiate::presented(target, accept.shape, &entry.value)?);
     }
     if accept.format == Format::Json && !accept.pretty {
-        return Ok(spliced(head, items.iter().map(|item| item.to_string().into()).collect()));
+        let items = items.iter().map(|item| item.to_string().into());
+        return Ok(spliced(accept, head.into(), JSON_BETWEEN, items.collect(), JSON_END));
     }
     let mut list: Value = negotiate::parse(format!("{head}]}}").as_bytes())?;
     list["items"] = items.into();
     Ok(response::with_type(StatusCode::OK, accept.content_type(), accept.write(&list)?))
+}
+
+/// The list in protobuf. Stored bytes are turned into messages without parsing them into trees.
+fn messages(
+    target: &Target,
+    accept: Negotiated,
+    (api_version, kind): (&str, &str),
+    metadata: &Value,
+    entries: &[Arc<Entry>],
+) -> Outcome<Response> {
+    let partial = accept.shape == Shape::Partial;
+    let form = if partial { Form::partial() } else { negotiate::form(target) };
+    let form = form.ok_or_else(|| Status::internal_error("the kind has no messages"))?;
+    let mut items: Vec<Bytes> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let item = if partial || target.is_storage_version() {
+            form.item(&entry.value)
+        } else {
+            let object = negotiate::presented(target, accept.shape, &entry.value)?;
+            form.item(object.to_string().as_bytes())
+        };
+        items.push(item.map_err(negotiate::unmade)?.into());
+    }
+    let length = items.iter().map(Bytes::len).sum();
+    let head = protobuf::list_head(api_version, kind, metadata, length);
+    let head = head.map_err(negotiate::unmade)?;
+    Ok(spliced(accept, head, b"", items, &protobuf::list_tail()))
 }
 
 /// The list as printed columns.
@@ -334,34 +370,43 @@ fn table(
 }
 
 /// The list's body, made piece by piece so that a long list is never held twice.
-fn spliced(head: String, values: Vec<Bytes>) -> Response {
-    let total: usize = head.len() + values.iter().map(|value| value.len() + 1).sum::<usize>() + 3;
+fn spliced(
+    accept: Negotiated,
+    head: Vec<u8>,
+    between: &'static [u8],
+    values: Vec<Bytes>,
+    end: &[u8],
+) -> Response {
+    let inner: usize = values.iter().map(|value| value.len() + between.len()).sum();
+    let total = head.len() + inner + end.len();
     let mut values = values.into_iter();
+    let end = end.to_vec();
     let mut open = Some(head);
     let mut first = true;
     let mut pieces = std::iter::from_fn(move || {
         let start = open.take()?;
         let mut piece = Vec::with_capacity(total.min(PIECE_BYTES + (16 << 10)));
-        piece.extend_from_slice(start.as_bytes());
+        piece.extend_from_slice(&start);
         for value in values.by_ref() {
             if !std::mem::take(&mut first) {
-                piece.push(b',');
+                piece.extend_from_slice(between);
             }
             piece.extend_from_slice(&value);
             if piece.len() >= PIECE_BYTES {
-                open = Some(String::new());
+                open = Some(Vec::new());
                 return Some(Bytes::from(piece));
             }
         }
-        piece.extend_from_slice(b"]}\n");
+        piece.extend_from_slice(&end);
         Some(Bytes::from(piece))
     });
     if total <= WHOLE_MAX_BYTES {
         let whole = pieces.next().unwrap_or_default();
-        return response::with_type(StatusCode::OK, "application/json", whole);
+        return response::with_type(StatusCode::OK, accept.content_type(), whole);
     }
     let frames = futures::stream::iter(pieces.map(|piece| Ok::<_, BoxError>(Frame::data(piece))));
     let mut answer = http::Response::new(StreamBody::new(frames).boxed_unsync());
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let kind = HeaderValue::from_static(accept.content_type());
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
     answer
 }

@@ -1,13 +1,14 @@
-//! watch: changes as they happen, one JSON object a line.
+//! watch: changes as they happen, one JSON object a line, or one protobuf frame each.
 //!
-//! An event is encoded once and its bytes are shared by all watchers that want it plain; what
-//! is ready is sent in one piece.
+//! An event is encoded once for each notation and its bytes are shared by all watchers that
+//! want the object whole; what is ready is sent in one piece.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use api::protobuf;
 use api::status::Status;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -20,13 +21,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::call::{Call, Content, Reply, Target};
-use super::negotiate::{Negotiated, Shape};
+use super::negotiate::{Format, Negotiated, Shape};
 use super::options::ListOptions;
 use super::read::{Selection, invalid_options};
 use super::{Outcome, Registry, conversion, negotiate};
 use crate::request::{BoxError, Response};
 use crate::server::Context;
 
+/// Which of an event's shared encodings is the line in plain JSON, and which the protobuf frame.
+const PLAIN: usize = 0;
+const MESSAGE: usize = 1;
 /// Most bytes sent in one piece.
 const PIECE_MAX_BYTES: usize = 256 << 10;
 /// How often a quiet watch tells how far it is.
@@ -117,8 +121,7 @@ impl Lens {
 
     /// The line that tells why a watch ends.
     fn failure(&self, status: &Status) -> Option<Bytes> {
-        let object = serde_json::to_value(status).unwrap_or_default();
-        self.write(json!({"type": "ERROR", "object": object})).ok()
+        self.write("ERROR", serde_json::to_value(status).unwrap_or_default()).ok()
     }
 
     /// One line about an object.
@@ -126,9 +129,12 @@ impl Lens {
         if self.is_plain() {
             return Ok(encode(kind, &entry.value));
         }
+        if let Some(document) = negotiate::message(&self.target, &self.accept, &entry.value) {
+            return Ok(protobuf::event(kind, &document?).into());
+        }
         let mut object = negotiate::presented(&self.target, self.accept.shape, &entry.value)?;
         self.drop_headers(&mut object);
-        self.write(json!({"type": kind, "object": object}))
+        self.write(kind, object)
     }
 
     /// Of the tables of one watch only the first carries the columns' definitions.
@@ -140,11 +146,12 @@ impl Lens {
         }
     }
 
-    /// Lines are JSON whatever was agreed on; YAML has no streaming form.
-    fn write(&self, event: Value) -> Outcome<Bytes> {
-        let mut line = event.to_string().into_bytes();
-        line.push(b'\n');
-        Ok(line.into())
+    /// Lines are JSON where YAML was agreed on, which has no streaming form.
+    fn write(&self, kind: &str, object: Value) -> Outcome<Bytes> {
+        if self.accept.format == Format::Protobuf {
+            return Ok(protobuf::event(kind, &self.accept.write(&object)?).into());
+        }
+        Ok(encode(kind, object.to_string().as_bytes()))
     }
 
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Outcome<Bytes> {
@@ -158,7 +165,7 @@ impl Lens {
         });
         let mut object = negotiate::shaped(self.accept.shape, object);
         self.drop_headers(&mut object);
-        self.write(json!({"type": "BOOKMARK", "object": object}))
+        self.write("BOOKMARK", object)
     }
 
     /// What this watcher is told of a change, if anything: an object that moves into the
@@ -190,10 +197,17 @@ impl Lens {
     }
 
     fn shared(&self, kind: &str, event: &Event) -> Outcome<Bytes> {
-        if self.is_plain() {
-            return Ok(event.encoded.get_or_init(|| encode(kind, &event.entry.value)).clone());
+        let storage = self.target.is_storage_version() && self.accept.shape == Shape::Object;
+        let cell = match self.accept.format {
+            _ if self.is_plain() => &event.encoded[PLAIN],
+            Format::Protobuf if storage => &event.encoded[MESSAGE],
+            _ => return self.line(kind, &event.entry),
+        };
+        if let Some(line) = cell.get() {
+            return Ok(line.clone());
         }
-        self.line(kind, &event.entry)
+        let line = self.line(kind, &event.entry)?;
+        Ok(cell.get_or_init(|| line).clone())
     }
 
     fn left(&self, previous: &Entry, revision: Revision) -> Outcome<Bytes> {
@@ -234,11 +248,8 @@ impl Feed {
             Some((Ok::<_, BoxError>(Frame::data(piece)), feed))
         });
         let mut answer = http::Response::new(StreamBody::new(frames).boxed_unsync());
-        let kind = match accept.content_type() {
-            "application/json" => "application/json",
-            _ => "application/json;stream=watch",
-        };
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        let kind = HeaderValue::from_static(accept.stream_type());
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
         answer
     }
 

@@ -100,18 +100,19 @@ impl Server {
         Answer { code: parts.status.as_u16(), headers: parts.headers, text, body }
     }
 
-    async fn open(
+    pub async fn open(
         &self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
-        body: &str,
+        body: impl AsRef<[u8]>,
     ) -> http::Response<Body> {
         let mut request = http::Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request");
+        let request =
+            request.body(Full::new(Bytes::copy_from_slice(body.as_ref()))).expect("a request");
         let mut service = self.api.in_process(User::admin());
         service.call(request).await.expect("an answer")
     }

@@ -5,6 +5,7 @@ mod config;
 mod delete;
 mod harness;
 mod list;
+mod protobuf;
 mod views;
 mod watch;
 mod write;
