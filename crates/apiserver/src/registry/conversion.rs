@@ -1,7 +1,7 @@
 //! Objects of defined kinds in the version that is asked for, where a webhook translates.
 //! Source: `pkg/apiserver/conversion/webhook_converter.go` of apiextensions-apiserver.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::status::Status;
@@ -132,7 +132,7 @@ pub async fn translate_event(
         kind: event.kind,
         entry: entries.next().unwrap_or_else(|| Arc::clone(&event.entry)),
         previous: entries.next(),
-        encoded: OnceLock::new(),
+        encoded: Default::default(),
     }))
 }
 
