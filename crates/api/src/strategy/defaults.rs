@@ -168,10 +168,30 @@ const KINDS: &[(&str, Rows)] = &[
     ),
     ("admissionregistration.k8s.io/validatingwebhookconfigurations", WEBHOOKS),
     ("admissionregistration.k8s.io/mutatingwebhookconfigurations", MUTATING_WEBHOOKS),
+    ("admissionregistration.k8s.io/mutatingadmissionpolicies", ADMISSION_POLICY),
+    ("admissionregistration.k8s.io/validatingadmissionpolicies", ADMISSION_POLICY),
+    ("admissionregistration.k8s.io/mutatingadmissionpolicybindings", POLICY_BINDING),
+    ("admissionregistration.k8s.io/validatingadmissionpolicybindings", POLICY_BINDING),
     (
         "apiextensions.k8s.io/customresourcedefinitions",
         &[("spec.conversion", r#"{"strategy":"None"}"#)],
     ),
+];
+
+const ADMISSION_POLICY: Rows = &[
+    ("spec.failurePolicy", r#""Fail""#),
+    ("spec.matchConstraints.matchPolicy", r#""Equivalent""#),
+    ("spec.matchConstraints.namespaceSelector", "{}"),
+    ("spec.matchConstraints.objectSelector", "{}"),
+    ("spec.matchConstraints.resourceRules[].scope", r#""*""#),
+    ("spec.matchConstraints.excludeResourceRules[].scope", r#""*""#),
+];
+
+const POLICY_BINDING: Rows = &[
+    ("spec.matchResources.matchPolicy", r#""Equivalent""#),
+    ("spec.matchResources.namespaceSelector", "{}"),
+    ("spec.matchResources.objectSelector", "{}"),
+    ("spec.matchResources.resourceRules[].scope", r#""*""#),
 ];
 
 const WEBHOOKS: Rows = &[

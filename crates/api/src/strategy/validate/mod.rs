@@ -5,6 +5,7 @@
 //! [`at::Errors`] takes what is wrong. A row of [`KINDS`] says which rules a kind has of its own;
 //! all others get what follows from their schema.
 
+mod admission;
 mod aggregation;
 mod amounts;
 mod at;
@@ -57,6 +58,28 @@ use Changed::{Instead, Same, Then};
 
 /// Kinds with rules of their own: collection, rules for a new object, rules for a changed one.
 const KINDS: &[(&str, Rule, Changed)] = &[
+    ("admissionregistration.k8s.io/mutatingadmissionpolicies", admission::mutating_policy, Same),
+    (
+        "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
+        admission::mutating_binding,
+        Same,
+    ),
+    ("admissionregistration.k8s.io/mutatingwebhookconfigurations", admission::configuration, Same),
+    (
+        "admissionregistration.k8s.io/validatingadmissionpolicies",
+        admission::validating_policy,
+        Same,
+    ),
+    (
+        "admissionregistration.k8s.io/validatingadmissionpolicybindings",
+        admission::validating_binding,
+        Same,
+    ),
+    (
+        "admissionregistration.k8s.io/validatingwebhookconfigurations",
+        admission::configuration,
+        Same,
+    ),
     (
         definition::COLLECTION,
         |at, out| out.0.extend(definition::validate(at.value)),

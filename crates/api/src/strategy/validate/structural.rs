@@ -9,26 +9,6 @@ use crate::schema::{Schema, Type};
 type Choice = (&'static str, &'static str, &'static [&'static str]);
 
 const CHOICES: &[Choice] = &[
-    (
-        "admissionregistration.k8s.io/mutatingwebhookconfigurations",
-        "webhooks[].sideEffects",
-        &["None", "NoneOnDryRun"],
-    ),
-    (
-        "admissionregistration.k8s.io/mutatingwebhookconfigurations",
-        "webhooks[].failurePolicy",
-        &["Fail", "Ignore"],
-    ),
-    (
-        "admissionregistration.k8s.io/validatingwebhookconfigurations",
-        "webhooks[].sideEffects",
-        &["None", "NoneOnDryRun"],
-    ),
-    (
-        "admissionregistration.k8s.io/validatingwebhookconfigurations",
-        "webhooks[].failurePolicy",
-        &["Fail", "Ignore"],
-    ),
     ("discovery.k8s.io/endpointslices", "addressType", &["FQDN", "IPv4", "IPv6"]),
     ("networking.k8s.io/networkpolicies", "spec.policyTypes[]", &["Egress", "Ingress"]),
     ("scheduling.k8s.io/priorityclasses", "preemptionPolicy", &["PreemptLowerPriority", "Never"]),

@@ -191,7 +191,7 @@ fn namespace(attributes: &Attributes<'_>, namespace: &Value) -> Outcome<()> {
     };
     let errors = wrong(namespace);
     // What was wrong before does not keep anybody from writing something else.
-    if !errors.is_empty() && !attributes.old.is_some_and(|old| !wrong(old).is_empty()) {
+    if !errors.is_empty() && attributes.old.is_none_or(|old| wrong(old).is_empty()) {
         return Err(Status::invalid(("", "Namespace"), meta::name(namespace), &errors));
     }
     let Some(old) = attributes.old else { return Ok(()) };
