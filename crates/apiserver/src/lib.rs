@@ -30,6 +30,7 @@ mod notes;
 mod objects;
 mod openapi;
 mod outside;
+mod policy_status;
 mod presence;
 mod proxy;
 mod quota;

@@ -20,6 +20,7 @@ mod runtime_class;
 mod scene;
 mod service_account;
 mod tolerations;
+pub(crate) mod typing;
 mod validating_policy;
 mod verdict;
 mod webhooks;
@@ -73,6 +74,8 @@ pub trait Cluster: Send + Sync {
     fn within(&self, collection: &str, namespace: &str) -> Vec<Value>;
     /// How long pods stay on a node that is lost when they say nothing.
     fn tolerations(&self) -> Tolerations;
+    /// The row of a resource.
+    fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>>;
     /// The row of a kind, such as a policy's parameters have.
     fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>>;
     /// The kinds that show the same objects, this one among them.
@@ -152,6 +155,7 @@ const VALIDATING: &[Check] = &[
     priority::check_class,
     defaults::check_resize,
     runtime_class::check,
+    typing::check,
 ];
 
 /// Lets the eviction of a pod pass or says why not.
@@ -292,6 +296,10 @@ pub(crate) mod testing {
                 .filter(|(key, _)| key.0 == collection)
                 .map(|(_, value)| value.clone())
                 .collect()
+        }
+
+        fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+            api::resource::find(group, version, plural).cloned().map(Arc::new)
         }
 
         fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {

@@ -103,6 +103,7 @@ impl ApiServer {
         definitions::start(self);
         flow::start(self);
         crate::quota::start(self);
+        crate::policy_status::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);
         Ok(())
     }

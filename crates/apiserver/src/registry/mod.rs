@@ -21,6 +21,7 @@ mod names;
 pub(crate) mod negotiate;
 mod options;
 mod patch;
+mod policy;
 mod quota;
 mod read;
 mod scale;
@@ -239,6 +240,11 @@ impl Cluster for Registry {
 
     fn all(&self, collection: &str) -> Vec<Value> {
         cached::objects(self.store(), collection, None)
+    }
+
+    fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        let path = (group.to_owned(), version.to_owned(), plural.to_owned());
+        self.resources.get(&path).cloned()
     }
 
     fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {

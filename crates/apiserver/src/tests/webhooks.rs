@@ -167,7 +167,9 @@ async fn mutating_webhooks_see_each_other_and_are_asked_again() {
     .await;
     let mut again = first.entry(&["CREATE"], "configmaps");
     again["reinvocationPolicy"] = "IfNeeded".into();
-    configure(&server, MUTATING, vec![again, second.entry(&["CREATE"], "configmaps")]).await;
+    let mut once = second.entry(&["CREATE"], "configmaps");
+    once["name"] = "second.example.com".into();
+    configure(&server, MUTATING, vec![again, once]).await;
     let made = create(&server, MAPS, map("m")).await;
     assert_eq!(made["data"], json!({"a": "1", "first": "true", "second": "x"}));
     assert!(made["nonsense"].is_null());

@@ -1,0 +1,233 @@
+//! What can be said of a policy's expressions before they meet an object: those that do not
+//! compile are refused when they are written; those that do not fit the kinds that the policy
+//! is about are named in its status.
+
+use std::sync::Arc;
+
+use api::resource::Resource;
+use api::schema::{Schema, Type};
+use api::status::{FieldError, Status};
+use expression::{Kind, compile};
+use serde_json::{Value, json};
+
+use super::{Attributes, Cluster, Operation};
+use crate::registry::{Outcome, meta};
+
+const GROUP: &str = "admissionregistration.k8s.io";
+/// How deep a schema is followed; what is deeper is anything.
+const DEPTH_MAX: usize = 10;
+/// Kinds that a policy is checked against, as upstream.
+const KINDS_MAX: usize = 10;
+
+/// An expression of a policy, and where it stands.
+struct Source<'v> {
+    path: String,
+    text: &'v str,
+    /// Whether a condition: it knows no variables and no parameters.
+    condition: bool,
+}
+
+fn collect<'v>(object: &'v Value, list: &str, fields: &[&str], found: &mut Vec<Source<'v>>) {
+    let pointer = format!("/{}", list.replace('.', "/"));
+    let items = object.pointer(&pointer).and_then(Value::as_array).into_iter().flatten();
+    for (place, item) in items.enumerate() {
+        for field in fields {
+            let text = item.pointer(&format!("/{}", field.replace('.', "/")));
+            if let Some(text) = text.and_then(Value::as_str).filter(|text| !text.is_empty()) {
+                let condition = list.ends_with("matchConditions");
+                found.push(Source { path: format!("{list}[{place}].{field}"), text, condition });
+            }
+        }
+    }
+}
+
+fn sources(object: &Value) -> Vec<Source<'_>> {
+    let mut found = Vec::new();
+    collect(object, "spec.matchConditions", &["expression"], &mut found);
+    collect(object, "spec.variables", &["expression"], &mut found);
+    collect(object, "spec.validations", &["expression", "messageExpression"], &mut found);
+    collect(object, "spec.auditAnnotations", &["valueExpression"], &mut found);
+    let mutations = ["applyConfiguration.expression", "jsonPatch.expression"];
+    collect(object, "spec.mutations", &mutations, &mut found);
+    let hooks = object["webhooks"].as_array().into_iter().flatten();
+    for (place, hook) in hooks.enumerate() {
+        let mut own = Vec::new();
+        collect(hook, "matchConditions", &["expression"], &mut own);
+        let with_place = |one: Source<'_>| format!("webhooks[{place}].{}", one.path);
+        let texts: Vec<&str> = own.iter().map(|one| one.text).collect();
+        let paths: Vec<String> = own.into_iter().map(with_place).collect();
+        let both = paths.into_iter().zip(texts);
+        found.extend(both.map(|(path, text)| Source { path, text, condition: true }));
+    }
+    found
+}
+
+/// The names that an expression knows, with what is known of their kinds.
+fn variables(policy: &Value, condition: bool, object: Kind, params: Kind) -> Vec<(&str, Kind)> {
+    let mut known = vec![
+        ("authorizer", Kind::Any),
+        ("namespaceObject", Kind::Any),
+        ("object", object.clone()),
+        ("oldObject", object),
+        ("request", Kind::Any),
+    ];
+    if policy["spec"]["paramKind"].is_object() {
+        known.push(("params", params));
+    }
+    if !condition {
+        let names = policy["spec"]["variables"].as_array().into_iter().flatten();
+        let names = names.filter_map(|variable| variable["name"].as_str());
+        known.push(("variables", Kind::object(names.map(|name| (name, Kind::Any)))));
+    }
+    known
+}
+
+/// Refuses what does not compile.
+pub(super) fn check(attributes: &Attributes<'_>, object: &Value) -> Outcome<()> {
+    let resource = attributes.resource;
+    let written = matches!(attributes.operation, Operation::Create | Operation::Update);
+    if resource.group != GROUP || !written || !attributes.subresource.is_empty() {
+        return Ok(());
+    }
+    let old: Vec<&str> =
+        attributes.old.iter().flat_map(|old| sources(old)).map(|one| one.text).collect();
+    let mut errors = Vec::new();
+    for source in sources(object).iter().filter(|one| !old.contains(&one.text)) {
+        let known = variables(object, source.condition, Kind::Any, Kind::Any);
+        if let Err(error) = compile(source.text, &known) {
+            let why = format!("compilation failed: {error}");
+            errors.push(FieldError::invalid(&source.path, source.text, why));
+        }
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid((GROUP, resource.kind.as_ref()), meta::name(object), &errors))
+}
+
+/// The status that a validating policy is to have.
+pub(crate) fn status(policy: &Value, cluster: &dyn Cluster) -> Value {
+    let kinds = kinds(policy, cluster);
+    let param = &policy["spec"]["paramKind"];
+    let text = |field: &str| param[field].as_str().unwrap_or_default();
+    let params = cluster.kind(text("apiVersion"), text("kind")).map_or(Kind::Any, |row| {
+        let version = api::resource::split_api_version(text("apiVersion")).1.to_owned();
+        of_resource(&row, &version)
+    });
+    let mut warnings = Vec::new();
+    for source in sources(policy) {
+        let mut said = String::new();
+        for (name, kind) in &kinds {
+            let known = variables(policy, source.condition, kind.clone(), params.clone());
+            if let Err(error) = compile(source.text, &known) {
+                said += &format!("{name}: {error}\n");
+            }
+        }
+        if !said.is_empty() {
+            warnings.push(json!({"fieldRef": source.path, "warning": said}));
+        }
+    }
+    let checked =
+        if warnings.is_empty() { json!({}) } else { json!({"expressionWarnings": warnings}) };
+    json!({"observedGeneration": policy["metadata"]["generation"], "typeChecking": checked})
+}
+
+/// The kinds that the policy's rules name one by one.
+fn kinds(policy: &Value, cluster: &dyn Cluster) -> Vec<(String, Kind)> {
+    let rules = policy["spec"]["matchConstraints"]["resourceRules"].as_array();
+    let mut found: Vec<(String, Kind)> = Vec::new();
+    for rule in rules.into_iter().flatten() {
+        for group in meta::strings(&rule["apiGroups"]) {
+            for version in meta::strings(&rule["apiVersions"]) {
+                for plural in meta::strings(&rule["resources"]) {
+                    let Some(row) = cluster.resource(&group, &version, &plural) else { continue };
+                    let api_version = row.api_version(&version);
+                    let name = format!("{api_version}, Kind={}", row.kind);
+                    if found.len() < KINDS_MAX && !found.iter().any(|(known, _)| *known == name) {
+                        let kind = of_resource(&row, &version);
+                        found.push((name, kind));
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+fn of_resource(row: &Arc<Resource>, version: &str) -> Kind {
+    Schema::of(&row.group, version, &row.kind).map_or(Kind::Any, |schema| of_schema(schema, 0))
+}
+
+fn of_schema(schema: Schema<'_>, depth: usize) -> Kind {
+    if depth > DEPTH_MAX {
+        return Kind::Any;
+    }
+    match schema.kind() {
+        Type::Object => {
+            let fields = schema.fields().map(|(name, field)| (name, of_schema(field, depth + 1)));
+            Kind::object(fields.collect::<Vec<_>>())
+        }
+        Type::List => {
+            schema.items().map_or(Kind::Any, |items| Kind::list(of_schema(items, depth + 1)))
+        }
+        Type::Map => {
+            schema.additional().map_or(Kind::Any, |values| Kind::map(of_schema(values, depth + 1)))
+        }
+        Type::String => Kind::Text,
+        Type::Boolean => Kind::Bool,
+        Type::Int32 | Type::Int64 => Kind::Int,
+        _ => Kind::Any,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::testing::{Few, attributes};
+
+    fn policy(expression: &str) -> Value {
+        json!({"metadata": {"name": "p", "generation": 2}, "spec": {
+            "matchConstraints": {"resourceRules": [{"operations": ["*"], "apiGroups": ["apps"],
+                "apiVersions": ["v1"], "resources": ["deployments"]}]},
+            "variables": [{"name": "a", "expression": "1"}],
+            "validations": [{"expression": expression}]}})
+    }
+
+    #[test]
+    fn what_does_not_compile_is_refused() {
+        let cluster = Few::default();
+        let write = attributes(&cluster, (GROUP, "v1", "validatingadmissionpolicies"), "");
+        let said = |expression: &str| {
+            let checked = check(&write, &policy(expression));
+            checked.err().map_or_else(String::new, |status| status.message)
+        };
+        assert_eq!(said("variables.a > 0"), "");
+        for (expression, expected) in [
+            ("object.x >", "Syntax error"),
+            ("foo", "undeclared reference to 'foo'"),
+            ("params.x", "undeclared reference to 'params'"),
+            ("variables.b", "undefined field 'b'"),
+        ] {
+            let said = said(expression);
+            assert!(said.contains("spec.validations[0].expression: Invalid value"), "{said}");
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_in_the_status() {
+        let cluster = Few::default();
+        assert_eq!(
+            status(&policy("object.spec.replicas > 1"), &cluster),
+            json!({"observedGeneration": 2, "typeChecking": {}})
+        );
+        let warned = status(&policy("object.spec.replicas > '1'"), &cluster);
+        let warning = &warned["typeChecking"]["expressionWarnings"][0];
+        assert_eq!(warning["fieldRef"], "spec.validations[0].expression");
+        let text = warning["warning"].as_str().unwrap();
+        assert!(text.starts_with("apps/v1, Kind=Deployment: ERROR: "), "{text}");
+        assert!(text.contains("found no matching overload for '_>_' applied to '(int, string)'"));
+        let warned = status(&policy("object.spec.nothing"), &cluster).to_string();
+        assert!(warned.contains("undefined field 'nothing'"), "{warned}");
+    }
+}
