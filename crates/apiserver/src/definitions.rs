@@ -69,6 +69,11 @@ impl Defined {
         self.by_path.get(place)
     }
 
+    /// What is defined, a row for each served version.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.by_path.values()
+    }
+
     /// Everything that is served: what is built in, then what is defined.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Resource> + Clone {
         RESOURCES.iter().chain(&self.rows)

@@ -244,7 +244,8 @@ impl Cluster for Registry {
 
     fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         let path = (group.to_owned(), version.to_owned(), plural.to_owned());
-        self.resources.get(&path).cloned()
+        let defined = self.context.definitions.get();
+        self.resources.get(&path).or_else(|| defined.find(&path)).cloned()
     }
 
     fn kind(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
@@ -252,7 +253,8 @@ impl Cluster for Registry {
         let is = |row: &&Arc<Resource>| {
             row.group == group && row.kind == kind && row.serves(version) && row.stored
         };
-        self.resources.values().find(is).cloned()
+        let defined = self.context.definitions.get();
+        self.resources.values().chain(defined.rows()).find(is).cloned()
     }
 
     fn within(&self, collection: &str, namespace: &str) -> Vec<Value> {
@@ -264,8 +266,10 @@ impl Cluster for Registry {
     }
 
     fn views(&self, resource: &Resource) -> Vec<Arc<Resource>> {
-        let same = self.resources.values().filter(|row| row.collection == resource.collection);
-        let mut rows: Vec<Arc<Resource>> = same.cloned().collect();
+        let defined = self.context.definitions.get();
+        let all = self.resources.values().chain(defined.rows());
+        let mut rows: Vec<Arc<Resource>> =
+            all.filter(|row| row.collection == resource.collection).cloned().collect();
         rows.sort_by(|a, b| (&a.group, &a.versions).cmp(&(&b.group, &b.versions)));
         rows.dedup_by(|a, b| Arc::ptr_eq(a, b));
         if rows.is_empty() {

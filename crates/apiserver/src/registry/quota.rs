@@ -180,7 +180,9 @@ impl Registry {
     }
 
     fn countable(&self) -> Vec<Arc<Resource>> {
-        let all = self.resources.values().filter(|row| row.namespaced && row.stored);
+        let defined = self.context.definitions.get();
+        let all = self.resources.values().chain(defined.rows());
+        let all = all.filter(|row| row.namespaced && row.stored);
         let rows: BTreeMap<&str, &Arc<Resource>> = all.map(|row| (row.collection(), row)).collect();
         rows.into_values().cloned().collect()
     }
