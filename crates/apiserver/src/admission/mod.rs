@@ -247,8 +247,9 @@ impl Admission {
         webhooks::validate(&self.context, attributes, &hooks, object).await
     }
 
-    /// Lets somebody connect or says why not; `object` are the connection's options.
-    pub(crate) async fn connect(
+    /// Lets something pass that changes no object by itself (a connection, an eviction), or says
+    /// why not; `object` is what was sent.
+    pub(crate) async fn pass(
         &self,
         attributes: &Attributes<'_>,
         object: &mut Value,

@@ -12,9 +12,9 @@ use super::hook::{Hook, Hooks};
 use super::rules::{self, View};
 use super::scene::{Given, Scene};
 use super::verdict::Verdict;
-use super::{Attributes, Settle, review};
+use super::{Attributes, Operation, Settle, review};
 use crate::notes;
-use crate::registry::Outcome;
+use crate::registry::{Outcome, scale};
 use crate::server::Context;
 use crate::webhook::Webhooks;
 
@@ -208,13 +208,26 @@ async fn ask(
 
 /// A stored object as the webhook knows it.
 pub(super) fn seen(attributes: &Attributes<'_>, view: &View, object: &Value) -> Value {
-    let mut object = object.clone();
     let row = view.resource(attributes);
+    match (attributes.operation, attributes.subresource) {
+        (Operation::Update, "scale") => return scale::scale_of(row, &view.version, object),
+        (Operation::Create, "binding") => return binding(object),
+        _ => {}
+    }
+    let mut object = object.clone();
     let (from, to) = (row.storage_api_version(), row.api_version(&view.version));
     if !object.is_null() && object["apiVersion"] == from.as_str() && from != to {
         api::convert::convert(row, &from, &to, &mut object);
     }
     object
+}
+
+/// The Binding that puts a pod on its node.
+fn binding(pod: &Value) -> Value {
+    let of_pod = |field: &str| pod["metadata"][field].clone();
+    json!({"kind": "Binding", "apiVersion": "v1",
+        "metadata": {"name": of_pod("name"), "namespace": of_pod("namespace")},
+        "target": {"kind": "Node", "name": pod["spec"]["nodeName"]}})
 }
 
 /// Applies a webhook's patch to the object as the webhook knows it.
@@ -239,6 +252,14 @@ pub(super) fn put_back(
     object: &mut Value,
 ) {
     let row = view.resource(attributes);
+    match (attributes.operation, attributes.subresource) {
+        (Operation::Update, "scale") => {
+            return scale::put_scale(row, &view.version, object, &changed);
+        }
+        // Where a pod goes has been decided.
+        (Operation::Create, "binding") => return,
+        _ => {}
+    }
     let (from, to) = (row.api_version(&view.version), row.storage_api_version());
     if changed["apiVersion"] == from.as_str() && from != to {
         api::convert::convert(row, &from, &to, &mut changed);

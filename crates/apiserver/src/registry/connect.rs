@@ -39,7 +39,7 @@ impl Registry {
             cluster: self,
         };
         let mut object = options(&sub.kind, &target.version, query);
-        self.admission.connect(&attributes, &mut object).await
+        self.admission.pass(&attributes, &mut object).await
     }
 }
 

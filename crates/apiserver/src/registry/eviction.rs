@@ -12,7 +12,7 @@ use super::read::invalid_options;
 use super::views::success;
 use super::write::{Change, Writer};
 use super::{Outcome, Registry, decode, meta, names, negotiate};
-use crate::admission;
+use crate::admission::{self, Operation};
 
 /// How many pods a budget may note as evicted and not gone yet.
 const DISRUPTED_PODS_MAX: usize = 2000;
@@ -49,6 +49,11 @@ impl Registry {
             manager: call.field_manager(&options),
             dry_run: delete.dry_run,
         };
+        let operation = (Operation::Create, "eviction");
+        let mut admitted = eviction;
+        self.admission
+            .pass(&self.attributes(operation, target, &writer, None), &mut admitted)
+            .await?;
         for _ in 0..EVICT_ATTEMPTS {
             // A budget or a pod that another server knows of counts.
             self.context.fresh().await?;

@@ -24,7 +24,7 @@ mod patch;
 mod policy;
 mod quota;
 mod read;
-mod scale;
+pub(crate) mod scale;
 mod services;
 mod signing;
 mod views;

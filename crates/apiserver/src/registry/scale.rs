@@ -2,6 +2,7 @@
 
 use api::apply::Manager;
 use api::custom::{self, Scale};
+use api::resource::Resource;
 use api::status::{FieldError, Status};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -85,7 +86,7 @@ impl Registry {
         let target = &call.target;
         let build = |live: Option<&Value>| {
             let live = live.ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
-            scaled(target, live, &build(&scale_of(target, live))?)
+            scaled(target, live, &build(&scale_of(&target.resource, &target.version, live))?)
         };
         self.change_scale(call, &writer(call, options), true, &build).await
     }
@@ -114,13 +115,13 @@ impl Registry {
         let target = &call.target;
         let stored = conversion::translate_stored(&self.context, target, stored).await?;
         let object = target.present(negotiate::parse(&stored)?)?;
-        Ok(Reply::ok(Content::Object(scale_of(target, &object))))
+        Ok(Reply::ok(Content::Object(scale_of(&target.resource, &target.version, &object))))
     }
 }
 
 /// Where a kind has its replicas.
-fn places(target: &Target) -> Scale {
-    let defined = target.resource.custom.as_ref().and_then(|kind| kind.scale(&target.version));
+fn places(resource: &Resource, version: &str) -> Scale {
+    let defined = resource.custom.as_ref().and_then(|kind| kind.scale(version));
     defined.cloned().unwrap_or_else(|| Scale {
         spec: ".spec.replicas".to_owned(),
         status: ".status.replicas".to_owned(),
@@ -156,7 +157,7 @@ fn applied_to(target: &Target, scale: &Value) -> Value {
         "apiVersion": target.api_version(), "kind": target.resource.kind, "metadata": metadata,
     });
     if let Some(replicas) = scale["spec"].get("replicas") {
-        custom::set(&mut config, &places(target).spec, replicas.clone());
+        custom::set(&mut config, &places(&target.resource, &target.version).spec, replicas.clone());
     }
     config
 }
@@ -169,7 +170,7 @@ fn scaled(target: &Target, live: &Value, scale: &Value) -> Outcome<Value> {
         let text = meta::text(scale, field);
         meta::set(&mut object, field, if text.is_empty() { Value::Null } else { text.into() });
     }
-    custom::set(&mut object, &places(target).spec, replicas.into());
+    custom::set(&mut object, &places(&target.resource, &target.version).spec, replicas.into());
     Ok(object)
 }
 
@@ -184,9 +185,14 @@ fn check_replicas(target: &Target, scale: &Value) -> Outcome<i64> {
     Err(Status::invalid(("autoscaling", "Scale"), &target.name, &[error]))
 }
 
+/// An object's replicas as a Scale that somebody else has changed says.
+pub(crate) fn put_scale(resource: &Resource, version: &str, object: &mut Value, scale: &Value) {
+    custom::set(object, &places(resource, version).spec, scale["spec"]["replicas"].clone());
+}
+
 /// An object's scale.
-fn scale_of(target: &Target, object: &Value) -> Value {
-    let places = places(target);
+pub(crate) fn scale_of(resource: &Resource, version: &str, object: &Value) -> Value {
+    let places = places(resource, version);
     let count = |path: &str| custom::get(object, path).as_i64().unwrap_or(0);
     let mut metadata = Map::new();
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
@@ -196,7 +202,7 @@ fn scale_of(target: &Target, object: &Value) -> Value {
         }
     }
     let mut status = json!({"replicas": count(&places.status)});
-    let selector = match (&target.resource.custom, &places.selector) {
+    let selector = match (&resource.custom, &places.selector) {
         (_, Some(path)) => custom::get(object, path).as_str().unwrap_or_default().to_owned(),
         (Some(_), None) => String::new(),
         (None, None) => selector_text(&object["spec"]["selector"]),
@@ -230,16 +236,10 @@ mod tests {
     #[test]
     fn a_scale_shows_replicas_and_selector() {
         let resource = api::resource::find("apps", "v1", "deployments").unwrap().clone();
-        let target = Target {
-            resource: std::sync::Arc::new(resource),
-            version: "v1".to_owned(),
-            namespace: String::new(),
-            name: String::new(),
-        };
         let object = json!({"metadata": {"name": "web", "resourceVersion": "4", "labels": {}}, "status": {"replicas": 2},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"b": "2", "a": "1"}}}});
         assert_eq!(
-            scale_of(&target, &object),
+            scale_of(&resource, "v1", &object),
             json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {"name": "web", "resourceVersion": "4"},
                 "spec": {"replicas": 3}, "status": {"replicas": 2, "selector": "a=1,b=2"}})
         );

@@ -319,8 +319,13 @@ impl Registry {
         keep_metadata(&mut object, &live, resource.namespaced);
 
         strategy::default(resource, &resource.storage_version, &mut object);
-        let operation = (Operation::Update, change.subresource);
-        let attributes = self.attributes(operation, target, writer, Some(&live));
+        // A binding is made, whatever becomes of the pod.
+        let (operation, old) = match change.subresource {
+            "binding" => (Operation::Create, None),
+            _ => (Operation::Update, Some(&live)),
+        };
+        let operation = (operation, change.subresource);
+        let attributes = self.attributes(operation, target, writer, old);
         self.admit(&attributes, &mut object).await?;
         if change.subresource.is_empty() {
             self.choose_numbers(target, &mut object, Some(&live))?;

@@ -199,3 +199,48 @@ async fn failure_policy_and_side_effects_count() {
     assert_eq!(code, StatusCode::OK);
     create(&server, MAPS, map("m")).await;
 }
+
+#[tokio::test]
+async fn views_and_connections_are_seen_as_what_they_are() {
+    let server = started().await;
+    let hook = Hook::start(|request| {
+        let allowed = request["operation"] != "CONNECT";
+        json!({"allowed": allowed, "status": {"message": "nobody looks inside"}})
+    })
+    .await;
+    create(
+        &server,
+        "/apis/apps/v1/namespaces/default/replicasets",
+        json!({"metadata": {"name": "r"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}}}),
+    )
+    .await;
+    let mut entry = hook.entry(&["*"], "replicasets/*");
+    entry["rules"][0]["resources"] = json!(["replicasets/*", "pods/exec"]);
+    // Matched as the version that the rule names; a condition looks at what is sent.
+    entry["matchConditions"] =
+        json!([{"name": "no-leases", "expression": "request.resource.resource != 'leases'"}]);
+    configure(&server, VALIDATING, vec![entry]).await;
+    let path = "/apis/apps/v1/namespaces/default/replicasets/r/scale";
+    let patch = json!({"spec": {"replicas": 3}});
+    let (code, scale) = send(&server, &User::admin(), Method::PATCH, path, patch).await;
+    assert_eq!(code, StatusCode::OK, "{scale}");
+    let seen = hook.asked().pop().unwrap();
+    assert_eq!(seen["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
+    assert_eq!(
+        (&seen["object"]["spec"]["replicas"], &seen["oldObject"]["spec"]["replicas"]),
+        (&json!(3), &json!(1))
+    );
+    assert_eq!(seen["subResource"], "scale");
+    let path = "/api/v1/namespaces/default/pods/p/exec?command=ls&stdin=true";
+    let (code, status) = send(&server, &User::admin(), Method::POST, path, Value::Null).await;
+    let denied = "admission webhook \"hook.example.com\" denied the request: nobody looks inside";
+    assert_eq!((code.as_u16(), &status["message"]), (400, &json!(denied)));
+    let seen = hook.asked().pop().unwrap();
+    assert_eq!(
+        seen["object"],
+        json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdout": true, "stderr": true,
+            "stdin": true, "command": ["ls"]})
+    );
+}
