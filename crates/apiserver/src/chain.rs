@@ -56,6 +56,7 @@ impl ApiServer {
         if let Some(trail) = trail {
             response = trail.answered(noted.annotations, response).await;
         }
+        response = response::settled(wanted, response).await;
         self.context.metrics.request(&info, response.status().as_u16(), started.elapsed());
         let headers = response.headers_mut();
         if !headers.contains_key(header::CACHE_CONTROL) {
