@@ -173,7 +173,9 @@ pub fn message(target: &Target, accept: &Negotiated, stored: &[u8]) -> Option<Ou
 
 /// How the target's kind is written in protobuf, if it is.
 pub fn form(target: &Target) -> Option<Form> {
-    Form::of(&target.resource.group, &target.version, &target.resource.kind)
+    let resource = &target.resource;
+    let built_in = resource.custom.is_none();
+    built_in.then(|| Form::of(&resource.group, &target.version, &resource.kind)).flatten()
 }
 
 /// The notation that a client wants a whole object in which is not stored; `None` where it takes
