@@ -50,12 +50,12 @@ impl ApiServer {
         let gzip = remote && compress::accepted(request.headers());
         let started = Instant::now();
         let work = Arc::clone(&self).guarded(info.clone(), request, fixed);
-        let (response, noted) = notes::collect(work).await;
-        let mut response = response::settled(wanted, response).await;
+        let (mut response, noted) = notes::collect(work).await;
         response::add_warnings(&mut response, notes::fitting(noted.warnings));
         if let Some(trail) = trail {
             response = trail.answered(noted.annotations, response).await;
         }
+        // After the audit log, which reads JSON.
         response = response::settled(wanted, response).await;
         self.context.metrics.request(&info, response.status().as_u16(), started.elapsed());
         let headers = response.headers_mut();
