@@ -36,13 +36,19 @@ fn based_on(old: &Value, new: &Value) -> Value {
     object
 }
 
-/// The status, and of the metadata labels, annotations and finalizers: kubelets and node
-/// controllers write those along with it.
-fn status(resource: &Resource, new: &mut Value, old: &Value) {
+/// The same with labels, annotations and finalizers, which some views write along.
+fn annotated(old: &Value, new: &Value) -> Value {
     let mut object = based_on(old, new);
     for field in ["labels", "annotations", "finalizers"] {
         set_metadata(&mut object, field, new["metadata"][field].clone());
     }
+    object
+}
+
+/// The status, and of the metadata labels, annotations and finalizers: kubelets and node
+/// controllers write those along with it.
+fn status(resource: &Resource, new: &mut Value, old: &Value) {
+    let mut object = annotated(old, new);
     match new.get("status") {
         Some(status) => set_member(&mut object, "status", status.clone()),
         None => drop_member(&mut object, "status"),
@@ -85,7 +91,7 @@ fn keep_approval(request: &mut Value, old: &Value) {
 
 /// Conditions of a CertificateSigningRequest, written by whoever may approve it.
 fn approval(new: &mut Value, old: &Value) {
-    let mut object = based_on(old, new);
+    let mut object = annotated(old, new);
     let mut status = old.get("status").cloned().unwrap_or_else(|| json!({}));
     copy_member(&mut status, &new["status"], "conditions");
     set_member(&mut object, "status", status);

@@ -211,7 +211,6 @@ async fn set(server: &Arc<ApiServer>, name: &str, now: &Condition) -> Result<(),
         }
         None => all.push(next),
     }
-    let patch =
-        json!({"metadata": {"uid": object["metadata"]["uid"]}, "status": {"conditions": all}});
+    let patch = json!({"metadata": {"uid": object["metadata"]["uid"], "resourceVersion": object["metadata"]["resourceVersion"]}, "status": {"conditions": all}});
     server.write_own(Method::PATCH, &format!("{PATH}/{name}/status"), &patch).await
 }

@@ -69,8 +69,11 @@ fn change(schema: &Value, there: &dyn Fn(&str) -> bool) -> Option<Value> {
         Some(known) => *known = wanted,
         None => all.push(wanted),
     }
-    let uid = &schema["metadata"]["uid"];
-    Some(json!({"metadata": {"uid": uid}, "status": {"conditions": all}}))
+    // Whoever writes meanwhile wakes this task again.
+    let metadata = &schema["metadata"];
+    let (uid, version) = (&metadata["uid"], &metadata["resourceVersion"]);
+    let metadata = json!({"uid": uid, "resourceVersion": version});
+    Some(json!({"metadata": metadata, "status": {"conditions": all}}))
 }
 
 #[cfg(test)]

@@ -80,7 +80,10 @@ impl Selection {
         if self.fields.needs_only_key() {
             return true;
         }
-        let object = negotiate::parse(&entry.value).and_then(|stored| target.present(stored));
+        // Selectors of built-in kinds know the fields of the stored form, whatever is shown.
+        let object = negotiate::parse(&entry.value).and_then(|stored| {
+            if target.resource.custom.is_some() { target.present(stored) } else { Ok(stored) }
+        });
         object.is_ok_and(|object| self.fields.matches(&object))
     }
 

@@ -272,3 +272,27 @@ async fn access(
     let body = json!({"spec": {"resourceAttributes": attributes}});
     send(server, user, Method::POST, path, body).await.1["status"].clone()
 }
+
+#[tokio::test]
+async fn events_of_both_groups_are_found_by_who_reports() {
+    let server = started().await;
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": {"name": "e", "namespace": "default"}, "eventTime": "2026-11-29T00:00:00.000000Z",
+        "reportingController": "test-controller", "reportingInstance": "i", "action": "Do",
+        "reason": "Test", "type": "Normal", "note": "n",
+        "regarding": {"kind": "Pod", "name": "p", "namespace": "default"}});
+    create(&server, events, event).await;
+    let core = "/api/v1/namespaces/default/events";
+    for (path, selector) in [
+        (events, "reportingController=test-controller"),
+        (events, "regarding.name=p"),
+        (core, "source=test-controller"),
+        (core, "involvedObject.name=p"),
+    ] {
+        let (code, list) =
+            get(&server, &User::admin(), &format!("{path}?fieldSelector={selector}")).await;
+        assert_eq!(code, StatusCode::OK, "{list}");
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(1), "{selector}");
+    }
+}
