@@ -10,7 +10,7 @@ use crate::run::{Outcome, command, read};
 /// Everything may use `base`; dev-dependencies may also be on `testkit`.
 const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("base", &[], &["tokio", "hyper", "kube"]),
-    ("api", &[], &["tokio", "hyper", "http", "kube"]),
+    ("api", &["expression"], &["tokio", "hyper", "http", "kube"]),
     ("unverified", &[], &["tokio", "hyper", "kube"]),
     ("store", &["unverified"], &["hyper", "kube", "k8s-openapi"]),
     ("expression", &[], &["tokio", "hyper", "kube"]),

@@ -334,6 +334,7 @@ fn check_schema(schema: &Value, path: &Path, root: bool, out: &mut Vec<FieldErro
     }
     check_list_type(schema, kind, path, out);
     check_default(schema, path, out);
+    super::rules::check_rules(schema, path, root, out);
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
         if root && matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
             continue;
@@ -389,7 +390,7 @@ fn check_default(schema: &Value, path: &Path, out: &mut Vec<FieldError>) {
         let why = "must not have unknown fields";
         out.push(FieldError::invalid(path.child("default"), default.clone(), why));
     }
-    for error in super::value::validate(schema, default) {
+    for error in super::value::validate(schema, default, None) {
         let path = match error.path.as_str() {
             "" | "<nil>" => path.child("default").to_string(),
             below => format!("{}.{below}", path.child("default")),

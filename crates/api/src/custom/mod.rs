@@ -8,6 +8,7 @@ mod compile;
 pub mod definition;
 mod format;
 mod path;
+mod rules;
 mod structural;
 mod value;
 
@@ -18,10 +19,12 @@ use serde_json::Value;
 
 use crate::resource::{Resource, Subresource, Text, VIEW_VERBS, qualified};
 use crate::schema::Schema;
-use crate::status::FieldError;
+use crate::status::{FieldError, FieldErrorKind, Path};
 
 pub use column::Column;
 pub use path::{get, set};
+
+const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 /// A defined kind, all its versions.
 #[derive(Debug)]
@@ -44,6 +47,7 @@ struct Version {
     /// `openAPIV3Schema` without its descriptions, which are most of it.
     schema: Value,
     compiled: compile::Compiled,
+    rules: Option<rules::Rules>,
     columns: Vec<Column>,
     scale: Option<Scale>,
 }
@@ -118,9 +122,23 @@ impl Custom {
         }
     }
 
-    /// What is wrong with the values of an object.
-    pub fn validate(&self, version: &str, object: &Value) -> Vec<FieldError> {
-        self.version(version).map_or_else(Vec::new, |v| value::validate(&v.schema, object))
+    /// What is wrong with the values of an object. What `old` had already is not held against a
+    /// change that leaves it as it is (KEP-4008).
+    pub fn validate(&self, version: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let Some(version) = self.version(version) else { return Vec::new() };
+        let mut errors = value::validate(&version.schema, object, old);
+        let Some(rules) = &version.rules else { return errors };
+        // Rules may rely on types, on what is required, and on sizes.
+        let blocks = |error: &FieldError| {
+            use FieldErrorKind::{Required, TooLong, TooMany, TypeInvalid};
+            matches!(error.kind, Required | TooLong | TooMany | TypeInvalid)
+        };
+        if errors.iter().any(blocks) {
+            errors.push(FieldError::invalid(Path::default(), Value::Null, NOT_CHECKED));
+        } else {
+            rules.check(object, old, &Path::default(), &mut errors);
+        }
+        errors
     }
 }
 
@@ -133,6 +151,7 @@ impl Version {
         Version {
             name: text(&version["name"]).unwrap_or_default(),
             compiled: compile::Compiled::of(&schema),
+            rules: rules::Rules::of(&schema, true),
             columns: list(&version["additionalPrinterColumns"]).iter().map(Column::read).collect(),
             scale: scale.is_object().then(|| Scale {
                 spec: text(&scale["specReplicasPath"]).unwrap_or_default(),

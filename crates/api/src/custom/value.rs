@@ -15,9 +15,9 @@ const ERRORS_MAX: usize = 100;
 const PATTERN_MAX_BYTES: usize = 1 << 20;
 
 /// What is wrong with an object's values.
-pub(super) fn validate(schema: &Value, object: &Value) -> Vec<FieldError> {
+pub(super) fn validate(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    check(schema, object, &Path::default(), &mut errors);
+    check(schema, (object, old), &Path::default(), &mut errors);
     errors.truncate(ERRORS_MAX);
     errors
 }
@@ -46,8 +46,14 @@ fn is_type(wanted: &str, value: &Value) -> bool {
     }
 }
 
-fn check(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>) {
-    if out.len() > ERRORS_MAX || (value.is_null() && schema["nullable"] == true) {
+/// A value, and what stood in its place.
+type Changed<'v> = (&'v Value, Option<&'v Value>);
+
+fn check(schema: &Value, (value, old): Changed<'_>, path: &Path, out: &mut Vec<FieldError>) {
+    if old == Some(value)
+        || out.len() > ERRORS_MAX
+        || (value.is_null() && schema["nullable"] == true)
+    {
         return;
     }
     let int_or_string = schema["x-kubernetes-int-or-string"] == true;
@@ -63,8 +69,8 @@ fn check(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>) 
     match value {
         Value::String(text) => string(schema, text, path, out),
         Value::Number(_) => number(schema, value, path, out),
-        Value::Array(items) => array(schema, items, path, out),
-        Value::Object(_) => object(schema, value, path, out),
+        Value::Array(items) => array(schema, items, old, path, out),
+        Value::Object(_) => object(schema, (value, old), path, out),
         Value::Null | Value::Bool(_) => {}
     }
 }
@@ -170,7 +176,13 @@ pub(super) fn compiled(pattern: &str) -> Option<Regex> {
     regex::RegexBuilder::new(pattern).size_limit(PATTERN_MAX_BYTES).build().ok()
 }
 
-fn array(schema: &Value, items: &[Value], path: &Path, out: &mut Vec<FieldError>) {
+fn array(
+    schema: &Value,
+    items: &[Value],
+    old: Option<&Value>,
+    path: &Path,
+    out: &mut Vec<FieldError>,
+) {
     if let Some(max) = limit(schema, "maxItems").filter(|max| items.len() > *max) {
         out.push(FieldError::too_many(path, items.len(), max));
     }
@@ -180,10 +192,19 @@ fn array(schema: &Value, items: &[Value], path: &Path, out: &mut Vec<FieldError>
     }
     if schema["items"].is_object() {
         for (index, item) in items.iter().enumerate() {
-            check(&schema["items"], item, &path.index(index), out);
+            let before = old.and_then(|old| before(schema, item, old));
+            check(&schema["items"], (item, before), &path.index(index), out);
         }
     }
     unique(schema, items, path, out);
+}
+
+/// The item of a list that is a map by its keys that had the same keys.
+fn before<'v>(schema: &Value, item: &Value, old: &'v Value) -> Option<&'v Value> {
+    let keys = list(&schema["x-kubernetes-list-map-keys"]);
+    let same =
+        |other: &&Value| keys.iter().filter_map(Value::as_str).all(|key| other[key] == item[key]);
+    list(old).iter().find(same).filter(|_| !keys.is_empty())
 }
 
 /// Lists that are sets, or maps by their keys, hold nothing twice.
@@ -207,7 +228,7 @@ fn unique(schema: &Value, items: &[Value], path: &Path, out: &mut Vec<FieldError
     }
 }
 
-fn object(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>) {
+fn object(schema: &Value, (value, old): Changed<'_>, path: &Path, out: &mut Vec<FieldError>) {
     let Some(members) = value.as_object() else { return };
     for name in list(&schema["required"]).iter().filter_map(Value::as_str) {
         if !members.contains_key(name) {
@@ -222,9 +243,11 @@ fn object(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>)
     }
     for (name, member) in members {
         if let Some(schema) = schema["properties"].get(name) {
-            check(schema, member, &path.child(name), out);
+            let before = old.and_then(|old| old.get(name));
+            check(schema, (member, before), &path.child(name), out);
         } else if schema["additionalProperties"].is_object() {
-            check(&schema["additionalProperties"], member, &path.child(name), out);
+            let before = old.and_then(|old| old.get(name));
+            check(&schema["additionalProperties"], (member, before), &path.child(name), out);
         }
     }
     if schema["x-kubernetes-embedded-resource"] == true {
@@ -239,7 +262,7 @@ fn object(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>)
 fn alternatives(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>) {
     let wrong = |schema: &Value| {
         let mut errors = Vec::new();
-        check(schema, value, path, &mut errors);
+        check(schema, (value, None), path, &mut errors);
         errors
     };
     let refuse = |what: String| {
@@ -353,7 +376,7 @@ mod tests {
             ),
         ] {
             let root = json!({"type": "object", "properties": {"a": schema}});
-            let errors = validate(&root, &json!({"a": value}));
+            let errors = validate(&root, &json!({"a": value}), None);
             let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
             assert_eq!(texts.join("; "), expected, "{root}");
         }

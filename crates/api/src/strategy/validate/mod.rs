@@ -147,18 +147,18 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     meta::check(resource, &object.get("metadata"), &mut out);
     match rules(resource) {
         Some((_, created, _)) => created(&object, &mut out),
-        None => unruled(resource, &object, &mut out),
+        None => unruled(resource, &object, None, &mut out),
     }
     out.0
 }
 
 /// Rules of kinds that have none of their own here: what their schema says.
-fn unruled(resource: &Resource, object: &At<'_>, out: &mut Errors) {
+fn unruled(resource: &Resource, object: &At<'_>, old: Option<&Value>, out: &mut Errors) {
     match &resource.custom {
         Some(custom) => {
             let version = object.value["apiVersion"].as_str().unwrap_or_default();
             let version = split_api_version(version).1;
-            out.0.extend(custom.validate(version, object.value));
+            out.0.extend(custom.validate(version, object.value, old));
         }
         None => structural::check(resource, object, out),
     }
@@ -192,10 +192,10 @@ pub fn validate_update(
                     changed(&object, &before, &mut out);
                 }
             }
-            None => unruled(resource, &object, &mut out),
+            None => unruled(resource, &object, Some(old), &mut out),
         }
     } else if resource.custom.is_some() && !only_metadata(new, old) {
-        unruled(resource, &object, &mut out);
+        unruled(resource, &object, Some(old), &mut out);
     }
     out.0
 }
