@@ -1,5 +1,6 @@
 //! Clients that are not kubectl: what people write scripts and operators with.
 
+use std::fs;
 use std::path::PathBuf;
 
 use crate::harness::{Board, SHELL, tools};
@@ -18,4 +19,16 @@ fn python(board: &Board, script: &str, arguments: &[&str]) {
 fn the_typed_python_client() {
     let board = Board::start();
     python(&board, "typed.py", &[SHELL]);
+}
+
+#[test]
+fn an_operator_of_two_kinds_with_webhooks() {
+    let board = Board::unstarted();
+    board.serve_api();
+    let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let [certificate, secret] = ["webhook.crt", "webhook.key"].map(|name| board.folder.join(name));
+    fs::write(&certificate, key.cert.pem()).expect("written");
+    fs::write(&secret, key.signing_key.serialize_pem()).expect("written");
+    let paths = [&certificate, &secret].map(|path| path.to_str().expect("a plain path"));
+    python(&board, "fleets.py", &paths);
 }

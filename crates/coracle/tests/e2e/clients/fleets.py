@@ -4,7 +4,7 @@ A Fleet (example.test) asks for some Boats; the operator makes them, and a Confi
 Fleets are defaulted by a mutating webhook and judged by a validating one, Boats are served in two
 versions that a conversion webhook translates. The webhooks run in this process, on loopback.
 
-operator.py KUBECONFIG CERTIFICATE KEY
+fleets.py KUBECONFIG CERTIFICATE KEY
 """
 
 import base64
@@ -47,7 +47,7 @@ def judged(review):
     request = review["request"]
     if request["operation"] == "DELETE":
         locked = request["oldObject"]["metadata"].get("labels", {}).get("locked") == "yes"
-        return {"allowed": not locked, "status": {"message": "the fleet is locked"}}
+        return {"allowed": not locked, "status": {"message": "the fleet is locked", "code": 403}}
     if request["object"]["spec"]["colour"] == "red":
         return {"allowed": False, "status": {"message": "red boats sink", "code": 403}}
     return {"allowed": True}
