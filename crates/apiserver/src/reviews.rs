@@ -139,7 +139,10 @@ pub(crate) async fn handle(
     request: Request,
 ) -> Response {
     let limit = context.config.limits.body_bytes;
-    let mut review = match crate::body::object(request, limit).await {
+    let row = api::resource::find(&info.group, &info.version, &info.resource);
+    let kind = row.map_or("", |row| &*row.kind);
+    let kind = (info.group.as_str(), info.version.as_str(), kind);
+    let mut review = match crate::body::object(request, limit, kind).await {
         Ok(read) => read,
         Err(status) => return response::status(&status),
     };

@@ -39,7 +39,7 @@ pub(crate) async fn handle(
     let limit = context.config.limits.body_bytes;
     // The pod may have been bound at another server just now.
     context.refreshed().await;
-    let made = match crate::body::object(request, limit).await {
+    let made = match crate::body::object(request, limit, (GROUP, "v1", "TokenRequest")).await {
         Ok(asked) => make(&context, &info, &user, asked),
         Err(status) => Err(status),
     };

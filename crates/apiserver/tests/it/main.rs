@@ -5,6 +5,7 @@ mod config;
 mod delete;
 mod harness;
 mod list;
+mod mutated;
 mod protobuf;
 mod views;
 mod watch;
