@@ -8,6 +8,8 @@ pub const MASTERS: &str = "system:masters";
 pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of every caller that did not.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The name under which the API server writes the objects that it keeps.
+pub const APISERVER: &str = "system:apiserver";
 /// The name of a caller that gave no credentials.
 pub const ANONYMOUS: &str = "system:anonymous";
 
@@ -41,7 +43,7 @@ impl User {
 
     /// The API server itself, for the objects that it keeps.
     pub fn apiserver() -> Self {
-        User::new("system:apiserver", [MASTERS])
+        User::new(APISERVER, [MASTERS])
     }
 
     /// A component of the control plane, for instance `system:kube-scheduler`.

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Attributes, Operation};
 use crate::registry::{Outcome, meta};
+use crate::user::{APISERVER, MASTERS};
 
 /// Kinds that no webhook and no policy sees: one that refuses everything must stay removable.
 const EXEMPT: [&str; 6] = [
@@ -22,9 +23,11 @@ const EXEMPT: [&str; 6] = [
 ];
 const GROUP: &str = "admissionregistration.k8s.io";
 
-/// Whether the write is about admission itself.
+/// Whether the write is about admission itself, or the server's own: a webhook that is away must
+/// not keep a server from starting, for without it the webhook never comes back.
 pub(super) fn is_exempt(attributes: &Attributes<'_>) -> bool {
-    attributes.resource.group == GROUP && EXEMPT.contains(&&*attributes.resource.plural)
+    let own = attributes.user.name == APISERVER && attributes.user.in_group(MASTERS);
+    own || (attributes.resource.group == GROUP && EXEMPT.contains(&&*attributes.resource.plural))
 }
 
 /// One rule (`RuleWithOperations`, `NamedRuleWithOperations`).
