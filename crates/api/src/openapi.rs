@@ -23,9 +23,26 @@ pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0
 /// The same as older clients ask for it (`@` is illegal in a media type; kubectl 1.20 sends it).
 pub const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
+/// The schema of a kind that is not built in, in both forms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Its name.
+    pub name: String,
+    /// The group and version that it belongs to.
+    pub group: String,
+    /// The version.
+    pub version: String,
+    /// As OpenAPI v2 has it.
+    pub v2: Value,
+    /// As OpenAPI v3 has it.
+    pub v3: Value,
+}
+
 /// The documents that describe a set of resources.
 pub struct OpenApi<'a> {
     resources: Vec<&'a Resource>,
+    /// Of kinds that are not built in.
+    documents: Vec<Document>,
     /// The server's version, for instance `v1.36.0`.
     version: &'a str,
 }
@@ -33,7 +50,13 @@ pub struct OpenApi<'a> {
 impl<'a> OpenApi<'a> {
     /// Documents for these resources, served by a server of that version.
     pub fn new(resources: impl IntoIterator<Item = &'a Resource>, version: &'a str) -> Self {
-        Self { resources: resources.into_iter().collect(), version }
+        Self { resources: resources.into_iter().collect(), documents: Vec::new(), version }
+    }
+
+    /// The same with the schemas of kinds that are not built in.
+    #[must_use]
+    pub fn with(self, documents: Vec<Document>) -> Self {
+        Self { documents, ..self }
     }
 
     /// Changes whenever the v2 document changes: its `ETag`, without quotes.
@@ -57,6 +80,9 @@ impl<'a> OpenApi<'a> {
             }
         });
         outcome?;
+        for document in &self.documents {
+            write!(out, ",{}:{}", Value::from(document.name.as_str()), document.v2)?;
+        }
         write!(out, "}}}}")
     }
 
@@ -73,7 +99,11 @@ impl<'a> OpenApi<'a> {
                 outcome = out.write_all(&protobuf::definition(name, &definition));
             }
         });
-        outcome
+        outcome?;
+        for document in &self.documents {
+            out.write_all(&protobuf::definition(&document.name, &document.v2))?;
+        }
+        Ok(())
     }
 
     /// `/openapi/v3`: every group version's document and its hash.
@@ -100,7 +130,7 @@ impl<'a> OpenApi<'a> {
         }
         let items = self.paths(Some((group, version)));
         let mut roots: Vec<&str> = items.iter().flat_map(|(_, item)| item.definitions()).collect();
-        roots.push(operation::WATCH_EVENT);
+        roots.extend([operation::WATCH_EVENT, operation::OBJECT_META, operation::LIST_META]);
         let wanted = schema::reachable(roots);
         write!(out, r#"{{"openapi":"3.0.0","info":{},"paths":{{"#, self.info())?;
         for (i, (path, item)) in items.iter().enumerate() {
@@ -118,6 +148,11 @@ impl<'a> OpenApi<'a> {
             }
         });
         outcome?;
+        let own = self.documents.iter().filter(|d| d.group == group && d.version == version);
+        for document in own {
+            write!(out, "{}{}:{}", comma(i), Value::from(document.name.as_str()), document.v3)?;
+            i += 1;
+        }
         write!(out, "}}}}}}").map(|()| true)
     }
 

@@ -85,6 +85,14 @@ impl Defined {
     }
 }
 
+/// The OpenAPI schemas of everything that is defined: read for each document, since they are
+/// large and seldom asked for.
+pub(crate) fn documents(store: &Store) -> Vec<api::openapi::Document> {
+    let all = objects(store, definition::COLLECTION, None);
+    let served = all.iter().filter(|definition| holds(definition, "Established"));
+    served.flat_map(api::custom::documents).collect()
+}
+
 /// Keeps the definitions until the server stops.
 pub(crate) fn start(server: &Arc<ApiServer>) {
     let store = server.context.store.clone();

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use api::openapi::{OpenApi, V2_PROTOBUF, V2_PROTOBUF_OLD};
-use api::resource::RESOURCES;
 use api::status::Status;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
+use crate::definitions::{self, Defined};
 use crate::request::{Response, query_value};
 use crate::response;
 use crate::server::Context;
@@ -37,14 +37,14 @@ pub(crate) async fn answer(
     headers: HeaderMap,
 ) -> Response {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let defined = context.definitions.get();
     let (document, kind) = match parts.as_slice() {
         ["openapi", "v2"] => match v2_form(&headers) {
             Some(found) => found,
             None => return response::status(&Status::not_acceptable(&[JSON, V2_PROTOBUF])),
         },
         ["openapi", "v3"] => {
-            let index =
-                OpenApi::new(RESOURCES.iter(), &context.config.version.git_version).v3_index();
+            let index = OpenApi::new(defined.all(), &context.config.version.git_version).v3_index();
             let index = aggregation::openapi_index(&context, index).await;
             return response::tagged(&headers, JSON, index.to_string());
         }
@@ -60,7 +60,7 @@ pub(crate) async fn answer(
         return response::status(&Status::not_acceptable(&[JSON]));
     }
     let version = &context.config.version.git_version;
-    let hash = hash_of(&document, version);
+    let hash = hash_of(&defined, &document, version);
     let asked = query_value(&query, "hash").unwrap_or_default();
     let v3 = matches!(document, Document::V3(..));
     if v3 && !asked.is_empty() && asked != hash {
@@ -73,7 +73,13 @@ pub(crate) async fn answer(
     } else {
         let gzip = compress::accepted(&headers);
         let version = version.clone();
-        let made = tokio::task::spawn_blocking(move || make(&document, &version, gzip)).await;
+        let store = context.store.clone();
+        let made = move || {
+            let documents = definitions::documents(&store);
+            let openapi = OpenApi::new(defined.all(), &version).with(documents);
+            make(&openapi, &document, gzip)
+        };
+        let made = tokio::task::spawn_blocking(made).await;
         match made {
             Ok(Ok(Some(text))) => written(text, kind, gzip),
             Ok(Ok(None)) => return response::not_found(),
@@ -126,8 +132,8 @@ fn v2_form(headers: &HeaderMap) -> Option<(Document, &'static str)> {
     })
 }
 
-fn hash_of(document: &Document, version: &str) -> String {
-    let openapi = OpenApi::new(RESOURCES.iter(), version);
+fn hash_of(defined: &Defined, document: &Document, version: &str) -> String {
+    let openapi = OpenApi::new(defined.all(), version);
     match document {
         Document::V2Json => openapi.v2_hash(),
         // Two forms of one document must not share a tag.
@@ -137,19 +143,18 @@ fn hash_of(document: &Document, version: &str) -> String {
 }
 
 /// The document's text, `None` where nothing is served under its group and version.
-fn make(document: &Document, version: &str, gzip: bool) -> io::Result<Option<Vec<u8>>> {
+fn make(openapi: &OpenApi<'_>, document: &Document, gzip: bool) -> io::Result<Option<Vec<u8>>> {
     if gzip {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        let there = write(document, version, &mut encoder)?;
+        let there = write(openapi, document, &mut encoder)?;
         Ok(there.then_some(encoder.finish()?))
     } else {
         let mut text = Vec::new();
-        Ok(write(document, version, &mut text)?.then_some(text))
+        Ok(write(openapi, document, &mut text)?.then_some(text))
     }
 }
 
-fn write(document: &Document, version: &str, out: &mut dyn Write) -> io::Result<bool> {
-    let openapi = OpenApi::new(RESOURCES.iter(), version);
+fn write(openapi: &OpenApi<'_>, document: &Document, out: &mut dyn Write) -> io::Result<bool> {
     match document {
         Document::V2Json => openapi.v2_json(out).map(|()| true),
         Document::V2Protobuf => openapi.v2_protobuf(out).map(|()| true),

@@ -6,6 +6,7 @@
 mod column;
 mod compile;
 pub mod definition;
+mod document;
 mod format;
 mod path;
 mod rules;
@@ -22,6 +23,8 @@ use crate::schema::Schema;
 use crate::status::{FieldError, FieldErrorKind, Path};
 
 pub use column::Column;
+pub use document::documents;
+pub(crate) use document::name as document_name;
 pub use path::{get, set};
 
 const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";

@@ -1,10 +1,13 @@
 //! Paths and operations of a resource, in a form that both OpenAPI versions are written from.
 
-use crate::resource::Resource;
+use crate::custom::document_name;
+use crate::resource::{Resource, Text};
 use crate::schema::Schema;
 use serde_json::{Map, Value, json};
 
 pub(super) const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+pub(super) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+pub(super) const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 pub(super) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 pub(super) const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
 pub(super) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
@@ -22,6 +25,12 @@ const PATCHES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+];
+
+const CUSTOM_PATCHES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
     "application/apply-patch+yaml",
 ];
 
@@ -86,9 +95,9 @@ struct Operation {
     gvk: [String; 3],
     parameters: &'static [Parameter],
     /// Definition of what is sent, and in which media types.
-    body: Option<(&'static str, &'static [&'static str])>,
+    body: Option<(Text, &'static [&'static str])>,
     /// Definition of what is answered; without one it is text.
-    answer: Option<&'static str>,
+    answer: Option<Text>,
     produces: &'static [&'static str],
 }
 
@@ -160,7 +169,12 @@ impl Subject<'_> {
                 &*sub.kind,
             ),
         };
-        let definition = |kind: &str| Schema::of(group, version, kind).and_then(|s| s.name());
+        let definition = |kind: &str| -> Option<Text> {
+            if resource.custom.is_some() && group == resource.group {
+                return Some(document_name(group, version, kind).into());
+            }
+            Schema::of(group, version, kind).and_then(|s| s.name()).map(Text::from)
+        };
         let own = definition(kind);
         let connects = kind.ends_with("Options");
         let (method, action, says, parameters): (_, _, _, &[Parameter]) = match verb {
@@ -174,15 +188,16 @@ impl Subject<'_> {
         };
         let body = match verb {
             _ if connects => None,
-            "create" | "update" => own.map(|name| (name, &["*/*"][..])),
-            "patch" => Some((PATCH, PATCHES)),
-            "delete" | "deletecollection" => Some((DELETE_OPTIONS, &["*/*"][..])),
+            "create" | "update" => own.clone().map(|name| (name, &["*/*"][..])),
+            "patch" if resource.custom.is_some() => Some((PATCH.into(), CUSTOM_PATCHES)),
+            "patch" => Some((PATCH.into(), PATCHES)),
+            "delete" | "deletecollection" => Some((DELETE_OPTIONS.into(), &["*/*"][..])),
             _ => None,
         };
         let answer = match verb {
             _ if connects || sub.is_some_and(|s| s.name == "log") => None,
             "list" => definition(&resource.list_kind),
-            "delete" | "deletecollection" => Some(STATUS),
+            "delete" | "deletecollection" => Some(STATUS.into()),
             _ => own,
         };
         let plural_kind = match verb {
@@ -204,12 +219,13 @@ impl Subject<'_> {
             gvk: [group, version, kind].map(str::to_owned),
             parameters: if connects { &[] } else { parameters },
             body,
-            answer,
-            produces: match (verb, answer) {
+            produces: match (verb, &answer) {
+                _ if resource.custom.is_some() => &PRODUCES[..2],
                 ("list", _) => LIST_PRODUCES,
                 (_, None) => &["*/*"],
                 _ => PRODUCES,
             },
+            answer,
         }
     }
 }
@@ -219,7 +235,8 @@ impl PathItem {
     pub(super) fn definitions(&self) -> impl Iterator<Item = &str> {
         self.operations
             .iter()
-            .flat_map(|o| o.body.map(|(name, _)| name).into_iter().chain(o.answer))
+            .flat_map(|o| o.body.iter().map(|(name, _)| name).chain(&o.answer))
+            .map(|name| name.as_ref())
     }
 
     /// The item as OpenAPI v2.
@@ -233,7 +250,7 @@ impl PathItem {
             parameter
         };
         self.to_json(place, |operation, json| {
-            if let Some((name, consumes)) = operation.body {
+            if let Some((name, consumes)) = &operation.body {
                 let required = operation.method != "delete";
                 let mut body = json!({"name": "body", "in": "body", "schema": v2_ref(name)});
                 if required {
@@ -245,7 +262,8 @@ impl PathItem {
                 json["consumes"] = json!(consumes);
             }
             json["produces"] = json!(operation.produces);
-            let schema = operation.answer.map_or_else(|| json!({"type": "string"}), v2_ref);
+            let schema =
+                operation.answer.as_deref().map_or_else(|| json!({"type": "string"}), v2_ref);
             json["responses"] = responses(&json!({"description": "OK", "schema": schema}));
         })
     }
@@ -264,10 +282,11 @@ impl PathItem {
             let content = |types: &[&str], schema: Value| -> Value {
                 types.iter().map(|t| (t.to_string(), json!({"schema": schema}))).collect()
             };
-            if let Some((name, consumes)) = operation.body {
+            if let Some((name, consumes)) = &operation.body {
                 json["requestBody"] = json!({"content": content(consumes, v3_ref(name))});
             }
-            let schema = operation.answer.map_or_else(|| json!({"type": "string"}), v3_ref);
+            let schema =
+                operation.answer.as_deref().map_or_else(|| json!({"type": "string"}), v3_ref);
             let content = content(operation.produces, schema);
             json["responses"] = responses(&json!({"description": "OK", "content": content}));
         })
