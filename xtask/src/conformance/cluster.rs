@@ -12,8 +12,6 @@ use crate::run::{Outcome, command, run};
 const BINARY_VARIABLE: &str = "CORACLE_BIN";
 /// What the binary is built for: the tests run what ships.
 const TARGET: &str = "x86_64-unknown-linux-musl";
-/// The sandbox's name.
-const NAME: &str = "conformance";
 /// What all boards' disks together may hold. It is memory: image imports and logs would wear a disk.
 const DISK: &str = "size=12g,mode=0755";
 /// How long the boards may take to be ready.
@@ -21,7 +19,8 @@ const READY: &str = "300s";
 
 /// A cluster; it is gone when the value is.
 pub struct Cluster {
-    namespace: String,
+    /// Of the network namespace and of the sandbox: several runs live beside each other.
+    name: String,
     folder: PathBuf,
     binary: PathBuf,
 }
@@ -34,14 +33,14 @@ impl Cluster {
         let id = std::process::id();
         let folder = cache.path("clusters").join(id.to_string());
         make_folder(&folder)?;
-        let cluster = Self { namespace: format!("cor-conf-{id}"), folder, binary };
-        run(command("ip", &["netns", "add", &cluster.namespace]))?;
-        run(command("ip", &["-n", &cluster.namespace, "link", "set", "lo", "up"]))?;
+        let cluster = Self { name: name(&id.to_string()), folder, binary };
+        run(command("ip", &["netns", "add", &cluster.name]))?;
+        run(command("ip", &["-n", &cluster.name, "link", "set", "lo", "up"]))?;
         let mut disk = command("mount", &["-t", "tmpfs", "-o", DISK, "conformance"]);
         disk.arg(&cluster.folder);
         run(disk)?;
         let mut up = cluster.sandbox("up");
-        up.args([NAME, "--servers", "1", "--wait", READY]);
+        up.args([&cluster.name, "--servers", "1", "--wait", READY]);
         up.arg("--agents").arg((boards - 1).to_string());
         // The boards share this machine's memory as their disk.
         up.args(["--server-arg", "eviction-hard=nodefs.inodesFree<1%"]);
@@ -55,18 +54,18 @@ impl Cluster {
     /// A command that runs beside the boards, on the machine that they are used from.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut line = command("nsenter", &[]);
-        line.arg(format!("--net=/run/netns/{}", self.namespace)).arg(program);
+        line.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
         line
     }
 
     /// The admin's kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.folder.join(NAME).join("kubeconfig")
+        self.folder.join(&self.name).join("kubeconfig")
     }
 
     /// Copies what the boards' servers and agents said.
     pub fn keep_logs(&self, folder: &Path) {
-        let boards = entries(&self.folder.join(NAME).join("boards")).unwrap_or_default();
+        let boards = entries(&self.folder.join(&self.name).join("boards")).unwrap_or_default();
         for board in boards {
             let name = board.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let _ = fs::copy(board.join("log"), folder.join(format!("{name}.log")));
@@ -83,14 +82,19 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         let mut down = self.sandbox("down");
-        down.arg(NAME);
+        down.arg(&self.name);
         let _ = run(down);
         let mut disk = command("umount", &["-l"]);
         disk.arg(&self.folder);
         let _ = run(disk);
         let _ = fs::remove_dir(&self.folder);
-        let _ = run(command("ip", &["netns", "del", &self.namespace]));
+        let _ = run(command("ip", &["netns", "del", &self.name]));
     }
+}
+
+/// The name of the cluster that the process of this id has.
+fn name(id: &str) -> String {
+    format!("cor-conf-{id}")
 }
 
 /// The binary under test.
@@ -114,8 +118,7 @@ fn sweep(cache: &Cache, binary: &Path) -> Outcome {
         let lives = String::from_utf8_lossy(&line).contains("conformance");
         if !lives {
             eprintln!("==> taking away what the killed run {id} left");
-            let namespace = format!("cor-conf-{id}");
-            drop(Cluster { namespace, folder, binary: binary.to_owned() });
+            drop(Cluster { name: name(&id), folder, binary: binary.to_owned() });
         }
     }
     Ok(())

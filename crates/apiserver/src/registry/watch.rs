@@ -63,6 +63,10 @@ impl Registry {
         let after = if initial {
             let page = self.store().list(lens.selection.range(&lens.target), Page::default());
             let mut list = page.map_err(|error| Status::internal_error(&error.to_string()))?;
+            if options.send_initial_events.is_none() {
+                // A client may go on from the version of any of these, and must find what follows.
+                list.entries.sort_by_key(|entry| entry.revision);
+            }
             conversion::translate_entries(&self.context, &lens.target, &mut list.entries).await?;
             for entry in &list.entries {
                 if lens.selection.matches(&lens.target, entry) {
