@@ -18,6 +18,8 @@ cd "$(dirname "$0")" || exit 1
 exec </dev/null
 
 export PATH="$PWD/target/tools/bin:$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
+# What the binary says of itself at /version.
+CORACLE_COMMIT=$(git rev-parse HEAD 2>/dev/null) && export CORACLE_COMMIT
 export CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=never
 musl=x86_64-unknown-linux-musl
 summary=

@@ -111,6 +111,9 @@ fn runner(arch: Arch) -> Option<&'static str> {
 fn cargo(arch: Arch, arguments: &[&str]) -> Outcome<Command> {
     let target = arch.target();
     let mut cargo = command("cargo", arguments);
+    if let Some(commit) = crate::run::commit() {
+        cargo.env("CORACLE_COMMIT", commit);
+    }
     if runner(arch).is_none() {
         if !exists("musl-gcc", &["--version"]) {
             return Err("musl-gcc is missing: apt-get install musl-tools".into());

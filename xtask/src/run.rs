@@ -37,6 +37,12 @@ pub fn read(mut command: Command) -> Outcome<Vec<u8>> {
     }
 }
 
+/// The commit that is checked out, for binaries to say at `/version`; none outside a checkout.
+pub fn commit() -> Option<String> {
+    let head = read(command("git", &["rev-parse", "HEAD"])).ok()?;
+    Some(String::from_utf8_lossy(&head).trim().to_owned())
+}
+
 /// True where a program can be started at all.
 pub fn exists(program: &str, probe: &[&str]) -> bool {
     command(program, probe).output().is_ok_and(|output| output.status.success())

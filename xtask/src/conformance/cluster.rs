@@ -102,7 +102,12 @@ fn binary() -> Outcome<PathBuf> {
     if let Some(named) = std::env::var_os(BINARY_VARIABLE) {
         return Ok(named.into());
     }
-    run(command("cargo", &["build", "--locked", "--package=coracle", "--target", TARGET]))?;
+    let mut build =
+        command("cargo", &["build", "--locked", "--package=coracle", "--target", TARGET]);
+    if let Some(commit) = crate::run::commit() {
+        build.env("CORACLE_COMMIT", commit);
+    }
+    run(build)?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = target.unwrap_or_else(|| crate::run::root().join("target"));
     Ok(target.join(TARGET).join("debug/coracle"))

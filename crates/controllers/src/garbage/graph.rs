@@ -147,6 +147,11 @@ impl Graph {
         self.waits(&owner)
     }
 
+    /// Whether one of an object's dependents is itself being deleted and waits for its own.
+    pub fn has_waiting_dependent(&self, uid: Uid) -> bool {
+        self.dependents.get(&uid).into_iter().flatten().any(|dependent| self.waits(dependent))
+    }
+
     /// Everything known of an object with owners or GC finalizers.
     pub fn node(&self, uid: Uid) -> Option<&Node> {
         self.nodes.get(&uid)
@@ -215,6 +220,18 @@ mod tests {
         assert_eq!(graph.dependents(Uid::of(A)), [(Uid::of(B), true)]);
         assert_eq!(graph.remove(Uid::of(B)).now, [Uid::of(A)]);
         assert!(graph.dependents(Uid::of(A)).is_empty());
+    }
+
+    #[test]
+    fn a_dependent_that_waits_may_close_a_circle() {
+        let mut graph = Graph::default();
+        graph.apply(0, &owned(A, B, ""));
+        graph.apply(0, &owned(B, A, ""));
+        assert!(!graph.has_waiting_dependent(Uid::of(B)));
+        let waiting =
+            format!(", deletionTimestamp: '2026-01-01T00:00:00Z', finalizers: [{FOREGROUND}]");
+        graph.apply(0, &owned(A, B, &waiting));
+        assert!(graph.has_waiting_dependent(Uid::of(B)));
     }
 
     #[test]

@@ -291,7 +291,7 @@ impl Collector {
 
     /// Deletes an object none of whose owners holds it, after asking the API.
     async fn judge(&self, uid: Uid, node: &Node, has_dependents: bool) -> kube::Result<Outcome> {
-        let Some(live) = self.live(uid, node).await? else { return Ok(Outcome::Done) };
+        let Some(mut live) = self.live(uid, node).await? else { return Ok(Outcome::Done) };
         let owners = live.owner_references.clone().unwrap_or_default();
         if owners.is_empty() || live.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
@@ -314,6 +314,11 @@ impl Collector {
                 self.disown(node, &live, going).await?;
             }
             return Ok(Outcome::Done);
+        }
+        if !waiting.is_empty() && has_dependents && self.graph().has_waiting_dependent(uid) {
+            self.unblock(node, &live).await?;
+            let Some(unblocked) = self.live(uid, node).await? else { return Ok(Outcome::Done) };
+            live = unblocked;
         }
         let has = |finalizer: &str| live.finalizers.iter().flatten().any(|f| f == finalizer);
         let policy = match () {
@@ -400,6 +405,18 @@ impl Collector {
         // An empty list would stay in the object as one.
         let staying = if staying.is_empty() { json!(null) } else { json!(staying) };
         self.patch(node, live, json!({ "ownerReferences": staying })).await
+    }
+
+    /// Lets an object's owners go before it does: it waits for a dependent that waits as well,
+    /// and so may be waiting for itself.
+    async fn unblock(&self, node: &Node, live: &ObjectMeta) -> kube::Result<Outcome> {
+        let freed = live
+            .owner_references
+            .iter()
+            .flatten()
+            .map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner.clone() });
+        let freed: Vec<OwnerReference> = freed.collect();
+        self.patch(node, live, json!({ "ownerReferences": freed })).await
     }
 
     async fn drop_finalizer(
