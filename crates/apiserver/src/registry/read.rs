@@ -128,7 +128,7 @@ impl Registry {
         let options = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
         let selection = Selection::parse(&call.target, &options)?;
         let mut shown = match component_status::all(&self.context, &call.target) {
-            Some(all) => self.whole(&selection, all),
+            Some(all) => self.whole(&call.target, &selection, all),
             None => self.page(&call.target, &options, &selection).await?,
         };
         conversion::translate_entries(&self.context, &call.target, &mut shown.entries).await?;
@@ -136,8 +136,8 @@ impl Registry {
     }
 
     /// What is not stored is shown in one page.
-    fn whole(&self, selection: &Selection, mut all: Vec<Arc<Entry>>) -> Shown {
-        all.retain(|entry| selection.matches(entry));
+    fn whole(&self, target: &Target, selection: &Selection, mut all: Vec<Arc<Entry>>) -> Shown {
+        all.retain(|entry| selection.matches(target, entry));
         let revision = self.store().revision();
         Shown { revision, entries: all, next: None, remaining: None }
     }
