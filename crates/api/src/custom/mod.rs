@@ -35,8 +35,6 @@ pub struct Custom {
     versions: Vec<Version>,
     /// `spec.conversion.webhook`, where objects are converted by one.
     pub conversion: Option<Value>,
-    /// Whether objects may lie in the store in several versions.
-    pub mixed: bool,
     /// The definition's uid: another one of the same name defines other objects.
     pub uid: String,
     /// What two definitions are compared by.
@@ -88,7 +86,6 @@ impl Custom {
         Custom {
             versions: list(&spec["versions"]).iter().map(Version::read).collect(),
             conversion: webhook.then(|| spec["conversion"]["webhook"].clone()),
-            mixed: list(&definition["status"]["storedVersions"]).len() > 1,
             uid: definition["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
             spec: spec.to_string(),
         }

@@ -197,6 +197,7 @@ impl Admission {
         object: &mut Value,
         settle: Settle<'_>,
     ) -> Outcome<()> {
+        service_account::await_default(attributes, object, &self.context.store).await;
         let chain =
             |object: &mut Value| MUTATING.iter().try_for_each(|step| step(attributes, object));
         chain(object)?;

@@ -1,10 +1,19 @@
 //! ServiceAccount: every pod runs as one, and finds its token in a projected volume.
 
+use std::time::Duration;
+
 use super::{Attributes, Operation};
 use crate::registry::{Outcome, meta};
 use api::status::Status;
 use serde_json::{Map, Value, json};
+use store::{Key, Range, Store};
 
+/// Store collection of accounts.
+const ACCOUNTS: &str = "serviceaccounts";
+/// The account that pods run as when they name none.
+const DEFAULT: &str = "default";
+/// How long a pod waits for it; upstream tries ten times, a fifth of a second apart.
+const DEFAULT_PATIENCE: Duration = Duration::from_secs(2);
 /// Where the token is mounted, as client libraries expect it.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// What a token volume's name begins with.
@@ -15,6 +24,27 @@ const TOKEN_SECONDS: u32 = 3607;
 /// Mirror pods speak for files on a node; they have no account.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Waits for the account `default` of a new namespace, which its controller is about to make:
+/// whoever makes a namespace and a pod in it need not look in between.
+pub(super) async fn await_default(attributes: &Attributes<'_>, pod: &Value, store: &Store) {
+    let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+    if !attributes.is(Operation::Create, "pods")
+        || pod["metadata"]["annotations"][MIRROR].is_string()
+        || !matches!(account, "" | DEFAULT)
+    {
+        return;
+    }
+    let key = Key::new(ACCOUNTS, attributes.namespace, DEFAULT);
+    let range = Range { collection: ACCOUNTS, namespace: Some(attributes.namespace) };
+    let arrival = async {
+        // In this order nothing is missed.
+        let Ok(mut watch) = store.watch(range, store.revision()) else { return };
+        while store.get(&key).is_none() && matches!(watch.next().await, Some(Ok(_))) {}
+    };
+    // In vain: the pod is refused with the reason.
+    let _ = tokio::time::timeout(DEFAULT_PATIENCE, arrival).await;
+}
+
 pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Outcome<()> {
     if !attributes.is(Operation::Create, "pods") {
         return Ok(());
@@ -24,14 +54,14 @@ pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Outcome<()>
     }
     let account = match pod["spec"]["serviceAccountName"].as_str() {
         Some(name) if !name.is_empty() => name.to_owned(),
-        _ => "default".to_owned(),
+        _ => DEFAULT.to_owned(),
     };
     let spec = meta::member(pod, "spec");
     spec.insert("serviceAccountName".to_owned(), account.clone().into());
     spec.insert("serviceAccount".to_owned(), account.clone().into());
 
     let namespace = attributes.namespace;
-    let Some(object) = attributes.cluster.find("serviceaccounts", namespace, &account) else {
+    let Some(object) = attributes.cluster.find(ACCOUNTS, namespace, &account) else {
         let why = format!(
             "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
         );

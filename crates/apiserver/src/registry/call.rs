@@ -47,11 +47,12 @@ impl Target {
         self.resource.api_version(&self.version)
     }
 
-    /// Whether stored bytes can be shown as they are.
+    /// Whether stored bytes can be shown as they are. Those of defined kinds cannot: their schema
+    /// may have other fields and defaults by now.
     pub fn is_storage_version(&self) -> bool {
         self.resource.group == self.resource.storage_group
             && self.version == self.resource.storage_version
-            && self.resource.custom.as_ref().is_none_or(|custom| !custom.mixed)
+            && self.resource.custom.is_none()
     }
 
     /// A stored object in the version that the client speaks.
