@@ -1,6 +1,6 @@
 use super::*;
-use crate::schema::Schema;
-use serde_json::json;
+use crate::schema::{Schema, Type};
+use serde_json::{Value, json};
 
 fn varint(mut number: usize) -> Vec<u8> {
     let mut out = Vec::new();
@@ -90,7 +90,7 @@ fn every_kind_has_numbers() {
 }
 
 /// What a document says of an object, read again.
-fn round(object: &serde_json::Value) -> serde_json::Value {
+fn round(object: &Value) -> Value {
     decode(&encode(object).unwrap()).unwrap()
 }
 
@@ -151,4 +151,155 @@ fn lists_are_made_of_pieces() {
         decode(&whole).unwrap(),
         json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": maps})
     );
+}
+
+/// How deep the objects go that chance makes.
+const DEPTH: usize = 7;
+
+/// Something of the schema's type that is not nothing; `None` where there is no such thing.
+fn any_value(random: &mut fastrand::Rng, schema: Schema<'_>, depth: usize) -> Option<Value> {
+    let word = |random: &mut fastrand::Rng| {
+        (0..random.usize(1..9)).map(|_| random.alphanumeric()).collect::<String>()
+    };
+    Some(match schema.kind() {
+        Type::String => word(random).into(),
+        Type::Int32 => random.i32(1..).into(),
+        Type::Int64 => random.i64(i64::MIN..0).into(),
+        Type::Number => json!(f64::from(random.i32(1..)) + 0.5),
+        Type::Boolean => true.into(),
+        Type::Bytes => "AP8B".into(),
+        Type::Time => "2026-11-29T17:00:00Z".into(),
+        Type::MicroTime => "2026-11-29T17:00:00.000250Z".into(),
+        Type::Quantity => format!("{}Mi", random.u16(1..1000)).into(),
+        Type::IntOrString if random.bool() => random.i32(..).into(),
+        Type::IntOrString => word(random).into(),
+        Type::Any if schema.name().is_some_and(|name| name.contains("JSONSchemaPropsOr")) => {
+            return None;
+        }
+        Type::Any => json!({word(random): [1, null, "x"]}),
+        Type::List => {
+            let items = schema.items()?;
+            let some = (0..random.usize(1..3)).map(|_| any_value(random, items, depth));
+            Value::Array(some.collect::<Option<_>>()?)
+        }
+        Type::Map => {
+            let mut map = serde_json::Map::new();
+            map.insert(word(random), any_value(random, schema.additional()?, depth)?);
+            Value::Object(map)
+        }
+        Type::Object => {
+            let depth = depth.checked_sub(1)?;
+            let mut object = serde_json::Map::new();
+            for (name, field) in schema.fields() {
+                if has_number(schema, name)
+                    && random.u8(..) < 150
+                    && let Some(value) = any_value(random, field, depth)
+                {
+                    object.insert(name.to_owned(), value);
+                }
+            }
+            Value::Object(object)
+        }
+    })
+}
+
+/// Whether upstream's messages have a field, as far as the source of the numbers knows.
+fn has_number(schema: Schema<'_>, field: &str) -> bool {
+    let message = schema.name().and_then(|name| NUMBERS.get(name));
+    message.is_some_and(|message| message.place(field).is_some())
+}
+
+/// Fields that are younger than the source of the numbers: they are not shown in protobuf, as to
+/// a client of that age.
+const YOUNGER: [&str; 11] = [
+    "io.k8s.api.core.v1.PodSpec.schedulingGroup",
+    "io.k8s.api.core.v1.PodStatus.nodeAllocatableResourceClaimStatuses",
+    "io.k8s.api.core.v1.ResourceHealth.message",
+    "io.k8s.api.core.v1.VolumeMountStatus.volumeStatus",
+    "io.k8s.api.resource.v1.Device.nodeAllocatableResourceMappings",
+    "io.k8s.api.resource.v1.DeviceAttribute.bools",
+    "io.k8s.api.resource.v1.DeviceAttribute.ints",
+    "io.k8s.api.resource.v1.DeviceAttribute.strings",
+    "io.k8s.api.resource.v1.DeviceAttribute.versions",
+    "io.k8s.api.storage.v1.CSIDriverSpec.preventPodSchedulingIfMissing",
+    "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta.shardInfo",
+];
+
+#[test]
+fn few_fields_have_no_number() {
+    let mut without = Vec::new();
+    crate::schema::documents(|name, _| {
+        let Some(schema) = Schema::of_definition(name).filter(|_| NUMBERS.contains_key(name))
+        else {
+            return;
+        };
+        let fields = schema.fields().map(|(field, _)| field);
+        let fields = fields.filter(|field| !matches!(*field, "apiVersion" | "kind"));
+        let fields = fields.filter(|field| !has_number(schema, field));
+        without.extend(fields.map(|field| format!("{name}.{field}")));
+    });
+    assert_eq!(without, YOUNGER);
+}
+
+#[test]
+fn objects_of_every_kind_survive() {
+    let mut random = fastrand::Rng::with_seed(20_261_129);
+    for resource in crate::resource::RESOURCES.iter() {
+        for version in &resource.versions {
+            let schema = Schema::of(&resource.group, version, &resource.kind).unwrap();
+            for _ in 0..20 {
+                let mut object = any_value(&mut random, schema, DEPTH).unwrap();
+                object["apiVersion"] = resource.api_version(version).into();
+                object["kind"] = resource.kind.as_ref().into();
+                assert!(schema.check(&object).is_empty(), "{object}");
+                schema.prune(&mut object);
+                assert_same(&round(&object), &object, &resource.kind);
+            }
+        }
+    }
+}
+
+/// Says where two trees differ.
+#[track_caller]
+fn assert_same(found: &Value, expected: &Value, at: &str) {
+    match (found, expected) {
+        (Value::Object(found), Value::Object(expected)) => {
+            let names = found.keys().chain(expected.keys());
+            for name in names {
+                let of = |map: &serde_json::Map<String, Value>| {
+                    map.get(name).cloned().unwrap_or_default()
+                };
+                assert_same(&of(found), &of(expected), &format!("{at}.{name}"));
+            }
+        }
+        (Value::Array(found), Value::Array(expected)) if found.len() == expected.len() => {
+            for (found, expected) in found.iter().zip(expected) {
+                assert_same(found, expected, &format!("{at}[]"));
+            }
+        }
+        _ => assert_eq!(found, expected, "{at}"),
+    }
+}
+
+/// Bytes that nobody wrote are refused or read, and nothing else.
+#[test]
+fn damaged_documents_never_break_the_reader() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let pod = crate::resource::find("", "v1", "pods").unwrap();
+    let schema = Schema::of("", "v1", "Pod").unwrap();
+    for _ in 0..2_000 {
+        let mut object = any_value(&mut random, schema, DEPTH).unwrap();
+        object["apiVersion"] = "v1".into();
+        object["kind"] = pod.kind.as_ref().into();
+        let mut document = encode(&object).unwrap();
+        for _ in 0..random.usize(1..6) {
+            let at = random.usize(4..document.len());
+            match random.u8(..3) {
+                0 => document.truncate(at.max(5)),
+                1 => document[at] = random.u8(..),
+                _ => document.insert(at, 0xff),
+            }
+        }
+        let _ = decode(&document);
+    }
 }
