@@ -335,6 +335,7 @@ fn check_schema(schema: &Value, path: &Path, root: bool, out: &mut Vec<FieldErro
     check_list_type(schema, kind, path, out);
     check_default(schema, path, out);
     super::rules::check_rules(schema, path, root, out);
+    super::nested::check(schema, path, out);
     for (name, member) in schema["properties"].as_object().into_iter().flatten() {
         if root && matches!(name.as_str(), "metadata" | "apiVersion" | "kind") {
             continue;

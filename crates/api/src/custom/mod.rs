@@ -8,6 +8,7 @@ mod compile;
 pub mod definition;
 mod document;
 mod format;
+mod nested;
 mod path;
 mod rules;
 mod structural;

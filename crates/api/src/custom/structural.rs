@@ -103,10 +103,18 @@ fn below(path: &mut String, step: &str, act: impl FnOnce(&mut String)) {
     path.truncate(length);
 }
 
-/// Fills in defaults; a null that may not be one and has a default counts as missing.
+/// Fills in defaults; a null that may not be one counts as missing, and goes where there is no
+/// default.
 pub(super) fn default(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(members) => {
+            members.retain(|name, member| {
+                let schema = schema["properties"]
+                    .get(name)
+                    .unwrap_or_else(|| &schema["additionalProperties"]);
+                let may_be = !schema.is_object() || is(schema, "nullable");
+                !member.is_null() || may_be || schema.get("default").is_some()
+            });
             for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
                 let default = schema.get("default");
                 let null = members.get(name).is_some_and(Value::is_null);
@@ -189,11 +197,62 @@ mod tests {
 
     #[test]
     fn defaults_fill_what_is_missing() {
-        let mut object = json!({"spec": {"n": null, "a": null, "list": [{}], "map": {"x": {}}}});
+        let mut object =
+            json!({"spec": {"n": null, "a": null, "open": null, "list": [{}], "map": {"x": {}}}});
         default(&schema(), &mut object);
         assert_eq!(
             object,
             json!({"spec": {"n": null, "a": 3, "list": [{"d": true}], "map": {"x": {"z": "zz"}}}})
         );
+    }
+
+    /// A generator of its own: a seed is all that a failure needs to be seen again.
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, sides: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % sides
+        }
+
+        /// Any value, of names that the schema knows and of others.
+        fn value(&mut self, depth: u64) -> Value {
+            const NAMES: [&str; 12] = [
+                "spec", "a", "n", "list", "map", "open", "pod", "any", "k", "z", "odd", "metadata",
+            ];
+            match self.roll(if depth == 0 { 4 } else { 9 }) {
+                0 => Value::Null,
+                1 => json!(self.roll(9)),
+                2 => json!("text"),
+                3 => json!(true),
+                4 => (0..self.roll(4)).map(|_| self.value(depth - 1)).collect(),
+                _ => {
+                    let mut members = Map::new();
+                    for _ in 0..self.roll(7) {
+                        let name = NAMES[self.roll(12) as usize];
+                        members.insert(name.to_owned(), self.value(depth - 1));
+                    }
+                    members.into()
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_comes_pruning_and_defaulting_settle_at_once() {
+        for seed in 1..3000_u64 {
+            let given = json!({"spec": Dice(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed)).value(5), "odd": seed});
+            let mut pruned = given.clone();
+            prune(&schema(), &mut pruned);
+            assert_eq!(prune(&schema(), &mut pruned.clone()).join(" "), "", "{seed}: {given}");
+            let mut settled = pruned;
+            default(&schema(), &mut settled);
+            assert_eq!(prune(&schema(), &mut settled.clone()).join(" "), "", "{seed}: {given}");
+            let mut again = settled.clone();
+            default(&schema(), &mut again);
+            assert_eq!(again, settled, "{seed}: {given}");
+        }
     }
 }
