@@ -16,7 +16,7 @@ pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Says that a group of Kubernetes' own may be defined.
 const APPROVED: &str = "api-approved.kubernetes.io";
 
-fn text<'v>(value: &'v Value) -> &'v str {
+fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
