@@ -50,7 +50,7 @@ pub struct Run {
     /// What the tests' clients speak
     #[arg(long, value_enum, default_value_t = ContentType::Protobuf)]
     pub content_type: ContentType,
-    /// Tests that run at a time; those marked [Serial] come after the others
+    /// Tests that run at a time; those marked `[Serial]` come after the others
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub parallel: u8,
 }
