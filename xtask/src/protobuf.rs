@@ -27,6 +27,8 @@ const ROOTS: [(&str, &str); 4] = [
     ("kube_aggregator", "io.k8s.kube-aggregator"),
 ];
 
+/// A list that is a message of its own on the wire.
+const WRAPPED_LIST: &str = "Verbs";
 /// How deep flattened messages stand in one another.
 const FLATTENED_DEPTH_MAX: usize = 2;
 
@@ -159,7 +161,14 @@ fn line(
     let mut parts = BTreeSet::new();
     for field in message {
         if let Some(name) = by_lower.get(&field.name) {
-            parts.insert((field.number, format!("{name}={}", field.number)));
+            let number = field.number;
+            parts.insert((
+                number,
+                match field.message.as_deref() {
+                    Some(WRAPPED_LIST) => format!("{number}({name}=1)"),
+                    _ => format!("{name}={number}"),
+                },
+            ));
         } else if let (Some(inner), true) = (&field.message, depth < FLATTENED_DEPTH_MAX) {
             let inner = messages.get(&format!("{module}.{inner}"));
             let inner = inner

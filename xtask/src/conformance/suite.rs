@@ -16,9 +16,6 @@ use crate::run::{Outcome, run as start};
 
 /// Tests that would disturb others, which run when nothing else does.
 const ALONE: &str = r"\[Serial\]";
-/// How often a test is tried. The suite cannot be told to wait for a namespace's service account
-/// without the token Secret that it no longer has, so that a pod may come before its account.
-const ATTEMPTS: &str = "-flakeAttempts=2";
 /// What CI runs: one expression of what to run and one of what not, a line each.
 const FAST: &str = include_str!("../../../conformance/fast.txt");
 
@@ -116,7 +113,7 @@ impl Suite<'_> {
 
     fn line(&self, cluster: &Cluster, pass: &Pass, folder: &Path) -> Command {
         let mut line = cluster.command(program_path(self.cache, "ginkgo"));
-        line.args(["-noColor", ATTEMPTS]).arg(format!("-nodes={}", pass.parallel));
+        line.arg("-noColor").arg(format!("-nodes={}", pass.parallel));
         line.arg(format!("-focus={}", pass.focus));
         if let Some(skip) = &pass.skip {
             line.arg(format!("-skip={skip}"));

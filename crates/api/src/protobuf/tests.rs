@@ -134,6 +134,14 @@ fn documents_are_upstreams_bytes() {
     assert!(encode(&json!({"apiVersion": "example.com/v1", "kind": "Pod"})).is_err());
     let partial = Form::partial().unwrap().message(br#"{"spec":{"a":1},"metadata":{"name":"a"}}"#);
     assert_eq!(partial.unwrap(), b"\x0a\x03\x0a\x01a");
+    // Go's `Verbs` is a message of its own.
+    let list = json!({"apiVersion": "v1", "kind": "APIResourceList", "groupVersion": "v1",
+        "resources": [{"name": "a", "verbs": ["get", "list"]}]});
+    let resource = b"\x0a\x01a\x22\x0b\x0a\x03get\x0a\x04list";
+    let message = [&b"\x0a\x02v1\x12\x10"[..], resource].concat();
+    let encoded = encode(&list).unwrap();
+    assert!(encoded.windows(message.len()).any(|window| window == message), "{encoded:?}");
+    assert_eq!(decode(&encoded).unwrap(), list);
 }
 
 #[test]

@@ -20,7 +20,7 @@ pub struct AccessOptions {
     #[arg(long, env = "CORACLE_API_AUDIENCES", value_delimiter = ',')]
     pub api_audiences: Vec<String>,
     /// Issuer of service-account tokens, an https URL; further ones are accepted still, such as
-    /// one that was used before [default: https://kubernetes.default.svc and the cluster's domain]
+    /// one that was used before [default: `https://kubernetes.default.svc` and the cluster's domain]
     #[arg(long, env = "CORACLE_SERVICE_ACCOUNT_ISSUER", value_delimiter = ',')]
     pub service_account_issuer: Vec<String>,
     /// Where relying parties find the keys of service-account tokens [default: below the issuer]
