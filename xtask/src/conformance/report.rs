@@ -66,8 +66,7 @@ const HEAD: &str = "# Upstream's own tests against Coracle
 `cargo xtask conformance report` writes this file from the newest result of each test; CONTRIBUTING.md
 says how they are run. The tests are Kubernetes 1.20's, the newest whose complete source a Debian stable
 package carries; \"changed\" are tests that contradict what Kubernetes 1.36 does, each with upstream's
-change (`conformance/changed.txt`). A test that fails is tried once more, since pods may come before the
-service account of their namespace, for which the suite can only wait where it has a token Secret.
+change (`conformance/changed.txt`). Every test is tried once.
 ";
 
 /// The newest result of each test; folders are named by their time.

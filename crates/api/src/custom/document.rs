@@ -8,6 +8,7 @@ use crate::openapi::Document;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
 
 /// The name of a kind's definition: the group backwards, version, kind.
@@ -39,31 +40,41 @@ pub fn documents(definition: &Value) -> Vec<Document> {
             Document { name: name(&group, &version, kind), group, version, v2, v3 }
         };
         let reference = |place: &str, to: &str| json!({"$ref": format!("#/{place}/{to}")});
-        let [v2, v3] =
-            [(simplified(schema), "definitions"), (schema.clone(), "components/schemas")].map(
-                |(schema, place)| whole(schema, reference(place, &format!("{META}ObjectMeta"))),
-            );
+        let open = schema["x-kubernetes-preserve-unknown-fields"] == true;
+        // Of a whole object that may have anything v2 says nothing more.
+        let v2 = match open {
+            true => json!({"type": "object"}),
+            false => whole(simplified(schema), v2_metadata("ObjectMeta")),
+        };
+        let v3 = whole(schema.clone(), v3_metadata("ObjectMeta"));
         all.push(document(&kind, v2, v3));
-        let [v2, v3] = ["definitions", "components/schemas"].map(|place| {
+        let list_of = |place: &str, metadata: Value| {
             let items = json!({"type": "array", "description": format!("List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", text(&names["plural"])),
                 "items": reference(place, &one)});
             let list = json!({"type": "object", "required": ["items"], "properties": {"items": items},
                 "description": format!("{list_kind} is a list of {kind}")});
-            whole(list, reference(place, &format!("{META}ListMeta")))
-        });
+            whole(list, metadata)
+        };
+        let v2 = list_of("definitions", v2_metadata("ListMeta"));
+        let v3 = list_of("components/schemas", v3_metadata("ListMeta"));
         all.push(document(&list_kind, v2, v3));
     }
     all
 }
 
+fn v2_metadata(kind: &str) -> Value {
+    json!({"description": METADATA, "$ref": format!("#/definitions/{META}{kind}")})
+}
+
+/// v3 ignores what stands beside a reference.
+fn v3_metadata(kind: &str) -> Value {
+    let reference = format!("#/components/schemas/{META}{kind}");
+    json!({"description": METADATA, "allOf": [{"$ref": reference}]})
+}
+
 /// With the members that every object has.
 fn whole(mut schema: Value, metadata: Value) -> Value {
-    // Without a word of its members a schema says nothing, and has to go on doing so.
-    let silent = schema["x-kubernetes-preserve-unknown-fields"] == true;
     let Some(members) = schema.as_object_mut() else { return json!({"type": "object"}) };
-    if silent && !members.contains_key("properties") && !members.contains_key("type") {
-        return schema;
-    }
     let properties = members.entry("properties").or_insert_with(|| json!({}));
     if let Some(properties) = properties.as_object_mut() {
         properties
@@ -117,7 +128,7 @@ mod tests {
         assert_eq!(v2["properties"]["n"], json!({"type": "integer"}));
         assert_eq!(v3["properties"]["n"]["default"], 3);
         assert_eq!(
-            v3["properties"]["metadata"]["$ref"],
+            v3["properties"]["metadata"]["allOf"][0]["$ref"],
             "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
         );
         assert_eq!(

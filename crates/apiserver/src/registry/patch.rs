@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use api::apply::{ApplyError, Conflict, Manager};
 use api::status::{Cause, Status};
+use json_patch::{PatchError, PatchOperation};
 use serde_json::Value;
 
 use super::call::{Call, Reply};
@@ -75,7 +76,7 @@ impl Patch {
     pub fn patched(&self, call: &Call, live: &Value) -> Outcome<Value> {
         let mut object = live.clone();
         match self {
-            Patch::Json(patch) => json_patch::patch(&mut object, patch).map_err(|error| {
+            Patch::Json(patch) => json_patched(&mut object, patch).map_err(|error| {
                 let mut status = Status::new(
                     422,
                     "Invalid",
@@ -157,6 +158,21 @@ impl Registry {
         let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Reply::written(written.value, written.created).with_warnings(warnings))
     }
+}
+
+/// Applies a JSON patch as upstream's library does: a test for null holds where there is nothing,
+/// by which clients make sure that they are the first.
+fn json_patched(object: &mut Value, patch: &json_patch::Patch) -> Result<(), PatchError> {
+    for operation in &patch.0 {
+        if let PatchOperation::Test(test) = operation
+            && test.value.is_null()
+            && test.path.resolve(&*object).is_err()
+        {
+            continue;
+        }
+        json_patch::patch(object, std::slice::from_ref(operation))?;
+    }
+    Ok(())
 }
 
 fn set(warnings: &Mutex<Vec<String>>, texts: Vec<String>) {
@@ -254,5 +270,25 @@ pub fn apply_failure(error: ApplyError) -> Status {
                 format!("Apply failed with {} {noun}: {text}", conflicts.len()),
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_test_for_null_holds_where_there_is_nothing() {
+        let patch = |value: Value| -> json_patch::Patch {
+            let test = json!({"op": "test", "path": "/metadata/finalizers", "value": value});
+            let add = json!({"op": "add", "path": "/metadata/finalizers", "value": ["a"]});
+            serde_json::from_value(json!([test, add])).unwrap()
+        };
+        let mut object = json!({"metadata": {}});
+        assert!(json_patched(&mut object, &patch(json!([]))).is_err());
+        json_patched(&mut object, &patch(Value::Null)).unwrap();
+        assert_eq!(object, json!({"metadata": {"finalizers": ["a"]}}));
+        assert!(json_patched(&mut object, &patch(Value::Null)).is_err(), "there is one now");
     }
 }

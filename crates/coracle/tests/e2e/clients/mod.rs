@@ -1,5 +1,7 @@
 //! Clients that are not kubectl: what people write scripts and operators with.
 
+mod kube_rs;
+
 use std::fs;
 use std::path::PathBuf;
 
