@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::custom::{definition, holds, resources};
+use api::custom::{self, definition, holds, resources};
 use api::resource::{RESOURCES, Resource};
 use http::Method;
 use serde_json::{Value, json};
@@ -139,7 +139,7 @@ async fn reconcile(server: &Arc<ApiServer>) -> bool {
 async fn settle(server: &Arc<ApiServer>, all: &mut [Value], at: usize) -> Result<(), String> {
     let mut others = all.to_vec();
     let mut definition = others.remove(at);
-    let status = definition::status(&definition, &others, &time_now());
+    let status = custom::status(&definition, &others, &time_now());
     if status == definition["status"] {
         return Ok(());
     }
@@ -170,7 +170,7 @@ async fn end(server: &Arc<ApiServer>, definition: &Value) -> Result<(), String> 
     let mut last = definition.clone();
     let now = time_now();
     let done = ("Terminating", "False", "InstanceDeletionCompleted", "removed all instances");
-    definition::set_condition(&mut last["status"], done, &now);
+    custom::set_condition(&mut last["status"], done, &now);
     put_status(server, &last).await?;
     let kept: Vec<&Value> = finalizers.iter().filter(|f| *f != definition::FINALIZER).collect();
     let patch = json!({"metadata": {"finalizers": kept}});

@@ -3,6 +3,7 @@
 //! stored; nothing is generated, so that a definition counts from the next request on.
 //! Source: k8s.io/apiextensions-apiserver.
 
+mod acceptance;
 mod column;
 mod compile;
 pub mod definition;
@@ -23,6 +24,7 @@ use crate::resource::{Resource, Subresource, Text, VIEW_VERBS, qualified};
 use crate::schema::Schema;
 use crate::status::{FieldError, FieldErrorKind, Path};
 
+pub use acceptance::{set_condition, status};
 pub use column::Column;
 pub use document::documents;
 pub(crate) use document::name as document_name;

@@ -18,10 +18,22 @@ pub fn set(object: &mut Value, path: &str, value: Value) {
         if !at.is_object() {
             *at = Value::Object(Map::new());
         }
-        at = at
-            .as_object_mut()
-            .map(|members| members.entry(step).or_insert(Value::Null))
-            .unwrap_or_else(|| unreachable!("it was made an object just now"));
+        at = &mut at[step];
     }
     *at = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_was_put_there_is_found() {
+        let mut object = json!({"spec": {"a": 1}});
+        set(&mut object, ".spec.b.c", json!(2));
+        assert_eq!(object, json!({"spec": {"a": 1, "b": {"c": 2}}}));
+        assert_eq!(get(&object, ".spec.b.c"), &json!(2));
+        assert_eq!(get(&object, ".spec.none.c"), &Value::Null);
+    }
 }

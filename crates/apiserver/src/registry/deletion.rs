@@ -1,6 +1,6 @@
 //! What a delete comes to: the decision alone, in pure code.
 
-use api::custom::definition;
+use api::custom::{self, definition};
 use api::resource::Resource;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ pub fn plan(resource: &Resource, live: &Value, options: &DeleteOptions, now: Tim
             "InstanceDeletionPending",
             "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
         );
-        definition::set_condition(&mut object["status"], pending, &names::time(now));
+        custom::set_condition(&mut object["status"], pending, &names::time(now));
     }
     if finalizers != meta::finalizers(live) {
         meta::set_finalizers(&mut object, finalizers.clone());
