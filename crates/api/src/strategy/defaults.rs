@@ -275,11 +275,14 @@ fn apply(object: &mut Value, rows: Rows) {
     }
 }
 
-/// Sets the last member of `path` wherever it is missing.
+/// Sets the last member of `path` wherever it is missing. A text that is empty is as good as
+/// missing where its default is a text: clients written in Go send what they did not set.
 fn set(at: &mut Value, path: &str, default: &str) {
     let Some((step, rest)) = path.split_once('.') else {
         let Some(fields) = at.as_object_mut() else { return };
-        if fields.get(path).is_none_or(Value::is_null) {
+        let is_text = default.starts_with('"') && default != r#""""#;
+        let unset = |value: &Value| value.is_null() || (is_text && value == "");
+        if fields.get(path).is_none_or(unset) {
             // The table's texts are JSON; a test reads them all.
             fields.insert(path.to_owned(), serde_json::from_str(default).unwrap_or_default());
         }
@@ -456,6 +459,13 @@ mod tests {
         fill(collection, &mut object);
         assert_eq!(object, once, "filling in twice changes nothing");
         object
+    }
+
+    #[test]
+    fn an_empty_text_is_none() {
+        let binding = json!({"roleRef": {"apiGroup": "", "kind": "Role", "name": "a"}});
+        let binding = filled("rbac.authorization.k8s.io/rolebindings", binding);
+        assert_eq!(binding["roleRef"]["apiGroup"], "rbac.authorization.k8s.io");
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub(super) async fn await_default(attributes: &Attributes<'_>, pod: &Value, stor
         return;
     }
     let key = Key::new(ACCOUNTS, attributes.namespace, DEFAULT);
+    if store.get(&key).is_some() {
+        return;
+    }
     let range = Range { collection: ACCOUNTS, namespace: Some(attributes.namespace) };
     let arrival = async {
         // In this order nothing is missed.
