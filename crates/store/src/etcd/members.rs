@@ -226,7 +226,10 @@ impl Members {
                 Err(trouble)
             }
             Err(_) => {
-                self.failed(generation);
+                // Without a leader no other member does better, and the next may be the dead one.
+                if !self.lead.was_told() {
+                    self.failed(generation);
+                }
                 let reason = format!("no answer within {} s", REQUEST_PATIENCE.as_secs());
                 Err(Trouble::Open(remote(&self.options, doing, Some(UNREACHABLE), reason)))
             }
