@@ -40,7 +40,7 @@ pub struct Policy {
     api_version: String,
     kind: String,
     #[serde(default)]
-    #[allow(dead_code)]
+    #[expect(dead_code, reason = "it may be there and says nothing that counts")]
     metadata: serde_json::Value,
     rules: Vec<Rule>,
     #[serde(default)]
