@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("runtime", &[], &["kube", "k8s-openapi"]),
     ("net", &[], &["kube", "k8s-openapi"]),
     ("sandbox", &[], &["kube", "k8s-openapi", "hyper"]),
+    ("fleet", &["api"], &["kube", "k8s-openapi", "hyper"]),
     ("agent", &["client", "runtime", "net", "unverified"], &[]),
     (
         "testkit",
@@ -35,6 +36,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
             "apiserver",
             "client",
             "controllers",
+            "fleet",
             "net",
             "runtime",
             "sandbox",

@@ -1,0 +1,6 @@
+//! A stack of boards from one file, `cluster.yaml`: what it will be (`plan`), cards and sticks for it
+//! (`image`), whether its boards are fit (`check`), and bringing it up over SSH (`up`). Decisions are
+//! pure functions over [`config::Cluster`] and what was found on the boards; what touches a board or an
+//! image file stands at the edge.
+
+pub mod config;
