@@ -1,9 +1,11 @@
-//! A controller written with kube-rs: a finalizer, an owned object, a server that dies under it.
+//! Controllers written with kube-rs: a finalizer, an owned object, a server that dies under it, and two
+//! of whom one leads.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
@@ -13,7 +15,10 @@ use kube::runtime::finalizer::{Event, finalizer};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
+use kube_lease_manager::LeaseManagerBuilder;
 use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use crate::harness::{Board, RECOVERY};
 
@@ -22,6 +27,8 @@ const FINALIZER: &str = "example.test/kube-rs";
 const MANAGER: &str = "kube-rs";
 /// When a failed reconciliation is tried again.
 const AGAIN: Duration = Duration::from_millis(200);
+/// How long who leads may be silent.
+const LEASE_SECONDS: u64 = 3;
 
 fn definition() -> CustomResourceDefinition {
     let whole = json!({"type": "object", "properties": {
@@ -168,15 +175,71 @@ async fn story(board: &Board, client: Client) {
     controller.abort();
 }
 
-#[test]
-fn a_controller_of_kube_rs_outlives_the_server() {
-    let board = Board::unstarted();
+/// A candidate, and whether it leads.
+struct Candidate {
+    leads: watch::Receiver<bool>,
+    task: AbortHandle,
+}
+
+impl Candidate {
+    async fn stand(client: &Client, name: &str) -> Self {
+        let manager = LeaseManagerBuilder::new(client.clone(), "harbour-master")
+            .with_namespace(NAMESPACE)
+            .with_identity(name)
+            .with_duration(LEASE_SECONDS)
+            .with_grace(1)
+            .build();
+        let (leads, task) = manager.await.expect("a candidate").watch().await;
+        Candidate { leads, task: task.abort_handle() }
+    }
+
+    async fn elected(&mut self) {
+        let waiting = self.leads.wait_for(|leads| *leads);
+        let done = tokio::time::timeout(RECOVERY, waiting).await;
+        drop(done.expect("it leads in time").expect("it still stands"));
+    }
+}
+
+/// The second candidate leads when the first is gone without a word, and not before.
+async fn succession(client: Client) {
+    let mut first = Candidate::stand(&client, "first").await;
+    first.elected().await;
+    let mut second = Candidate::stand(&client, "second").await;
+    let leases: Api<Lease> = Api::namespaced(client, NAMESPACE);
+    let begun =
+        leases.get("harbour-master").await.expect("a lease").spec.and_then(|s| s.renew_time);
+    let renewal = await_condition(leases.clone(), "harbour-master", |lease: Option<&Lease>| {
+        lease.and_then(|lease| lease.spec.as_ref()).is_some_and(|spec| spec.renew_time > begun)
+    });
+    tokio::time::timeout(RECOVERY, renewal).await.expect("renewed").expect("a watch");
+    assert!(!*second.leads.borrow(), "two lead at once");
+
+    first.task.abort();
+    second.elected().await;
+    let lease = leases.get("harbour-master").await.expect("a lease");
+    assert_eq!(lease.spec.and_then(|spec| spec.holder_identity).as_deref(), Some("second"));
+    second.task.abort();
+}
+
+/// Runs a story against the board's API.
+fn tell(board: &Board, story: impl AsyncFnOnce(Client) + Send) {
     board.serve_api();
     board.netns.block_on(async || {
         let config = kube::config::Kubeconfig::read_from(board.kubeconfig());
         let options = kube::config::KubeConfigOptions::default();
         let config = kube::Config::from_custom_kubeconfig(config.expect("one"), &options).await;
         let client = Client::try_from(config.expect("a configuration")).expect("a client");
-        story(&board, client).await;
+        story(client).await;
     });
+}
+
+#[test]
+fn a_controller_of_kube_rs_outlives_the_server() {
+    let board = Board::unstarted();
+    tell(&board, async |client| story(&board, client).await);
+}
+
+#[test]
+fn one_of_two_controllers_of_kube_rs_leads() {
+    tell(&Board::unstarted(), succession);
 }
