@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::certificate::CertificateCommand;
+use crate::commands::fleet::FleetCommand;
 use crate::commands::token::TokenCommand;
 use crate::config::{Agent, Common, Server};
 use crate::snapshot::{self, Places};
@@ -68,6 +69,8 @@ pub enum Command {
     Sandbox(Box<crate::commands::sandbox::Options>),
     /// Take one board after the other out of the live cluster, and measure what was away
     Drill(Box<crate::drill::Options>),
+    #[command(flatten)]
+    Fleet(FleetCommand),
     /// Serve the hello page (what the image coracle.local/hello runs)
     Hello(Hello),
     /// Print the version

@@ -453,8 +453,7 @@ fn flags_of(
             if !is_node {
                 continue;
             }
-            let mut names: Vec<&str> = known().filter_map(|a| a.get_long()).collect();
-            names.sort_by_key(|name| distance(name, &key));
+            let names = fleet::nearest::by_likeness(&key, known().filter_map(|a| a.get_long()));
             return Err(Failure::new(format!("{} has an unknown key {key:?}", path.display()))
                 .hint(format!(
                     "did you mean {:?}? `coracle {} --help` lists all keys",
@@ -494,22 +493,6 @@ fn scalar(path: &Path, key: &str, value: Value) -> Outcome<String> {
         other => Err(Failure::new(format!("{}: the value of {key:?} is {other}", path.display()))
             .hint("a text, a number, true or false, or a list of these is needed")),
     }
-}
-
-/// How many letters must change to make one word of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

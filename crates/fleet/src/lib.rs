@@ -4,3 +4,4 @@
 //! image file stands at the edge.
 
 pub mod config;
+pub mod nearest;

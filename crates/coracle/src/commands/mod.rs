@@ -4,6 +4,7 @@ mod admin;
 pub mod agent;
 pub mod certificate;
 pub mod datastore;
+pub mod fleet;
 pub mod image;
 pub mod install;
 pub mod kubeconfig;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A whole `cluster.yaml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Cluster {
     /// Name of the cluster: its context in kubeconfig files, and the prefix of what is named after it.
@@ -37,16 +38,24 @@ pub struct Cluster {
     /// Power supplies and what electricity costs.
     #[serde(default)]
     pub power: Power,
+    /// Boards and parts that `coracle plan --models` does not list, by the name that `model` and
+    /// `parts` call them by; one of a known name replaces it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hardware: BTreeMap<String, Hardware>,
+    /// Folder that relative paths begin in: the one that the file is in.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 /// One board.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
 pub struct Board {
     /// Host name and name of its Node: a DNS label.
     pub name: String,
-    /// What it is for.
-    #[serde(default)]
+    /// What it is for: `agent` unless told otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<Role>,
     /// Its address on the cluster's network.
     pub address: IpAddr,
@@ -77,13 +86,15 @@ pub struct Board {
     /// How this board is reached, where it differs from [`Cluster::ssh`].
     #[serde(default)]
     pub ssh: Ssh,
-    /// Its own settings; what they leave out comes from [`Cluster::defaults`].
-    #[serde(default)]
+    /// Its own settings, written beside its other keys; what they leave out comes from
+    /// [`Cluster::defaults`].
+    #[serde(flatten)]
     pub settings: Settings,
 }
 
 /// What a board does in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Runs the control plane, and pods.
@@ -96,6 +107,7 @@ pub enum Role {
 
 /// What may be set for each board or for all.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
     /// Swap stays on; it is switched off otherwise.
@@ -129,6 +141,7 @@ pub struct Settings {
 
 /// A disk for `/var/lib/coracle`, found and mounted by its label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DataDisk {
     /// Such as `/dev/sda1` or `/dev/disk/by-id/...`; a whole disk gets one partition.
@@ -147,6 +160,7 @@ fn data_label() -> String {
 
 /// A card, stick or disk and what its maker says of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Storage {
     /// What sort it is.
@@ -161,6 +175,7 @@ pub struct Storage {
 
 /// Sorts of storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum StorageKind {
     /// An SD card.
@@ -181,6 +196,7 @@ pub enum StorageKind {
 
 /// A wireless network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Wifi {
     /// Its name.
@@ -193,10 +209,12 @@ pub struct Wifi {
 
 /// The boards' network.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Network {
     /// The subnet that boards' addresses are from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<String>", extend("format" = "cidr")))]
     pub subnet: Option<IpNet>,
     /// Way out of it; a router board's address where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,11 +228,13 @@ pub struct Network {
     /// One address that is on one server at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vip: Option<IpAddr>,
-    /// Addresses for pods.
+    /// Addresses for pods; `10.42.0.0/16` unless told otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<String>", extend("format" = "cidr")))]
     pub pods: Option<IpNet>,
-    /// Addresses for services.
+    /// Addresses for services; `10.43.0.0/16` unless told otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<String>", extend("format" = "cidr")))]
     pub services: Option<IpNet>,
     /// What a router board does beyond passing packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -223,6 +243,7 @@ pub struct Network {
 
 /// Where boards' addresses come from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Addressing {
     /// Reservations by hardware address, at the router.
@@ -234,6 +255,7 @@ pub enum Addressing {
 
 /// Settings of the router board.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Router {
     /// Interface towards the world, such as `wlan0` or `eth1`.
@@ -254,6 +276,7 @@ pub struct Router {
 /// How a board is reached. Whatever is not said is left to the `ssh` of this machine, its agent and
 /// its configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Ssh {
     /// Account on the boards.
@@ -284,6 +307,7 @@ pub struct Ssh {
 
 /// Something secret, by where it stands. It is read when it is needed and never printed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub enum Secret {
     /// In a file that only its owner can read.
@@ -296,6 +320,7 @@ pub enum Secret {
 
 /// Where the cluster's objects are kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Datastore {
     /// SQLite with one server, etcd with several.
@@ -311,6 +336,7 @@ pub enum Datastore {
 
 /// Power.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Power {
     /// What boards are fed from.
@@ -332,6 +358,7 @@ pub struct Power {
 
 /// A power supply, USB charger or PoE switch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Supply {
     /// What boards call it in `poweredBy`.
@@ -347,4 +374,42 @@ pub struct Supply {
     /// It gives Power over Ethernet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub poe: bool,
+}
+
+/// A board or part of one's own: what `coracle plan` has to know of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Hardware {
+    /// What it takes on average.
+    pub average_watts: f64,
+    /// What it takes at the most.
+    pub maximum_watts: f64,
+    /// Memory of a board, such as `4Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Cores of a board.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cores: Option<u32>,
+    /// Instruction set of a board.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
+    /// Where these figures are from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+}
+
+/// Instruction sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// 64-bit ARM.
+    Arm64,
+    /// 32-bit ARM of version 7.
+    Armv7,
+    /// 32-bit ARM of version 6: the first Raspberry Pi and the Zero.
+    Armv6,
+    /// 64-bit x86.
+    Amd64,
 }

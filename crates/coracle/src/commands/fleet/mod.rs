@@ -1,0 +1,77 @@
+//! Commands on a whole stack of boards, as its `cluster.yaml` describes it. What they decide is in
+//! the crate `fleet`; here are their options and what they print.
+
+mod config;
+
+use std::path::PathBuf;
+
+use clap::{Args, Command, CommandFactory, Subcommand};
+use fleet::config::{Cluster, Flags};
+
+use crate::cli::Cli;
+use crate::failure::{Failure, Outcome};
+
+/// Commands on a stack of boards.
+#[derive(Debug, Subcommand)]
+pub enum FleetCommand {
+    /// Check a cluster.yaml, or print the JSON schema that editors complete it by
+    Config {
+        #[command(subcommand)]
+        #[allow(missing_docs)]
+        command: config::ConfigCommand,
+    },
+}
+
+/// The file that describes the stack.
+#[derive(Debug, Clone, Args)]
+pub struct ClusterFile {
+    /// The description of the stack
+    #[arg(long, short, env = "CORACLE_FILE", default_value = "cluster.yaml")]
+    pub file: PathBuf,
+}
+
+impl ClusterFile {
+    /// Reads and checks it; the failure names all that is wrong with it.
+    pub fn read(&self) -> Outcome<Cluster> {
+        if !self.file.exists() {
+            return Err(Failure::new(format!("there is no file {}", self.file.display()))
+                .hint("name it with --file, or have `coracle init` write one"));
+        }
+        Cluster::read(&self.file, &flags()).map_err(|problems| {
+            let count = problems.list().len();
+            let noun = if count == 1 { "problem" } else { "problems" };
+            Failure::new(format!("{} has {count} {noun}\n{problems}", self.file.display()))
+        })
+    }
+}
+
+/// Carries out a command.
+pub async fn run(command: FleetCommand) -> Outcome {
+    match command {
+        FleetCommand::Config { command } => config::run(&command),
+    }
+}
+
+/// What may be a key of `server`, `agent` and `config`: clap knows.
+fn flags() -> Flags {
+    let command = Cli::command();
+    let of = |name: &str| {
+        let arguments = command.find_subcommand(name).into_iter().flat_map(Command::get_arguments);
+        let all = arguments.chain(command.get_arguments()).filter_map(|a| a.get_long());
+        Some(all.map(str::to_owned).collect())
+    };
+    Flags { server: of("server"), agent: of("agent") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cluster_yaml_decides_are_flags() {
+        let flags = flags().server.expect("known");
+        for (flag, _) in fleet::config::DECIDED {
+            assert!(flags.iter().any(|known| known == flag), "{flag}");
+        }
+    }
+}

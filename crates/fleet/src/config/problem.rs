@@ -1,0 +1,94 @@
+use std::fmt;
+use std::path::PathBuf;
+
+/// A place in a file; line 0 is the file as a whole.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spot {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+}
+
+/// One thing that is wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where.
+    pub at: Spot,
+    /// What.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    pub(super) fn new(at: Spot, what: impl Into<String>) -> Self {
+        Problem { at, what: what.into(), hint: None }
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// All that is wrong with a file, in the order of its lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems {
+    file: PathBuf,
+    list: Vec<Problem>,
+    /// The lines that problems are on.
+    lines: Vec<(usize, String)>,
+}
+
+impl Problems {
+    pub(super) fn new(file: impl Into<PathBuf>, text: &str, mut list: Vec<Problem>) -> Self {
+        list.sort_by_key(|problem| problem.at);
+        list.dedup();
+        let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.to_owned()));
+        let lines = lines.filter(|(line, _)| list.iter().any(|p| p.at.line == *line)).collect();
+        Problems { file: file.into(), list, lines }
+    }
+
+    /// The problems.
+    pub fn list(&self) -> &[Problem] {
+        &self.list
+    }
+
+    fn line(&self, number: usize) -> Option<&str> {
+        self.lines.iter().find(|(line, _)| *line == number).map(|(_, text)| text.as_str())
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, problem) in self.list.iter().enumerate() {
+            if position > 0 {
+                writeln!(f)?;
+            }
+            let Spot { line, column } = problem.at;
+            match line {
+                0 => write!(f, "{}: {}", self.file.display(), problem.what)?,
+                _ => write!(f, "{}:{line}:{column}: {}", self.file.display(), problem.what)?,
+            }
+            if let Some(text) = self.line(line) {
+                let number = line.to_string();
+                let space = " ".repeat(number.len());
+                let before: String =
+                    text.chars().take(column.saturating_sub(1)).map(blank).collect();
+                write!(f, "\n  {number} | {text}\n  {space} | {before}^")?;
+            }
+            if let Some(hint) = &problem.hint {
+                write!(f, "\n  {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A tab keeps its width, whatever it is.
+fn blank(character: char) -> char {
+    if character == '\t' { '\t' } else { ' ' }
+}
+
+impl std::error::Error for Problems {}
