@@ -3,7 +3,7 @@ use std::fmt;
 
 /// Exit code of a server that was removed from its cluster: its service is not started again by
 /// itself.
-pub const REMOVED: u8 = 78;
+pub const REMOVED: u8 = fleet::board::unit::REMOVED;
 
 /// A failure that reaches a person: what was being done and to what, what caused it, and the
 /// next step.

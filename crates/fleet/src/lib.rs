@@ -3,5 +3,13 @@
 //! pure functions over [`config::Cluster`] and what was found on the boards; what touches a board or an
 //! image file stands at the edge.
 
+pub mod board;
+pub mod check;
 pub mod config;
+pub mod facts;
 pub mod nearest;
+pub mod router;
+pub mod ssh;
+mod trouble;
+
+pub use trouble::Trouble;

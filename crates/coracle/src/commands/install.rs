@@ -104,7 +104,7 @@ impl Service {
         match unit::logind_conf(&self.unit) {
             Some(file) if !self.patience.is_zero() => {
                 let seconds = (self.patience + REPORT).as_secs();
-                put(&file, &format!("[Login]\nInhibitDelayMaxSec={seconds}\n"), 0o644)
+                put(&file, &fleet::board::unit::logind(seconds), 0o644)
             }
             _ => Ok(()),
         }
