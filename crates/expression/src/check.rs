@@ -9,7 +9,9 @@ use kube_cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue,
 };
 
+use crate::functions::{self, Refusal};
 use crate::kind::Kind;
+use crate::library::{OPTIONAL_HAS, OPTIONAL_INDEX, OPTIONAL_SELECT};
 
 /// The deepest expression that is evaluated: evaluation recurses, on a small stack.
 const MAX_DEPTH: usize = 120;
@@ -34,20 +36,37 @@ impl fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
-/// Checks an expression against its variables and gives the kind of its result.
+/// What is known of an expression and its parts.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// By the numbers of its nodes.
+    kinds: Vec<Kind>,
+}
+
+impl Checked {
+    /// The kind of a node.
+    pub(crate) fn kind(&self, node: &IdedExpr) -> Kind {
+        self.kinds.get(node.id as usize).cloned().unwrap_or_default()
+    }
+}
+
+/// Checks an expression, whose nodes are numbered, against its variables.
 pub(crate) fn check(
     source: &str,
     root: &IdedExpr,
     variables: &[(String, Kind)],
-) -> Result<Kind, CompileError> {
-    let mut checker = Checker { source, scope: variables.to_vec(), depth: 0 };
-    checker.visit(root)
+) -> Result<Checked, CompileError> {
+    let checked = Checked::default();
+    let mut checker = Checker { source, scope: variables.to_vec(), depth: 0, checked };
+    checker.visit(root)?;
+    Ok(checker.checked)
 }
 
 struct Checker<'a> {
     source: &'a str,
     scope: Vec<(String, Kind)>,
     depth: usize,
+    checked: Checked,
 }
 
 impl Checker<'_> {
@@ -58,9 +77,15 @@ impl Checker<'_> {
                 "ERROR: <input>:-1:0: expression recursion limit exceeded: {MAX_DEPTH}"
             )));
         }
-        let kind = self.kind(node);
+        let kind = self.kind(node)?;
         self.depth -= 1;
-        kind
+        let kinds = &mut self.checked.kinds;
+        let place = node.id as usize;
+        if kinds.len() <= place {
+            kinds.resize(place + 1, Kind::Any);
+        }
+        kinds[place] = kind.clone();
+        Ok(kind)
     }
 
     fn kind(&mut self, node: &IdedExpr) -> Result<Kind, CompileError> {
@@ -69,15 +94,7 @@ impl Checker<'_> {
             Expr::Ident(name) => self.identifier(name),
             Expr::Select(select) => {
                 let operand = self.visit(&select.operand)?;
-                let Some(kind) = operand.field(&select.field) else {
-                    let why = match operand {
-                        Kind::Object(_) => format!("undefined field '{}'", select.field),
-                        other => {
-                            format!("type '{}' does not support field selection", other.name())
-                        }
-                    };
-                    return Err(self.error(&format!(".{}", select.field), &why));
-                };
+                let kind = self.field(&operand, &select.field)?;
                 Ok(if select.test { Kind::Bool } else { kind })
             }
             Expr::List(list) => {
@@ -85,18 +102,17 @@ impl Checker<'_> {
                 for element in &list.elements {
                     kinds.push(self.visit(element)?);
                 }
-                let first = kinds.first().cloned().unwrap_or_default();
-                let alike = kinds.iter().all(|kind| *kind == first);
-                Ok(Kind::list(if alike { first } else { Kind::Any }))
+                Ok(Kind::list(common(&kinds)))
             }
             Expr::Map(map) => {
+                let mut kinds = Vec::new();
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
                         self.visit(&entry.key)?;
-                        self.visit(&entry.value)?;
+                        kinds.push(self.visit(&entry.value)?);
                     }
                 }
-                Ok(Kind::map(Kind::Any))
+                Ok(Kind::map(common(&kinds)))
             }
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(inner) => self.comprehension(inner),
@@ -109,6 +125,19 @@ impl Checker<'_> {
         }
     }
 
+    fn field(&self, operand: &Kind, field: &str) -> Result<Kind, CompileError> {
+        operand.field(field).ok_or_else(|| {
+            let why = match operand {
+                Kind::Object(_) => format!("undefined field '{field}'"),
+                other => format!("type '{}' does not support field selection", other.name()),
+            };
+            let plain = format!(".{field}");
+            let optional = format!(".?{field}");
+            let written = if find_word(self.source, &plain).is_some() { plain } else { optional };
+            self.error(&written, &why)
+        })
+    }
+
     fn identifier(&self, name: &str) -> Result<Kind, CompileError> {
         if let Some((_, kind)) = self.scope.iter().rev().find(|(known, _)| known == name) {
             return Ok(kind.clone());
@@ -119,43 +148,61 @@ impl Checker<'_> {
         Err(self.error(name, &format!("undeclared reference to '{name}' (in container '')")))
     }
 
-    fn call(&mut self, call: &CallExpr) -> Result<Kind, CompileError> {
-        let namespace = call.target.as_ref().and_then(|target| match &target.expr {
-            Expr::Ident(name) if NAMESPACES.contains(&name.as_str()) => Some(name.as_str()),
+    /// The part of a function's name before the dot, where the target is no value.
+    fn namespace<'e>(&self, call: &'e CallExpr) -> Option<&'e str> {
+        match &call.target.as_ref()?.expr {
+            Expr::Ident(name) if NAMESPACES.contains(&name.as_str()) => {
+                let hidden = self.scope.iter().any(|(known, _)| known == name);
+                (!hidden).then_some(name.as_str())
+            }
             _ => None,
-        });
+        }
+    }
+
+    fn call(&mut self, call: &CallExpr) -> Result<Kind, CompileError> {
+        let mut name = call.func_name.clone();
         let mut kinds = Vec::new();
-        if let (Some(target), None) = (&call.target, namespace) {
+        let mut member = false;
+        if let Some(namespace) = self.namespace(call) {
+            name = format!("{namespace}.{name}");
+        } else if let Some(target) = &call.target {
             kinds.push(self.visit(target)?);
+            member = true;
         }
         for argument in &call.args {
             kinds.push(self.visit(argument)?);
         }
-        let name = call.func_name.as_str();
-        if let Some(kind) = of_operator(name, &kinds) {
-            return match kind {
-                Ok(kind) => Ok(kind),
-                Err(why) => Err(self.error(symbol(name), &why)),
+        if let (OPTIONAL_SELECT | OPTIONAL_HAS, [container, _], Some(field)) =
+            (name.as_str(), &kinds[..], call.args.get(1).and_then(text))
+        {
+            let container = match container {
+                Kind::Optional(inner) => inner.as_ref(),
+                other => other,
             };
+            let found = self.field(container, field)?;
+            let test = name == OPTIONAL_HAS;
+            return Ok(if test { Kind::Bool } else { Kind::Optional(found.into()) });
         }
-        Ok(match name {
-            "matches" | "startsWith" | "endsWith" | "contains" | "isSorted" | "isURL" | "isIP"
-            | "isCIDR" | "isQuantity" | "isSemver" | "containsIP" | "containsCIDR"
-            | "intersects" | "equivalent" | "hasValue" | "allowed" | "bool" => Kind::Bool,
-            "size" | "int" | "indexOf" | "lastIndexOf" => Kind::Int,
-            "string" | "lowerAscii" | "upperAscii" | "trim" | "replace" | "substring" | "join"
-            | "charAt" | "format" => Kind::Text,
-            "double" => Kind::Double,
-            "duration" => Kind::Duration,
-            "timestamp" => Kind::Timestamp,
-            "split" | "findAll" => Kind::list(Kind::Text),
-            _ => Kind::Any,
-        })
+        of_shape(&name, &kinds).unwrap_or_else(|| functions::result(&name, member, &kinds)).map_err(
+            |refusal| {
+                // Operators are pointed at themselves, functions at what opens their arguments.
+                let opening = format!("{}(", call.func_name);
+                let is_name = call.func_name.starts_with(|c: char| c.is_ascii_alphabetic());
+                let word = if is_name { opening.as_str() } else { symbol(&call.func_name) };
+                let why = match refusal {
+                    Refusal::Undeclared => {
+                        format!("undeclared reference to '{name}' (in container '')")
+                    }
+                    Refusal::NoOverload => no_overload(&name, member, &kinds),
+                };
+                self.error(word, &why)
+            },
+        )
     }
 
     fn comprehension(&mut self, inner: &ComprehensionExpr) -> Result<Kind, CompileError> {
         let range = self.visit(&inner.iter_range)?;
-        if matches!(range, Kind::Bool | Kind::Int | Kind::Double | Kind::Text | Kind::Bytes) {
+        if range.is_scalar() || matches!(range, Kind::Text | Kind::Bytes | Kind::Opaque(_)) {
             let why = format!(
                 "expression of type '{}' cannot be range of a comprehension (must be list, map, or dynamic)",
                 range.name()
@@ -164,24 +211,27 @@ impl Checker<'_> {
         }
         let accumulated = self.visit(&inner.accu_init)?;
         let known = self.scope.len();
-        self.scope.push((inner.iter_var.clone(), range.element()));
-        self.scope.extend(inner.iter_var2.clone().map(|name| (name, Kind::Any)));
-        // What is collected in the steps is not followed through them.
-        let collected = match accumulated {
-            Kind::List(_) => Kind::list(Kind::Any),
-            other => other,
-        };
-        self.scope.push((inner.accu_var.clone(), collected));
+        let pairs = inner.iter_var2.is_some();
+        self.scope.push((inner.iter_var.clone(), range.key(pairs)));
+        self.scope.extend(inner.iter_var2.clone().map(|name| (name, range.value())));
+        self.scope.push((inner.accu_var.clone(), accumulated));
         self.visit(&inner.loop_cond)?;
         self.visit(&inner.loop_step)?;
-        let result = self.visit(&inner.result)?;
+        let mut result = self.visit(&inner.result)?;
         self.scope.truncate(known);
+        if let (Expr::Ident(name), Some(added)) = (&inner.result.expr, added(&inner.loop_step))
+            && *name == inner.accu_var
+        {
+            result = self.checked.kind(added);
+        }
         Ok(result)
     }
 
     /// An error that points at the first place where `text` stands.
     fn error(&self, text: &str, why: &str) -> CompileError {
-        let at = if text.is_empty() { 0 } else { find_word(self.source, text).unwrap_or(0) };
+        let at = if text.is_empty() { None } else { find_word(self.source, text) };
+        let within = if text.ends_with('(') { text.len() - 1 } else { 0 };
+        let at = at.map_or(0, |at| at + within);
         let before = &self.source[..at];
         let line = before.matches('\n').count();
         let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count());
@@ -201,7 +251,8 @@ fn find_word(source: &str, text: &str) -> Option<usize> {
     let whole = |at: &usize| {
         let before = source[..*at].chars().next_back();
         let after = source[*at + text.len()..].chars().next();
-        let starts = text.starts_with(is_word) && before.is_some_and(|c| is_word(c) || c == '.');
+        let member = |c| c == '.' && !text.ends_with('(');
+        let starts = text.starts_with(is_word) && before.is_some_and(|c| is_word(c) || member(c));
         let ends = text.ends_with(is_word) && after.is_some_and(is_word);
         !starts && !ends
     };
@@ -240,68 +291,88 @@ fn of_literal(literal: &LiteralValue) -> Kind {
     }
 }
 
-/// The kind that an operator gives, or that no overload takes these operands; `None` for what is
-/// no operator.
-fn of_operator(name: &str, kinds: &[Kind]) -> Option<Result<Kind, String>> {
-    let refuse = || {
-        let given: Vec<&str> = kinds.iter().map(Kind::name).collect();
-        Err(format!("found no matching overload for '{name}' applied to '({})'", given.join(", ")))
+/// What all of these are.
+fn common(kinds: &[Kind]) -> Kind {
+    match kinds.split_first() {
+        Some((first, others)) if others.iter().all(|kind| kind == first) => first.clone(),
+        _ => Kind::Any,
+    }
+}
+
+/// The list that each step of a comprehension adds to what it collects.
+fn added(step: &IdedExpr) -> Option<&IdedExpr> {
+    let Expr::Call(call) = &step.expr else { return None };
+    match (call.func_name.as_str(), &call.args[..]) {
+        (operators::CONDITIONAL, [_, then, _]) => added(then),
+        (operators::ADD, [_, one]) => matches!(one.expr, Expr::List(_)).then_some(one),
+        _ => None,
+    }
+}
+
+fn text(node: &IdedExpr) -> Option<&str> {
+    match &node.expr {
+        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
+        _ => None,
+    }
+}
+
+/// Whether no value is of both kinds.
+fn clash(a: &Kind, b: &Kind) -> bool {
+    *a != Kind::Any && *b != Kind::Any && a.head() != b.head()
+}
+
+fn no_overload(name: &str, member: bool, kinds: &[Kind]) -> String {
+    let names: Vec<String> = kinds.iter().map(Kind::name).collect();
+    let applied = match (member, names.split_first()) {
+        (true, Some((target, others))) => format!("{target}.({})", others.join(", ")),
+        _ => format!("({})", names.join(", ")),
     };
-    let is = |kind: &Kind, wanted: &Kind| kind == wanted || *kind == Kind::Any;
-    let scalar = |kind: &Kind| {
-        matches!(kind, Kind::Bool | Kind::Int | Kind::Double | Kind::Text | Kind::Bytes)
-    };
-    let clash = |a: &Kind, b: &Kind| scalar(a) && scalar(b) && a != b;
+    format!("found no matching overload for '{name}' applied to '{applied}'")
+}
+
+/// The kind that a call gives whose result has the shape of what it takes; `None` for others.
+fn of_shape(name: &str, kinds: &[Kind]) -> Option<Result<Kind, Refusal>> {
+    let either = |a: &Kind, b: &Kind| if a == b { a.clone() } else { Kind::Any };
     Some(match (name, kinds) {
-        (operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT, kinds) => {
-            if kinds.iter().all(|kind| is(kind, &Kind::Bool)) { Ok(Kind::Bool) } else { refuse() }
+        (operators::EQUALS | operators::NOT_EQUALS, [a, b]) => match clash(a, b) {
+            true => Err(Refusal::NoOverload),
+            false => Ok(Kind::Bool),
+        },
+        (operators::ADD, [Kind::List(a), Kind::List(b)]) => Ok(Kind::list(either(a, b))),
+        (operators::INDEX, [of, key]) => index(of, key),
+        (OPTIONAL_INDEX, [of, key]) => {
+            let of = match of {
+                Kind::Optional(inner) => inner.as_ref(),
+                other => other,
+            };
+            index(of, key).map(|kind| Kind::Optional(kind.into()))
         }
-        (operators::EQUALS | operators::NOT_EQUALS, [a, b]) => {
-            if clash(a, b) {
-                refuse()
-            } else {
-                Ok(Kind::Bool)
-            }
-        }
-        (
-            operators::LESS
-            | operators::LESS_EQUALS
-            | operators::GREATER
-            | operators::GREATER_EQUALS,
-            [a, b],
-        ) => {
-            // Numbers of different kinds compare.
-            let numbers = [a, b].iter().all(|kind| matches!(kind, Kind::Int | Kind::Double));
-            if clash(a, b) && !numbers { refuse() } else { Ok(Kind::Bool) }
-        }
-        (
-            operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE,
-            [a, b],
-        ) => {
-            if clash(a, b) {
-                refuse()
-            } else if a == b && scalar(a) {
-                Ok(a.clone())
-            } else {
-                Ok(Kind::Any)
-            }
-        }
-        (operators::IN | "in", _) | (operators::NOT_STRICTLY_FALSE, _) => Ok(Kind::Bool),
-        (operators::INDEX, [of, _]) => Ok(match of {
-            Kind::Map(value) => value.as_ref().clone(),
-            other => other.element(),
-        }),
         (operators::CONDITIONAL, [condition, yes, no]) => {
-            if !is(condition, &Kind::Bool) || clash(yes, no) {
-                refuse()
-            } else if yes == no {
-                Ok(yes.clone())
+            if clash(condition, &Kind::Bool) || clash(yes, no) {
+                Err(Refusal::NoOverload)
             } else {
-                Ok(Kind::Any)
+                Ok(either(yes, no))
             }
         }
+        ("dyn", [_]) => Ok(Kind::Any),
+        ("optional.of" | "optional.ofNonZeroValue", [value]) => {
+            Ok(Kind::Optional(value.clone().into()))
+        }
+        ("value", [Kind::Optional(value)]) | ("orValue", [Kind::Optional(value), _]) => {
+            Ok(value.as_ref().clone())
+        }
+        ("min" | "max", [Kind::List(element)]) => Ok(element.as_ref().clone()),
         _ => return None,
     })
+}
+
+fn index(of: &Kind, key: &Kind) -> Result<Kind, Refusal> {
+    match of {
+        Kind::List(element) if !clash(key, &Kind::Int) => Ok(element.as_ref().clone()),
+        Kind::Map(value) => Ok(value.as_ref().clone()),
+        Kind::Any | Kind::Object(_) | Kind::Optional(_) => Ok(Kind::Any),
+        _ => Err(Refusal::NoOverload),
+    }
 }
 
 /// An operator as it is written.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
+use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use serde_json::Value;
 
 use crate::kind::escape;
@@ -17,48 +17,13 @@ pub(crate) fn bound(expression: &IdedExpr, bindings: &[(&str, &Value)]) -> u64 {
     walk(expression, &mut sizes)
 }
 
-/// What `expression` may cost where no list or map has more than `elements` elements and no
-/// text more than `bytes` bytes, in upstream's unit (a step, a tenth of a byte compared).
-pub fn estimate(program: &crate::Program, elements: u64, bytes: u64) -> u64 {
-    let mut sizes = Fixed { elements, bytes };
-    walk(program.expression(), &mut sizes)
-}
-
-/// What a walk must know of values.
-trait Source {
-    /// How many elements a comprehension over this may see.
-    fn elements(&mut self, range: &IdedExpr) -> u64;
-    /// What comparing or searching texts costs beside the step itself.
-    fn text(&self) -> u64 {
-        0
-    }
-}
-
-struct Fixed {
-    elements: u64,
-    bytes: u64,
-}
-
-impl Source for Fixed {
-    fn elements(&mut self, range: &IdedExpr) -> u64 {
-        match &range.expr {
-            Expr::List(list) => list.elements.len() as u64,
-            _ => self.elements,
-        }
-    }
-
-    fn text(&self) -> u64 {
-        self.bytes / 10
-    }
-}
-
 struct Sizes<'a> {
     bindings: &'a [(&'a str, &'a Value)],
     largest: &'a mut Option<u64>,
     locals: HashMap<String, ()>,
 }
 
-impl Source for Sizes<'_> {
+impl Sizes<'_> {
     fn elements(&mut self, range: &IdedExpr) -> u64 {
         if let Expr::List(list) = &range.expr {
             return list.elements.len() as u64;
@@ -113,28 +78,13 @@ fn largest(value: &Value) -> u64 {
     }
 }
 
-fn walk(node: &IdedExpr, source: &mut impl Source) -> u64 {
-    let below = |nodes: &mut dyn Iterator<Item = &IdedExpr>, source: &mut _| {
+fn walk(node: &IdedExpr, source: &mut Sizes<'_>) -> u64 {
+    let below = |nodes: &mut dyn Iterator<Item = &IdedExpr>, source: &mut Sizes<'_>| {
         nodes.map(|node| walk(node, source)).fold(1u64, u64::saturating_add)
     };
     match &node.expr {
         Expr::Call(call) => {
-            let mut parts = call.target.as_deref().into_iter().chain(&call.args);
-            let cost = below(&mut parts, source);
-            let reads_text = matches!(
-                call.func_name.as_str(),
-                "matches"
-                    | "contains"
-                    | "startsWith"
-                    | "endsWith"
-                    | "find"
-                    | "findAll"
-                    | "replace"
-                    | "split"
-                    | operators::EQUALS
-                    | operators::NOT_EQUALS
-            );
-            if reads_text { cost.saturating_add(source.text()) } else { cost }
+            below(&mut call.target.as_deref().into_iter().chain(&call.args), source)
         }
         Expr::Comprehension(inner) => {
             let times = source.elements(&inner.iter_range);

@@ -31,6 +31,8 @@ pub enum Kind {
     Object(Arc<BTreeMap<String, Kind>>),
     /// A value that may be missing, as `optional_type`: a binding that is null or not there.
     Optional(Arc<Kind>),
+    /// A value of a library's own type, by its name; no JSON stands for it.
+    Opaque(&'static str),
 }
 
 impl Kind {
@@ -71,8 +73,25 @@ impl Kind {
         }
     }
 
-    /// The name that cel-go has for it in messages.
-    pub(crate) fn name(&self) -> &'static str {
+    /// What the second variable of a comprehension over this is.
+    pub(crate) fn value(&self) -> Kind {
+        match self {
+            Kind::List(value) | Kind::Map(value) => value.as_ref().clone(),
+            _ => Kind::Any,
+        }
+    }
+
+    /// What the first variable of a comprehension over this is, `pairs` where there are two.
+    pub(crate) fn key(&self, pairs: bool) -> Kind {
+        match self {
+            Kind::List(_) if pairs => Kind::Int,
+            Kind::Map(_) => Kind::Text,
+            other => other.element(),
+        }
+    }
+
+    /// The type's name without its parameters.
+    pub(crate) fn head(&self) -> &'static str {
         match self {
             Kind::Any => "dyn",
             Kind::Bool => "bool",
@@ -85,6 +104,29 @@ impl Kind {
             Kind::List(_) => "list",
             Kind::Map(_) | Kind::Object(_) => "map",
             Kind::Optional(_) => "optional_type",
+            Kind::Opaque(name) => name,
+        }
+    }
+
+    /// The name that cel-go has for it in messages.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Kind::List(element) => format!("list({})", element.name()),
+            Kind::Map(value) => format!("map(string, {})", value.name()),
+            Kind::Optional(value) => format!("optional_type({})", value.name()),
+            Kind::Object(_) => "object".to_owned(),
+            Kind::Timestamp => "google.protobuf.Timestamp".to_owned(),
+            Kind::Duration => "google.protobuf.Duration".to_owned(),
+            other => other.head().to_owned(),
+        }
+    }
+
+    /// Whether each value of this kind is as large as any other.
+    pub(crate) fn is_scalar(&self) -> bool {
+        match self {
+            Kind::Bool | Kind::Int | Kind::Double | Kind::Timestamp | Kind::Duration => true,
+            Kind::Optional(value) => value.is_scalar(),
+            _ => false,
         }
     }
 }

@@ -2,16 +2,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use kube_cel::KubeCelExt as _;
 use kube_cel::cel::common::ast::{Expr, IdedExpr};
 use kube_cel::cel::parser::Parser;
 use kube_cel::cel::{Context, ExecutionError, Value};
 use serde_json::Value as Json;
 use thiserror::Error;
 
-use crate::check::{CompileError, check};
+use crate::check::{Checked, CompileError, check};
 use crate::kind::Kind;
-use crate::{cost, rewrite, value};
+use crate::{cost, library, macros, rewrite, value};
 
 /// The longest expression.
 pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024;
@@ -34,7 +33,10 @@ const COMPILE_STACK_BYTES: usize = 64 << 20;
 pub struct Program {
     source: String,
     expression: IdedExpr,
+    /// The form that is evaluated, where it is another.
+    lowered: Option<IdedExpr>,
     variables: Vec<(String, Kind)>,
+    checked: Checked,
     result: Kind,
 }
 
@@ -97,12 +99,23 @@ fn compile_here(source: &str, variables: &[(&str, Kind)]) -> Result<Program, Com
     let parsed = catch_unwind(|| Parser::new().enable_optional_syntax(true).parse(source))
         .map_err(|_| CompileError::new("ERROR: <input>:1:1: Syntax error: unreadable"))?;
     let mut expression = parsed.map_err(|errors| syntax(source, &errors))?;
+    macros::expand(&mut expression)?;
     rewrite::binds(&mut expression)?;
     rewrite::objects(&mut expression);
+    let optional = variables.iter().filter(|(_, kind)| matches!(kind, Kind::Optional(_)));
+    let optional: Vec<&str> = optional.map(|(name, _)| *name).collect();
+    rewrite::optionals(&mut expression, &optional);
+    rewrite::number(&mut expression, &mut 0);
     let variables: Vec<(String, Kind)> =
         variables.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
-    let result = check(source, &expression, &variables)?;
-    Ok(Program { source: source.to_owned(), expression, variables, result })
+    let checked = check(source, &expression, &variables)?;
+    let result = checked.kind(&expression);
+    let lowered = macros::has_pairs(&mut expression).then(|| {
+        let mut lowered = expression.clone();
+        macros::lower(&mut lowered);
+        lowered
+    });
+    Ok(Program { source: source.to_owned(), expression, lowered, variables, checked, result })
 }
 
 /// Syntax errors as cel-go prints them.
@@ -123,11 +136,6 @@ fn syntax(source: &str, errors: &kube_cel::cel::ParseErrors) -> CompileError {
     CompileError::new(lines.join("\n"))
 }
 
-/// The language with Kubernetes' libraries and no variables.
-pub(crate) fn context() -> Context<'static> {
-    Context::default().with_all()
-}
-
 impl Program {
     /// The expression as it was written.
     pub fn source(&self) -> &str {
@@ -136,6 +144,10 @@ impl Program {
 
     pub(crate) fn expression(&self) -> &IdedExpr {
         &self.expression
+    }
+
+    pub(crate) fn kind(&self, node: &IdedExpr) -> Kind {
+        self.checked.kind(node)
     }
 
     /// The kind of its value, as far as it is known without one.
@@ -159,7 +171,8 @@ impl Program {
     /// # Errors
     /// See [`EvaluateError`].
     pub fn evaluate(&self, bindings: &[(&str, &Json)]) -> Result<Json, EvaluateError> {
-        self.evaluate_with(bindings, |_| {})
+        let shared = library::shared();
+        self.run(bindings, || shared.new_inner_scope())
     }
 
     /// The same, and the caller adds functions and values of its own to what the expression
@@ -171,6 +184,18 @@ impl Program {
         &self,
         bindings: &[(&str, &Json)],
         extend: impl FnOnce(&mut Context<'_>),
+    ) -> Result<Json, EvaluateError> {
+        self.run(bindings, || {
+            let mut context = library::context();
+            extend(&mut context);
+            context
+        })
+    }
+
+    fn run<'c>(
+        &self,
+        bindings: &[(&str, &Json)],
+        context: impl FnOnce() -> Context<'c>,
     ) -> Result<Json, EvaluateError> {
         if cost::bound(&self.expression, bindings) > COST_LIMIT {
             return Err(EvaluateError::Cost);
@@ -186,8 +211,8 @@ impl Program {
                 };
                 context.add_variable_from_value(name.as_str(), value::to_cel(json, kind));
             }
-            extend(&mut context);
-            Value::resolve(&self.expression, &context).map(|found| value::to_json(&found))
+            let expression = self.lowered.as_ref().unwrap_or(&self.expression);
+            Value::resolve(expression, &context).map(|found| value::to_json(&found))
         }));
         match evaluated {
             Ok(Ok(found)) => Ok(found),

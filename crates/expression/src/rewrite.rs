@@ -1,11 +1,14 @@
-//! `cel.bind(name, value, expression)`, which the parser does not know: made a comprehension
-//! over nothing whose accumulator is the name, as cel-go does.
+//! What is changed in an expression between parser and evaluator: `cel.bind`, which the parser
+//! does not know (made a comprehension over nothing whose accumulator is the name, as cel-go
+//! does), objects of mutating policies, and selections of optional values.
 
 use kube_cel::cel::common::ast::{
-    ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapEntryExpr, MapExpr,
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapEntryExpr,
+    MapExpr, operators,
 };
 
 use crate::check::CompileError;
+use crate::library::{OPTIONAL_HAS, OPTIONAL_INDEX, OPTIONAL_SELECT};
 
 /// Replaces every `cel.bind`, innermost last.
 pub(crate) fn binds(node: &mut IdedExpr) -> Result<(), CompileError> {
@@ -61,7 +64,52 @@ pub(crate) fn objects(node: &mut IdedExpr) {
     }
 }
 
-fn bound(name: String, value: IdedExpr, body: IdedExpr) -> Expr {
+/// Gives selections of optional values their meaning, `variables` being those of which it is
+/// known: `a.?b`, `a[?b]`, and whatever is selected of such a value is an optional value again.
+pub(crate) fn optionals(node: &mut IdedExpr, variables: &[&str]) {
+    for child in children_mut(&mut node.expr) {
+        optionals(child, variables);
+    }
+    let call =
+        |name: &str, args| Expr::Call(CallExpr { func_name: name.to_owned(), target: None, args });
+    match &mut node.expr {
+        Expr::Call(inner) if inner.args.len() == 2 => {
+            let renamed = match inner.func_name.as_str() {
+                operators::OPT_SELECT => OPTIONAL_SELECT,
+                operators::OPT_INDEX => OPTIONAL_INDEX,
+                operators::INDEX if is_optional(&inner.args[0], variables) => OPTIONAL_INDEX,
+                _ => return,
+            };
+            renamed.clone_into(&mut inner.func_name);
+        }
+        Expr::Select(select) if is_optional(&select.operand, variables) => {
+            let field = LiteralValue::String(std::mem::take(&mut select.field).into());
+            let name = if select.test { OPTIONAL_HAS } else { OPTIONAL_SELECT };
+            let field = IdedExpr { id: 0, expr: Expr::Literal(field) };
+            node.expr = call(name, vec![std::mem::take(&mut *select.operand), field]);
+        }
+        _ => {}
+    }
+}
+
+fn is_optional(node: &IdedExpr, variables: &[&str]) -> bool {
+    match &node.expr {
+        Expr::Ident(name) => variables.contains(&name.as_str()),
+        Expr::Call(call) => [OPTIONAL_SELECT, OPTIONAL_INDEX].contains(&call.func_name.as_str()),
+        _ => false,
+    }
+}
+
+/// Gives each node a number of its own, from 1.
+pub(crate) fn number(node: &mut IdedExpr, last: &mut u64) {
+    *last += 1;
+    node.id = *last;
+    for child in children_mut(&mut node.expr) {
+        number(child, last);
+    }
+}
+
+pub(crate) fn bound(name: String, value: IdedExpr, body: IdedExpr) -> Expr {
     let plain = |expr| IdedExpr { id: 0, expr };
     Expr::Comprehension(Box::new(ComprehensionExpr {
         iter_range: plain(Expr::List(ListExpr::new(Vec::new()))),
