@@ -8,6 +8,7 @@ mod syntax;
 
 pub use field::FieldSelector;
 pub use label::{LabelSelector, Operator, Requirement};
+pub(crate) use syntax::subdomain_errors;
 pub use syntax::{label_key_errors, label_value_errors};
 
 /// Why a selector cannot be used. The API answers 400 with this text.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::definition::text;
+use super::definition::{self, Approval, text};
 use super::{holds, list};
 
 /// The status that a definition should have beside the others: accepted names and conditions.
@@ -52,6 +52,8 @@ pub fn status(definition: &Value, others: &[Value], now: &str) -> Value {
         accepted["categories"] = categories.clone();
     }
     status["acceptedNames"] = accepted;
+    judge_schemas(definition, &mut status, now);
+    judge_approval(definition, &mut status, now);
     match conflict {
         None => {
             set_condition(
@@ -77,6 +79,39 @@ pub fn status(definition: &Value, others: &[Value], now: &str) -> Value {
         }
     }
     status
+}
+
+/// Definitions that were stored before all schemas had to be structural keep a condition.
+fn judge_schemas(definition: &Value, status: &mut Value, now: &str) {
+    let kind = "NonStructuralSchema";
+    let violations = definition::structural_violations(definition);
+    if violations.is_empty() {
+        forget_condition(status, kind);
+    } else {
+        let message = crate::status::aggregate(&violations);
+        set_condition(status, (kind, "True", "Violations", &message), now);
+    }
+}
+
+/// Whether a group of Kubernetes' own may have this kind.
+fn judge_approval(definition: &Value, status: &mut Value, now: &str) {
+    let kind = "KubernetesAPIApprovalPolicyConformant";
+    let Some((approval, message)) = definition::approval(definition) else {
+        return forget_condition(status, kind);
+    };
+    let (holds, reason) = match approval {
+        Approval::Approved => ("True", "ApprovedAnnotation"),
+        Approval::Missing => ("False", "MissingAnnotation"),
+        Approval::Bypassed => ("False", "UnapprovedAnnotation"),
+        Approval::Invalid => ("False", "InvalidAnnotation"),
+    };
+    set_condition(status, (kind, holds, reason, &message), now);
+}
+
+fn forget_condition(status: &mut Value, kind: &str) {
+    if let Some(conditions) = status["conditions"].as_array_mut() {
+        conditions.retain(|condition| condition["type"] != kind);
+    }
 }
 
 /// Names that may stand for one resource, or for one kind.

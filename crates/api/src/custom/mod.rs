@@ -9,7 +9,6 @@ mod compile;
 pub mod definition;
 mod document;
 mod format;
-mod nested;
 mod path;
 mod rules;
 mod structural;

@@ -50,7 +50,7 @@ pub fn label_value_errors(value: &str) -> Vec<String> {
     errors
 }
 
-fn subdomain_errors(text: &str) -> impl Iterator<Item = String> {
+pub(crate) fn subdomain_errors(text: &str) -> impl Iterator<Item = String> {
     let too_long = (text.len() > PREFIX_LIMIT_BYTES)
         .then(|| format!("must be no more than {PREFIX_LIMIT_BYTES} bytes"));
     let malformed = !text.split('.').all(is_dns_label);
