@@ -342,7 +342,7 @@ pub struct Power {
     /// What boards are fed from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supplies: Vec<Supply>,
-    /// Parts that belong to no board, such as the switch.
+    /// Parts that belong to no board and no supply of these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<String>,
     /// What a kilowatt hour costs.
@@ -371,6 +371,9 @@ pub struct Supply {
     /// How many ports it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<u32>,
+    /// Parts that it feeds besides boards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
     /// It gives Power over Ethernet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub poe: bool,

@@ -14,7 +14,7 @@ use super::syntax::{self, needed};
 use super::{
     Addressing, Board, Cluster, DataDisk, Datastore, Role, Secret, Settings, Storage, Supply, Wifi,
 };
-use crate::nearest;
+use crate::{hardware, nearest};
 
 /// Addresses for pods where none are named.
 pub const DEFAULT_PODS: &str = "10.42.0.0/16";
@@ -80,6 +80,7 @@ impl<'a> Rules<'a> {
         self.pod_networks();
         self.datastore();
         self.power();
+        self.hardware();
         self.options(&self.cluster.server, self.flags.server.as_ref(), &root.key("server"));
         self.options(&self.cluster.agent, self.flags.agent.as_ref(), &root.key("agent"));
         self.problems
@@ -475,6 +476,48 @@ impl<'a> Rules<'a> {
                 self.note(&at, format!("{other} is fed from the port {fed}, too"));
             }
             self.fed(fed, supplies, &at);
+        }
+    }
+
+    /// Models and parts must be known, or the plan would leave them out without a word.
+    fn hardware(&mut self) {
+        let root = Path::default();
+        let mut named: Vec<(Path, &str, bool)> = Vec::new();
+        let parts = |at: Path, list: &'a [String]| {
+            let items = list.iter().enumerate();
+            items.map(|(i, part)| (at.item(i), part.as_str(), false)).collect::<Vec<_>>()
+        };
+        for (position, board) in self.cluster.boards.iter().enumerate() {
+            let at = root.key("boards").item(position);
+            named.extend(board.model.iter().map(|model| (at.key("model"), model.as_str(), true)));
+            named.extend(parts(at.key("parts"), &board.parts));
+        }
+        let power = root.key("power");
+        for (position, supply) in self.cluster.power.supplies.iter().enumerate() {
+            named.extend(parts(power.key("supplies").item(position).key("parts"), &supply.parts));
+        }
+        named.extend(parts(power.key("parts"), &self.cluster.power.parts));
+        for (at, name, is_board) in named {
+            if hardware::find(self.cluster, name).is_some() {
+                continue;
+            }
+            let own = self.cluster.hardware.keys().map(String::as_str);
+            let table = hardware::TABLE.iter().filter(|known| known.is_board() == is_board);
+            let known = own.chain(table.map(|known| known.name));
+            let otherwise = "`coracle plan --models` lists those that are known; describe others \
+                             under `hardware`";
+            let sort = if is_board { "model" } else { "part" };
+            let hint = suggestion(name, known, otherwise);
+            self.hinted(&at, format!("no {sort} {name:?} is known"), hint);
+        }
+        for (name, own) in &self.cluster.hardware {
+            let at = root.key("hardware").key(name);
+            if let Some(memory) = &own.memory {
+                self.size(memory, &at.key("memory"));
+            }
+            if own.average_watts < 0.0 || own.maximum_watts < own.average_watts {
+                self.note(&at, format!("{name} takes more on average than at the most"));
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! the crate `fleet`; here are their options and what they print.
 
 mod config;
+mod plan;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,9 @@ pub enum FleetCommand {
         #[allow(missing_docs)]
         command: config::ConfigCommand,
     },
+    /// Say what the stack will be: roles, memory, wear, addresses, power and cost, and what will not
+    /// work
+    Plan(plan::Options),
 }
 
 /// The file that describes the stack.
@@ -49,6 +53,7 @@ impl ClusterFile {
 pub async fn run(command: FleetCommand) -> Outcome {
     match command {
         FleetCommand::Config { command } => config::run(&command),
+        FleetCommand::Plan(options) => plan::run(&options),
     }
 }
 
