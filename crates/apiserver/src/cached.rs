@@ -14,19 +14,37 @@ use crate::feed::Feed;
 /// Something made of collections.
 pub(crate) struct Cached<T> {
     store: Store,
-    build: fn(&Store) -> T,
+    build: Build<T>,
     feeds: Mutex<Vec<Feed>>,
     /// The store's revision that the value has seen everything of.
     seen: AtomicU64,
     value: ArcSwap<T>,
 }
 
-impl<T> Cached<T> {
+/// How the value is made.
+enum Build<T> {
+    /// Of all that is stored.
+    Anew(fn(&Store) -> T),
+    /// The same, with what was made before to take from.
+    Renewed(fn(&Store, &T) -> T),
+}
+
+impl<T: Default> Cached<T> {
     /// Nothing is read before the first `get`.
-    pub(crate) fn new(store: Store, collections: &[&'static str], build: fn(&Store) -> T) -> Self
-    where
-        T: Default,
-    {
+    pub(crate) fn new(store: Store, collections: &[&'static str], build: fn(&Store) -> T) -> Self {
+        Self::with(store, collections, Build::Anew(build))
+    }
+
+    /// The same for a value of which most stays when something changes.
+    pub(crate) fn renewed(
+        store: Store,
+        collections: &[&'static str],
+        build: fn(&Store, &T) -> T,
+    ) -> Self {
+        Self::with(store, collections, Build::Renewed(build))
+    }
+
+    fn with(store: Store, collections: &[&'static str], build: Build<T>) -> Self {
         let feeds = collections.iter().map(|name| Feed::new(store.clone(), *name)).collect();
         let (seen, value) = (AtomicU64::new(0), ArcSwap::default());
         Cached { store, build, feeds: Mutex::new(feeds), seen, value }
@@ -44,7 +62,11 @@ impl<T> Cached<T> {
                 }
             }
             if changed {
-                self.value.store(Arc::new((self.build)(&self.store)));
+                let value = match self.build {
+                    Build::Anew(build) => build(&self.store),
+                    Build::Renewed(build) => build(&self.store, &self.value.load()),
+                };
+                self.value.store(Arc::new(value));
             }
             self.seen.fetch_max(revision, Ordering::Release);
         }

@@ -25,6 +25,7 @@ mod feed;
 mod flow;
 mod fresh;
 mod health;
+mod keeper;
 mod metrics;
 mod notes;
 mod objects;

@@ -75,7 +75,11 @@ pub(crate) async fn answer(
         let version = version.clone();
         let store = context.store.clone();
         let made = move || {
-            let documents = definitions::documents(&store);
+            let group = match &document {
+                Document::V3(group, _) => Some(group.as_str()),
+                Document::V2Json | Document::V2Protobuf => None,
+            };
+            let documents = definitions::documents(&store, &defined, group);
             let openapi = OpenApi::new(defined.all(), &version).with(documents);
             make(&openapi, &document, gzip)
         };

@@ -10,11 +10,15 @@ use super::{holds, list};
 
 /// The status that a definition should have beside the others: accepted names and conditions.
 /// `now` dates what changes.
-pub fn status(definition: &Value, others: &[Value], now: &str) -> Value {
+pub fn status<'d>(
+    definition: &Value,
+    others: impl Iterator<Item = &'d Value> + Clone,
+    now: &str,
+) -> Value {
     let names = &definition["spec"]["names"];
     let mut status = definition["status"].clone();
     let taken = |field: &'static str| -> BTreeSet<String> {
-        let rivals = others.iter().filter(|other| {
+        let rivals = others.clone().filter(|other| {
             other["spec"]["group"] == definition["spec"]["group"]
                 && other["metadata"]["name"] != definition["metadata"]["name"]
         });
@@ -157,11 +161,11 @@ mod tests {
     #[test]
     fn the_second_of_two_with_one_name_waits() {
         let mut first = definition("boats", "Boat");
-        first["status"] = status(&first, &[], "t0");
+        first["status"] = status(&first, [].iter(), "t0");
         assert!(holds(&first, "Established") && holds(&first, "NamesAccepted"));
         let mut second = definition("ships", "Boat");
         second["spec"]["names"]["singular"] = json!("ship");
-        let judged = status(&second, std::slice::from_ref(&first), "t1");
+        let judged = status(&second, [&first].into_iter(), "t1");
         assert_eq!(
             judged["conditions"][0],
             json!({"type": "NamesAccepted", "status": "False", "reason": "KindConflict",

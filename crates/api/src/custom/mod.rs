@@ -15,7 +15,7 @@ mod structural;
 mod value;
 
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -31,28 +31,50 @@ pub use path::{get, set};
 
 const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
-/// A defined kind, all its versions.
-#[derive(Debug)]
+/// The text of a definition as it is stored, shared with whoever stores it.
+pub type Source = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
+/// A defined kind, all its versions. Schemas are read when an object of the kind is met: most
+/// kinds of a cluster are never used, and a schema takes many times its text.
 pub struct Custom {
     versions: Vec<Version>,
     /// `spec.conversion.webhook`, where objects are converted by one.
     pub conversion: Option<Value>,
     /// The definition's uid: another one of the same name defines other objects.
     pub uid: String,
+    source: Source,
     /// What two definitions are compared by.
-    spec: String,
+    fingerprint: [u64; 2],
+}
+
+impl std::fmt::Debug for Custom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Custom").field("uid", &self.uid).finish_non_exhaustive()
+    }
 }
 
 /// One version of a defined kind.
-#[derive(Debug)]
 struct Version {
     name: String,
+    columns: Vec<Column>,
+    scale: Option<Scale>,
+    made: OnceLock<Made>,
+}
+
+/// What a version's schema comes to.
+struct Made {
     /// `openAPIV3Schema` without its descriptions, which are most of it.
     schema: Value,
     compiled: compile::Compiled,
     rules: Option<rules::Rules>,
-    columns: Vec<Column>,
-    scale: Option<Scale>,
+}
+
+impl Made {
+    fn of(mut schema: Value) -> Self {
+        structural::forget_words(&mut schema);
+        let (compiled, rules) = (compile::Compiled::of(&schema), rules::Rules::of(&schema, true));
+        Made { schema, compiled, rules }
+    }
 }
 
 /// Where a kind has its replicas: paths in JSONPath of dots, such as `.spec.replicas`.
@@ -68,7 +90,7 @@ pub struct Scale {
 
 impl PartialEq for Custom {
     fn eq(&self, other: &Self) -> bool {
-        self.uid == other.uid && self.spec == other.spec
+        self.uid == other.uid && self.fingerprint == other.fingerprint
     }
 }
 
@@ -76,20 +98,21 @@ impl Eq for Custom {}
 
 impl Hash for Custom {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.uid, &self.spec).hash(state);
+        (&self.uid, &self.fingerprint).hash(state);
     }
 }
 
 impl Custom {
-    /// Reads a definition.
-    pub fn read(definition: &Value) -> Self {
+    /// Reads a definition, whose text is `source`.
+    pub fn read(definition: &Value, source: Source) -> Self {
         let spec = &definition["spec"];
         let webhook = spec["conversion"]["strategy"] == "Webhook";
         Custom {
             versions: list(&spec["versions"]).iter().map(Version::read).collect(),
             conversion: webhook.then(|| spec["conversion"]["webhook"].clone()),
             uid: definition["metadata"]["uid"].as_str().unwrap_or_default().to_owned(),
-            spec: spec.to_string(),
+            source,
+            fingerprint: fingerprint(spec),
         }
     }
 
@@ -97,9 +120,25 @@ impl Custom {
         self.versions.iter().find(|version| version.name == name)
     }
 
+    fn made(&self, name: &str) -> Option<&Made> {
+        let version = self.version(name)?;
+        Some(version.made.get_or_init(|| {
+            let read = serde_json::from_slice::<Value>((*self.source).as_ref());
+            let definition = read.unwrap_or_default();
+            let versions = list(&definition["spec"]["versions"]).iter();
+            let found = versions.clone().find(|version| version["name"] == name);
+            Made::of(found.map_or(Value::Null, |v| v["schema"]["openAPIV3Schema"].clone()))
+        }))
+    }
+
     /// How values of a version merge.
     pub(crate) fn schema(&self, version: &str) -> Option<Schema<'_>> {
-        self.version(version).map(|version| version.compiled.schema())
+        self.made(version).map(|made| made.compiled.schema())
+    }
+
+    /// What a version's schema says, without its descriptions.
+    pub fn described(&self, version: &str) -> Option<&Value> {
+        self.made(version).map(|made| &made.schema)
     }
 
     /// Columns of a table beside the name; none: the age.
@@ -114,22 +153,22 @@ impl Custom {
 
     /// Drops the fields that the version's schema does not know, and names them.
     pub fn prune(&self, version: &str, object: &mut Value) -> Vec<String> {
-        self.version(version).map_or_else(Vec::new, |v| structural::prune(&v.schema, object))
+        self.made(version).map_or_else(Vec::new, |made| structural::prune(&made.schema, object))
     }
 
     /// Fills in what the version's schema has a default for.
     pub fn default(&self, version: &str, object: &mut Value) {
-        if let Some(version) = self.version(version) {
-            structural::default(&version.schema, object);
+        if let Some(made) = self.made(version) {
+            structural::default(&made.schema, object);
         }
     }
 
     /// What is wrong with the values of an object. What `old` had already is not held against a
     /// change that leaves it as it is (KEP-4008).
     pub fn validate(&self, version: &str, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
-        let Some(version) = self.version(version) else { return Vec::new() };
-        let mut errors = value::validate(&version.schema, object, old);
-        let Some(rules) = &version.rules else { return errors };
+        let Some(made) = self.made(version) else { return Vec::new() };
+        let mut errors = value::validate(&made.schema, object, old);
+        let Some(rules) = &made.rules else { return errors };
         // Rules may rely on types, on what is required, and on sizes.
         let blocks = |error: &FieldError| {
             use FieldErrorKind::{Required, TooLong, TooMany, TypeInvalid};
@@ -146,29 +185,30 @@ impl Custom {
 
 impl Version {
     fn read(version: &Value) -> Self {
-        let mut schema = version["schema"]["openAPIV3Schema"].clone();
-        structural::forget_words(&mut schema);
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let scale = &version["subresources"]["scale"];
         Version {
             name: text(&version["name"]).unwrap_or_default(),
-            compiled: compile::Compiled::of(&schema),
-            rules: rules::Rules::of(&schema, true),
             columns: list(&version["additionalPrinterColumns"]).iter().map(Column::read).collect(),
             scale: scale.is_object().then(|| Scale {
                 spec: text(&scale["specReplicasPath"]).unwrap_or_default(),
                 status: text(&scale["statusReplicasPath"]).unwrap_or_default(),
                 selector: text(&scale["labelSelectorPath"]).filter(|path| !path.is_empty()),
             }),
-            schema,
+            made: OnceLock::new(),
         }
     }
 }
 
 /// The rows that a definition adds to the table of resources: none as long as its names are not
 /// accepted or it is not established. Served versions are rows of their own that share a
-/// collection, the preferred one first.
-pub fn resources(definition: &Value) -> Vec<Resource> {
+/// collection, the preferred one first. `source` is the definition's text; what `before` has read
+/// of the same specification is kept.
+pub fn resources(
+    definition: &Value,
+    source: Source,
+    before: Option<&Arc<Custom>>,
+) -> Vec<Resource> {
     if !holds(definition, "Established") {
         return Vec::new();
     }
@@ -178,7 +218,8 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
     let texts = |value: &Value| -> Vec<Text> {
         list(value).iter().map(|one| Text::from(text(one))).collect()
     };
-    let custom = Arc::new(Custom::read(definition));
+    let read = Arc::new(Custom::read(definition, source));
+    let custom = before.filter(|before| **before == read).map_or(read, Arc::clone);
     let versions = list(&spec["versions"]);
     let storage = versions.iter().find(|version| version["storage"] == true);
     let storage = text(storage.map_or(&Value::Null, |version| &version["name"]));
@@ -207,6 +248,16 @@ pub fn resources(definition: &Value) -> Vec<Resource> {
         }
     };
     served.iter().map(row).collect()
+}
+
+/// Two sums over a text that are different where the texts are, for all that happens by accident.
+fn fingerprint(spec: &Value) -> [u64; 2] {
+    let text = spec.to_string();
+    [0_u64, 1].map(|salt| {
+        let mut hasher = std::hash::DefaultHasher::new();
+        (salt, &text).hash(&mut hasher);
+        hasher.finish()
+    })
 }
 
 fn subresources(given: &Value, kind: &str) -> Vec<Subresource> {

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use api::resource::{self, RESOURCES};
 use http::Method;
 use serde_json::{Value, json};
-use store::{Page, Range, Store};
 
 use super::{PATH, Table};
-use crate::objects;
+use crate::definitions::Defined;
 use crate::server::ApiServer;
 
 /// Store collection of CustomResourceDefinitions.
@@ -93,7 +92,7 @@ pub(crate) fn builtin() -> Vec<Value> {
 pub(super) async fn reconcile(server: &Arc<ApiServer>) {
     let context = &server.context;
     let table = context.aggregator.table();
-    for (method, name, object) in plan(&table, &defined(&context.store)) {
+    for (method, name, object) in plan(&table, &defined(&context.definitions.get())) {
         let path = if method == Method::POST { PATH.to_owned() } else { format!("{PATH}/{name}") };
         if let Err(error) = server.write_own(method, &path, &object).await {
             // Several servers do the same; the next look shows what is left to do.
@@ -103,22 +102,12 @@ pub(super) async fn reconcile(server: &Arc<ApiServer>) {
 }
 
 /// The served group versions of all CustomResourceDefinitions, by the name of their APIService.
-fn defined(store: &Store) -> BTreeMap<String, (String, String)> {
-    let range = Range { collection: DEFINITIONS, namespace: None };
-    let Ok(list) = store.list(range, Page::default()) else { return BTreeMap::new() };
-    let mut found = BTreeMap::new();
-    for entry in &list.entries {
-        let key = &entry.key;
-        let Some(definition) = objects::object(store, DEFINITIONS, "", &key.name) else { continue };
-        let group = definition["spec"]["group"].as_str().unwrap_or_default();
-        for version in definition["spec"]["versions"].as_array().into_iter().flatten() {
-            let name = version["name"].as_str().unwrap_or_default();
-            if version["served"] == true && !group.is_empty() && !name.is_empty() {
-                found.insert(format!("{name}.{group}"), (group.to_owned(), name.to_owned()));
-            }
-        }
-    }
-    found
+fn defined(defined: &Defined) -> BTreeMap<String, (String, String)> {
+    let named =
+        defined.served().filter(|(group, version)| !group.is_empty() && !version.is_empty());
+    named
+        .map(|(group, version)| (format!("{version}.{group}"), (group.clone(), version.clone())))
+        .collect()
 }
 
 /// What to write so that there is one for each, and none too many.

@@ -2,13 +2,14 @@
 //! wakes up when a ClusterRole changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::selector::LabelSelector;
 use serde_json::{Value, json};
 use store::{Page, Range, Store};
 
 use super::rbac::{CLUSTER_ROLES, GROUP};
-use crate::feed::Feed;
+use crate::keeper::Keeper;
 use crate::response;
 use crate::server::ApiServer;
 use crate::user::User;
@@ -16,26 +17,16 @@ use crate::user::User;
 /// How often a role is tried again when somebody else writes it at the same moment.
 const ATTEMPTS_MAX: usize = 5;
 
-/// Keeps aggregated roles in step until the server stops.
-pub(crate) fn start(server: &Arc<ApiServer>) {
-    let mut feed = Feed::new(server.context.store.clone(), CLUSTER_ROLES);
-    let stopping = server.context.stopping.clone();
-    // A weak reference: this task must not keep a server alive that nobody else holds.
-    let server = Arc::downgrade(server);
-    tokio::spawn(async move {
-        loop {
-            let change = tokio::select! {
-                () = stopping.cancelled() => return,
-                change = feed.next() => change,
-            };
-            // Changes that came together are answered together.
-            while feed.try_next().is_some() {}
-            match (change, server.upgrade()) {
-                (Some(_), Some(server)) => reconcile(&server).await,
-                _ => return,
-            }
-        }
-    });
+/// Keeps aggregated roles in step.
+pub(crate) struct Aggregated;
+
+impl Keeper for Aggregated {
+    const COLLECTIONS: &'static [&'static str] = &[CLUSTER_ROLES];
+
+    async fn look(&mut self, server: &Arc<ApiServer>) -> Option<Duration> {
+        reconcile(server).await;
+        None
+    }
 }
 
 /// Writes every aggregated role whose rules are not what its selectors gather. One pass

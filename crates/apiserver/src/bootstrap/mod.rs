@@ -25,7 +25,7 @@ use crate::objects;
 use crate::response;
 use crate::server::ApiServer;
 use crate::user::User;
-use crate::{aggregation, definitions, flow};
+use crate::{aggregation, definitions, flow, keeper};
 
 /// Objects written at once: they share the store's commits.
 const WRITES_AT_ONCE: usize = 64;
@@ -98,10 +98,10 @@ impl ApiServer {
             );
         }
         aggregate::reconcile(self).await;
-        aggregate::start(self);
+        keeper::start(self, aggregate::Aggregated);
         aggregation::start(self);
-        definitions::start(self);
-        flow::start(self);
+        keeper::start(self, definitions::Definitions::default());
+        keeper::start(self, flow::Dangling);
         crate::quota::start(self);
         crate::policy_status::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);

@@ -28,7 +28,7 @@ use crate::request::{Request, RequestInfo, Response, query_value};
 use crate::user::User;
 use queues::{Refusal, Seat, Seats};
 use schema::Table;
-pub(crate) use status::start;
+pub(crate) use status::Dangling;
 
 /// Store collections of schemas and levels.
 const SCHEMAS: &str = "flowcontrol.apiserver.k8s.io/flowschemas";

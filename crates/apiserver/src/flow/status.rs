@@ -1,42 +1,32 @@
 //! The condition `Dangling` of FlowSchemas: whether their level is there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use serde_json::{Value, json};
 use store::{Page, Range, Store};
 
 use super::{LEVELS, SCHEMAS, defaults, schema};
-use crate::feed::Feed;
+use crate::keeper::Keeper;
 use crate::objects;
 use crate::server::ApiServer;
 
-/// Keeps the conditions until the server stops.
-pub(crate) fn start(server: &Arc<ApiServer>) {
-    let store = server.context.store.clone();
-    let (mut schemas, mut levels) =
-        (Feed::new(store.clone(), SCHEMAS), Feed::new(store.clone(), LEVELS));
-    let stopping = server.context.stopping.clone();
-    // A weak reference: this task must not keep a server alive that nobody else holds.
-    let server = Arc::downgrade(server);
-    tokio::spawn(async move {
-        loop {
-            let change = tokio::select! {
-                () = stopping.cancelled() => return,
-                change = schemas.next() => change,
-                change = levels.next() => change,
-            };
-            // Changes that came together are answered together.
-            while schemas.try_next().is_some() || levels.try_next().is_some() {}
-            let (Some(_), Some(server)) = (change, server.upgrade()) else { return };
-            for (name, patch) in due(&server.context.store) {
-                let path = format!("/apis/{}/v1/flowschemas/{name}/status", defaults::GROUP);
-                if let Err(error) = server.write_own(Method::PATCH, &path, &patch).await {
-                    tracing::debug!(flowschema = name, error, "writing a condition");
-                }
+/// Keeps the conditions.
+pub(crate) struct Dangling;
+
+impl Keeper for Dangling {
+    const COLLECTIONS: &'static [&'static str] = &[SCHEMAS, LEVELS];
+
+    async fn look(&mut self, server: &Arc<ApiServer>) -> Option<Duration> {
+        for (name, patch) in due(&server.context.store) {
+            let path = format!("/apis/{}/v1/flowschemas/{name}/status", defaults::GROUP);
+            if let Err(error) = server.write_own(Method::PATCH, &path, &patch).await {
+                tracing::debug!(flowschema = name, error, "writing a condition");
             }
         }
-    });
+        None
+    }
 }
 
 /// The conditions that are not as they should be: the schema's name and a merge patch.

@@ -106,3 +106,76 @@ async fn a_kind_is_defined_used_and_gone_again() {
     let (code, _) = get(&server, &admin, BOATS).await;
     assert_eq!(code, StatusCode::NOT_FOUND);
 }
+
+/// A definition with a schema of some size.
+fn large(number: usize) -> Value {
+    let mut definition = definition();
+    let (plural, kind) = (format!("ships{number}"), format!("Ship{number}"));
+    definition["metadata"]["name"] = format!("{plural}.a.test").into();
+    definition["spec"]["names"] = json!({"plural": plural, "kind": kind});
+    let field = |field: usize| {
+        let words = format!("What the {field}th field is for, in a sentence of a usual length.");
+        let inner = json!({"type": "string", "description": words, "maxLength": 63});
+        let list = json!({"type": "array", "description": words, "items": {"type": "object",
+            "properties": {"name": inner, "value": inner, "other": inner}}});
+        (format!("field{field}"), list)
+    };
+    let fields: serde_json::Map<_, _> = (0..100).map(field).collect();
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+        ["large"] = json!({"type": "object", "properties": fields});
+    definition
+}
+
+#[tokio::test]
+async fn a_definition_that_stays_is_read_once() {
+    let server = started().await;
+    let kind = |number: usize| {
+        let place = ("a.test".to_owned(), "v1".to_owned(), format!("ships{number}"));
+        server.context.definitions.get().find(&place).and_then(|row| row.custom.clone())
+    };
+    crate::testing::create(&server, CRDS, large(0)).await;
+    until("the first is established", async || kind(0).is_some()).await;
+    let before = kind(0).unwrap();
+    crate::testing::create(&server, CRDS, large(1)).await;
+    until("the second is established", async || kind(1).is_some()).await;
+    assert!(std::sync::Arc::ptr_eq(&before, &kind(0).unwrap()));
+    // Words beside the specification change nothing of what was read.
+    let path = format!("{CRDS}/ships0.a.test");
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    let (code, _) = send(&server, &User::admin(), Method::PATCH, &path, label).await;
+    assert_eq!(code, StatusCode::OK);
+    assert!(std::sync::Arc::ptr_eq(&before, &kind(0).unwrap()));
+    let spec = json!({"spec": {"names": {"shortNames": ["x"]}}});
+    send(&server, &User::admin(), Method::PATCH, &path, spec).await;
+    assert!(!std::sync::Arc::ptr_eq(&before, &kind(0).unwrap()));
+}
+
+/// How long definitions take when there are many: run by hand, with `--ignored --nocapture`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn many_large_definitions() {
+    let server = started().await;
+    let resident = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        status.lines().find(|line| line.starts_with("VmRSS")).unwrap().to_owned()
+    };
+    println!("{} bytes each; before: {}", large(0).to_string().len(), resident());
+    for number in 0..200 {
+        let begin = std::time::Instant::now();
+        crate::testing::create(&server, CRDS, large(number)).await;
+        let created = begin.elapsed();
+        let place = ("a.test".to_owned(), "v1".to_owned(), format!("ships{number}"));
+        until("established", async || server.context.definitions.get().find(&place).is_some())
+            .await;
+        let established = begin.elapsed();
+        let list = format!("/apis/a.test/v1/namespaces/default/ships{number}");
+        assert_eq!(get(&server, &User::admin(), &list).await.0, StatusCode::OK);
+        if [0, 49, 99, 199].contains(&number) {
+            let listed = begin.elapsed();
+            println!(
+                "{number}: created {created:?}, established {established:?}, listed {listed:?}; {}",
+                resident()
+            );
+        }
+    }
+}
