@@ -173,7 +173,11 @@ pub(crate) fn is_on(value: &str) -> bool {
 
 /// The value that a field selector pins a field to.
 fn pinned(query: &str, field: &str) -> Option<String> {
-    let selector = query_value(query, "fieldSelector")?;
+    pinned_by(&query_value(query, "fieldSelector")?, field)
+}
+
+/// The value that a selector pins a field to.
+pub(crate) fn pinned_by(selector: &str, field: &str) -> Option<String> {
     selector.split(',').find_map(|term| {
         let (key, value) = term.split_once('=')?;
         (key == field).then(|| value.strip_prefix('=').unwrap_or(value).to_owned())

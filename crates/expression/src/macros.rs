@@ -8,7 +8,7 @@ use kube_cel::cel::common::ast::{
 
 use crate::check::CompileError;
 use crate::library::{ENTRIES, MAP_INSERT};
-use crate::rewrite::{bound, children_mut};
+use crate::rewrite::{bound, children, children_mut};
 
 /// The accumulator's name, as the parser's own macros have it.
 pub(crate) const ACCUMULATOR: &str = "@result";
@@ -148,9 +148,9 @@ fn optional_map(macro_call: CallExpr) -> Result<Expr, CompileError> {
 }
 
 /// Whether anything has to be lowered.
-pub(crate) fn has_pairs(node: &mut IdedExpr) -> bool {
+pub(crate) fn has_pairs(node: &IdedExpr) -> bool {
     let here = matches!(&node.expr, Expr::Comprehension(inner) if inner.iter_var2.is_some());
-    here || children_mut(&mut node.expr).into_iter().any(has_pairs)
+    here || children(&node.expr).into_iter().any(has_pairs)
 }
 
 /// Makes each comprehension over two variables one over pairs that binds both in each step.

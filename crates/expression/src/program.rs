@@ -1,5 +1,6 @@
 //! An expression, checked and ready.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use kube_cel::cel::common::ast::{Expr, IdedExpr};
@@ -110,7 +111,7 @@ fn compile_here(source: &str, variables: &[(&str, Kind)]) -> Result<Program, Com
         variables.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
     let checked = check(source, &expression, &variables)?;
     let result = checked.kind(&expression);
-    let lowered = macros::has_pairs(&mut expression).then(|| {
+    let lowered = macros::has_pairs(&expression).then(|| {
         let mut lowered = expression.clone();
         macros::lower(&mut lowered);
         lowered
@@ -163,6 +164,13 @@ impl Program {
     /// Whether the expression uses the variable.
     pub fn mentions(&self, variable: &str) -> bool {
         self.expression.references().has_variable(variable)
+    }
+
+    /// The names that the expression selects of a variable, `variables.name`.
+    pub fn selected(&self, variable: &str) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        selections(&self.expression, variable, &mut found);
+        found
     }
 
     /// The value for these bindings. Declared variables without one are not there: expressions
@@ -224,6 +232,17 @@ impl Program {
     /// Whether this is nothing but a literal.
     pub fn is_literal(&self) -> bool {
         matches!(self.expression.expr, Expr::Literal(_))
+    }
+}
+
+fn selections<'e>(node: &'e IdedExpr, variable: &str, found: &mut BTreeSet<&'e str>) {
+    if let Expr::Select(select) = &node.expr
+        && matches!(&select.operand.expr, Expr::Ident(name) if name == variable)
+    {
+        found.insert(&select.field);
+    }
+    for child in rewrite::children(&node.expr) {
+        selections(child, variable, found);
     }
 }
 

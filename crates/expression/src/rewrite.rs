@@ -153,3 +153,34 @@ pub(crate) fn children_mut(expr: &mut Expr) -> Vec<&mut IdedExpr> {
         _ => Vec::new(),
     }
 }
+
+/// The expressions right below one, to look at.
+pub(crate) fn children(expr: &Expr) -> Vec<&IdedExpr> {
+    match expr {
+        Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).collect(),
+        Expr::Comprehension(inner) => {
+            let ComprehensionExpr { iter_range, accu_init, loop_cond, loop_step, result, .. } =
+                inner.as_ref();
+            vec![iter_range, accu_init, loop_cond, loop_step, result]
+        }
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map
+            .entries
+            .iter()
+            .flat_map(|entry| match &entry.expr {
+                EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+                EntryExpr::StructField(field) => vec![&field.value],
+            })
+            .collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Struct(made) => made
+            .entries
+            .iter()
+            .filter_map(|entry| match &entry.expr {
+                EntryExpr::StructField(field) => Some(&field.value),
+                EntryExpr::MapEntry(_) => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}

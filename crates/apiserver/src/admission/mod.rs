@@ -224,7 +224,7 @@ impl Admission {
         let second = invoked.is_second();
         let context = &self.context;
         let by_policy =
-            mutating_policy::mutate(context, attributes, &policies, object, second, settle)?;
+            mutating_policy::mutate(context, attributes, &policies, object, second, settle).await?;
         if by_policy && second {
             invoked.again(true);
         }
@@ -244,7 +244,7 @@ impl Admission {
             VALIDATING.iter().try_for_each(|step| step(attributes, object))?;
         }
         let (policies, hooks) = (self.validating_policies.get(), self.validating.get());
-        validating_policy::validate(&self.context, attributes, &policies, object)?;
+        validating_policy::validate(&self.context, attributes, &policies, object).await?;
         webhooks::validate(&self.context, attributes, &hooks, object).await
     }
 

@@ -15,7 +15,7 @@ use crate::server::Context;
 
 /// Changes an object as the policies say; whether any did. In the second round those only that
 /// want to see what others have changed.
-pub(super) fn mutate(
+pub(super) async fn mutate(
     context: &Arc<Context>,
     attributes: &Attributes<'_>,
     policies: &Policies,
@@ -52,7 +52,7 @@ pub(super) fn mutate(
                 }
             };
             for params in params {
-                match with_params(context, attributes, policy, &view, params, object) {
+                match with_params(context, attributes, policy, &view, params, object).await {
                     Ok(()) => settle(object),
                     Err(why) => refuse(object, why)?,
                 }
@@ -62,7 +62,7 @@ pub(super) fn mutate(
     Ok(*object != before)
 }
 
-fn with_params(
+async fn with_params(
     context: &Arc<Context>,
     attributes: &Attributes<'_>,
     policy: &Policy,
@@ -70,26 +70,28 @@ fn with_params(
     params: Value,
     object: &mut Value,
 ) -> Result<(), String> {
-    let mut given = Given::params(params);
-    if !Scene::new(context, attributes, view, object).meets(&policy.conditions, &given)? {
+    let failed = |status: Status| status.message;
+    let scene = Scene::new(context, attributes, view, object).await.map_err(failed)?;
+    let mut given = Given::new(params, &[]);
+    if !scene.meets(&policy.conditions, &given)? {
         return Ok(());
     }
     let mut changed = object.clone();
     for mutation in &policy.mutations {
         // Each sees what the one before it has made.
-        let scene = Scene::new(context, attributes, view, &changed);
-        given = Given::params(std::mem::take(&mut given.params));
-        scene.define(&policy.variables, &mut given);
+        let scene = Scene::new(context, attributes, view, &changed).await.map_err(failed)?;
+        given = Given::new(std::mem::take(&mut given.params), &policy.variables);
         let value = scene.evaluate(&mutation.program, &given);
         let value = value
             .map_err(|why| format!("expression '{}' resulted in error: {why}", mutation.source))?;
-        apply(attributes, view, mutation, value, &mut changed)?;
+        apply(context, attributes, view, mutation, value, &mut changed).await?;
     }
     *object = changed;
     Ok(())
 }
 
-fn apply(
+async fn apply(
+    context: &Context,
     attributes: &Attributes<'_>,
     view: &View,
     mutation: &Mutation,
@@ -100,9 +102,10 @@ fn apply(
     if mutation.is_patch {
         let patch = serde_json::from_value(value)
             .map_err(|error| format!("expression '{}': {error}", mutation.source))?;
-        return webhooks::apply(attributes, view, &patch, object).map_err(failed);
+        let applied = webhooks::apply(context, attributes, view, &patch, object).await;
+        return applied.map_err(failed);
     }
-    let mut seen = webhooks::seen(attributes, view, object);
+    let mut seen = webhooks::seen(context, attributes, view, object).await.map_err(failed)?;
     let mut config = value;
     if !config.is_object() {
         return Err(format!("expression '{}' did not give an object", mutation.source));
@@ -126,6 +129,5 @@ fn apply(
     let mut made = api::apply::apply(row, Some(&seen), &config, &manager, true)
         .map_err(|error| error.to_string())?;
     meta::set(&mut made, "managedFields", owners);
-    webhooks::put_back(attributes, view, made, object);
-    Ok(())
+    webhooks::put_back(context, attributes, view, made, object).await.map_err(failed)
 }

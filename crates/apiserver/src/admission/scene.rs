@@ -1,6 +1,7 @@
 //! What CEL expressions of policies and match conditions see of a write.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use expression::cel::extractors::This;
@@ -12,6 +13,8 @@ use serde_json::{Value, json};
 use super::rules::View;
 use super::{Attributes, review, webhooks};
 use crate::authz;
+use crate::registry::Outcome;
+use crate::request::pinned_by;
 use crate::server::Context;
 use crate::user::User;
 
@@ -59,30 +62,38 @@ pub(super) struct Scene<'a> {
 }
 
 /// What is particular to one policy with one of its parameters.
-pub(super) struct Given {
+pub(super) struct Given<'p> {
     pub params: Value,
-    variables: Value,
-    /// Variables that have no value, and why.
+    /// The policy's variables, each computed when an expression first speaks of it.
+    variables: &'p [Named],
+    known: RefCell<Known>,
+}
+
+/// Variables that have been computed.
+struct Known {
+    values: Value,
+    /// Those that have no value, and why.
     failed: Vec<(String, String)>,
 }
 
-impl Given {
-    /// Parameters, and no variables yet.
-    pub fn params(params: Value) -> Self {
-        Given { params, variables: json!({}), failed: Vec::new() }
+impl<'p> Given<'p> {
+    /// Parameters, and variables of which none has been computed yet.
+    pub fn new(params: Value, variables: &'p [Named]) -> Self {
+        let known = Known { values: json!({}), failed: Vec::new() };
+        Given { params, variables, known: RefCell::new(known) }
     }
 }
 
 impl<'a> Scene<'a> {
     /// The write, with objects in the version of `view`.
-    pub fn new(
+    pub async fn new(
         context: &'a Arc<Context>,
         attributes: &'a Attributes<'_>,
         view: &View,
         object: &Value,
-    ) -> Self {
-        let object = webhooks::seen(attributes, view, object);
-        let old = attributes.old.map_or(Value::Null, |old| webhooks::seen(attributes, view, old));
+    ) -> Outcome<Self> {
+        let object = webhooks::seen(context, attributes, view, object).await?;
+        let old = webhooks::seen_before(context, attributes, view).await?;
         let nothing = (&Value::Null, &Value::Null);
         let mut request = review::request(attributes, view, "v1", "", nothing)["request"].take();
         if let Some(request) = request.as_object_mut() {
@@ -101,12 +112,19 @@ impl<'a> Scene<'a> {
             "" => Value::Null,
             name => attributes.cluster.find("namespaces", "", name).unwrap_or_default(),
         };
-        Scene { context, user: attributes.user, object, old, request, namespace, authorizer }
+        let user = attributes.user;
+        Ok(Scene { context, user, object, old, request, namespace, authorizer })
     }
 
     /// The value of an expression; the error is CEL's.
-    pub fn evaluate(&self, program: &Compiled, given: &Given) -> Result<Value, String> {
+    pub fn evaluate(&self, program: &Compiled, given: &Given<'_>) -> Result<Value, String> {
         let program = program.as_ref().map_err(|error| format!("compilation error: {error}"))?;
+        self.compute(program, given);
+        self.run(program, given)
+    }
+
+    fn run(&self, program: &Program, given: &Given<'_>) -> Result<Value, String> {
+        let known = given.known.borrow();
         let bindings = [
             ("authorizer", &self.authorizer),
             ("namespaceObject", &self.namespace),
@@ -114,35 +132,56 @@ impl<'a> Scene<'a> {
             ("oldObject", &self.old),
             ("params", &given.params),
             ("request", &self.request),
-            ("variables", &given.variables),
+            ("variables", &known.values),
         ];
-        let value = program.evaluate_with(&bindings, |cel| {
-            if program.mentions("authorizer") {
+        let value = match program.mentions("authorizer") {
+            true => program.evaluate_with(&bindings, |cel| {
                 authorizer(cel, self.context, self.user);
-            }
-        });
+            }),
+            false => program.evaluate(&bindings),
+        };
         value.map_err(|error| {
             let error = error.to_string();
-            let of_variable = given.failed.iter().find(|(name, _)| error.ends_with(name.as_str()));
+            let of_variable = known.failed.iter().find(|(name, _)| error.ends_with(name.as_str()));
             of_variable.map_or(error, |(_, why)| why.clone())
         })
     }
 
-    /// Computes variables in their order, each from those before it.
-    pub fn define(&self, variables: &[Named], given: &mut Given) {
-        for variable in variables {
-            match self.evaluate(&variable.program, given) {
-                Ok(value) => given.variables[variable.name.as_str()] = value,
-                Err(why) => given.failed.push((
-                    variable.name.clone(),
-                    format!("composited variable {:?} fails to evaluate: {why}", variable.name),
-                )),
+    /// Computes the variables that a program speaks of and those that these speak of, in their
+    /// order, each from those before it.
+    fn compute(&self, program: &Program, given: &Given<'_>) {
+        let mut due: BTreeSet<&str> = program.selected("variables");
+        for variable in given.variables.iter().rev() {
+            if let (true, Ok(program)) = (due.contains(&*variable.name), &variable.program) {
+                due.extend(program.selected("variables"));
+            }
+        }
+        for variable in given.variables.iter().filter(|one| due.contains(&*one.name)) {
+            let name = variable.name.as_str();
+            let is_known = {
+                let known = given.known.borrow();
+                !known.values[name].is_null() || known.failed.iter().any(|(other, _)| other == name)
+            };
+            if is_known {
+                continue;
+            }
+            let computed = match &variable.program {
+                Ok(program) => self.run(program, given),
+                Err(error) => Err(format!("compilation error: {error}")),
+            };
+            let mut known = given.known.borrow_mut();
+            match computed {
+                Ok(value) => known.values[name] = value,
+                Err(why) => {
+                    let why = format!("composited variable {name:?} fails to evaluate: {why}");
+                    known.failed.push((name.to_owned(), why));
+                }
             }
         }
     }
 
     /// Whether all conditions hold. One that does not decides; else one that fails is the error.
-    pub fn meets(&self, conditions: &[Named], given: &Given) -> Result<bool, String> {
+    pub fn meets(&self, conditions: &[Named], given: &Given<'_>) -> Result<bool, String> {
         let mut failed = Vec::new();
         for condition in conditions {
             match self.evaluate(&condition.program, given) {
@@ -169,7 +208,7 @@ fn authorizer(cel: &mut Cel<'_>, context: &Arc<Context>, user: &User) {
             with(this, field, CelValue::String(value))
         });
     }
-    // Selectors make a question narrower; the authorizers here look at none.
+    // Selectors make a question narrower: the node authorizer looks at them, roles do not.
     for field in ["fieldSelector", "labelSelector"] {
         cel.add_function(field, move |This(this): This<CelValue>, value: Arc<String>| {
             with(this, field, CelValue::String(value))
@@ -189,7 +228,9 @@ fn authorizer(cel: &mut Cel<'_>, context: &Arc<Context>, user: &User) {
         };
         let (group, resource, path) = (text("group"), text("resource"), text("path"));
         let (sub, namespace, name) = (text("subresource"), text("namespace"), text("name"));
+        let node = pinned_by(&text("fieldSelector"), "spec.nodeName").unwrap_or_default();
         let asked = authz::Attributes {
+            selected_node: &node,
             subresource: &sub,
             namespace: &namespace,
             name: &name,

@@ -16,6 +16,8 @@ use crate::registry::{Outcome, meta};
 const GROUP: &str = "admissionregistration.k8s.io";
 /// How deep a schema is followed; what is deeper is anything.
 const DEPTH_MAX: usize = 10;
+/// The definition of `metadata`.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// Kinds that a policy is checked against, as upstream.
 const KINDS_MAX: usize = 10;
 
@@ -25,6 +27,32 @@ struct Source<'v> {
     text: &'v str,
     /// Whether a condition: it knows no variables and no parameters.
     condition: bool,
+    /// What its value has to be.
+    wanted: Option<Kind>,
+}
+
+impl Source<'_> {
+    /// Why this is no expression for its place, with what is known of these names.
+    fn refused(&self, known: &[(&str, Kind)]) -> Option<String> {
+        match (compile(self.text, known), &self.wanted) {
+            (Err(error), _) => Some(format!("compilation failed: {error}")),
+            (Ok(program), Some(wanted)) if !program.may_be(wanted) => {
+                let name = if *wanted == Kind::Bool { "bool" } else { "string" };
+                Some(format!("must evaluate to {name}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the value of an expression in this field has to be.
+fn wanted(list: &str, field: &str) -> Option<Kind> {
+    match (list.rsplit('.').next().unwrap_or_default(), field) {
+        ("matchConditions" | "validations", "expression") => Some(Kind::Bool),
+        (_, "messageExpression") => Some(Kind::Text),
+        // Of an annotation that is null nothing is noted.
+        _ => None,
+    }
 }
 
 fn collect<'v>(object: &'v Value, list: &str, fields: &[&str], found: &mut Vec<Source<'v>>) {
@@ -35,13 +63,14 @@ fn collect<'v>(object: &'v Value, list: &str, fields: &[&str], found: &mut Vec<S
             let text = item.pointer(&format!("/{}", field.replace('.', "/")));
             if let Some(text) = text.and_then(Value::as_str).filter(|text| !text.is_empty()) {
                 let condition = list.ends_with("matchConditions");
-                found.push(Source { path: format!("{list}[{place}].{field}"), text, condition });
+                let (path, wanted) = (format!("{list}[{place}].{field}"), wanted(list, field));
+                found.push(Source { path, text, condition, wanted });
             }
         }
     }
 }
 
-fn sources(object: &Value) -> Vec<Source<'_>> {
+fn sources<'v>(object: &'v Value) -> Vec<Source<'v>> {
     let mut found = Vec::new();
     collect(object, "spec.matchConditions", &["expression"], &mut found);
     collect(object, "spec.variables", &["expression"], &mut found);
@@ -53,11 +82,11 @@ fn sources(object: &Value) -> Vec<Source<'_>> {
     for (place, hook) in hooks.enumerate() {
         let mut own = Vec::new();
         collect(hook, "matchConditions", &["expression"], &mut own);
-        let with_place = |one: Source<'_>| format!("webhooks[{place}].{}", one.path);
-        let texts: Vec<&str> = own.iter().map(|one| one.text).collect();
-        let paths: Vec<String> = own.into_iter().map(with_place).collect();
-        let both = paths.into_iter().zip(texts);
-        found.extend(both.map(|(path, text)| Source { path, text, condition: true }));
+        let with_place = |one: Source<'v>| {
+            let path = format!("webhooks[{place}].{}", one.path);
+            Source { path, condition: true, ..one }
+        };
+        found.extend(own.into_iter().map(with_place));
     }
     found
 }
@@ -69,7 +98,7 @@ fn variables(policy: &Value, condition: bool, object: Kind, params: Kind) -> Vec
         ("namespaceObject", Kind::Any),
         ("object", object.clone()),
         ("oldObject", object),
-        ("request", Kind::Any),
+        ("request", request()),
     ];
     if policy["spec"]["paramKind"].is_object() {
         known.push(("params", params));
@@ -94,8 +123,7 @@ pub(super) fn check(attributes: &Attributes<'_>, object: &Value) -> Outcome<()> 
     let mut errors = Vec::new();
     for source in sources(object).iter().filter(|one| !old.contains(&one.text)) {
         let known = variables(object, source.condition, Kind::Any, Kind::Any);
-        if let Err(error) = compile(source.text, &known) {
-            let why = format!("compilation failed: {error}");
+        if let Some(why) = source.refused(&known) {
             errors.push(FieldError::invalid(&source.path, source.text, why));
         }
     }
@@ -155,11 +183,52 @@ fn kinds(policy: &Value, cluster: &dyn Cluster) -> Vec<(String, Kind)> {
 }
 
 fn of_resource(row: &Arc<Resource>, version: &str) -> Kind {
-    Schema::of(&row.group, version, &row.kind).map_or(Kind::Any, |schema| of_schema(schema, 0))
+    let schema = Schema::of_resource(row, version);
+    let kind = schema.map_or(Kind::Any, |schema| of_schema(schema, 0));
+    match kind {
+        // The schema of a defined kind leaves out what all objects have.
+        Kind::Object(fields) if row.custom.is_some() => {
+            let mut fields = (*fields).clone();
+            let metadata = Schema::of_definition(OBJECT_META);
+            let metadata = metadata.map_or(Kind::Any, |schema| of_schema(schema, 1));
+            fields.insert("metadata".to_owned(), metadata);
+            Kind::Object(Arc::new(fields))
+        }
+        other => other,
+    }
+}
+
+/// What expressions see of the request.
+fn request() -> Kind {
+    let texts = |names: &[&'static str]| {
+        Kind::object(names.iter().map(|name| (*name, Kind::Text)).collect::<Vec<_>>())
+    };
+    let (kind, resource) =
+        (texts(&["group", "version", "kind"]), texts(&["group", "version", "resource"]));
+    let user = Kind::object([
+        ("username", Kind::Text),
+        ("uid", Kind::Text),
+        ("groups", Kind::list(Kind::Text)),
+        ("extra", Kind::map(Kind::list(Kind::Text))),
+    ]);
+    let mut fields = vec![
+        ("kind", kind.clone()),
+        ("resource", resource.clone()),
+        ("requestKind", kind),
+        ("requestResource", resource),
+        ("userInfo", user),
+        ("dryRun", Kind::Bool),
+        ("options", Kind::Any),
+    ];
+    for name in ["subResource", "requestSubResource", "name", "namespace", "operation"] {
+        fields.push((name, Kind::Text));
+    }
+    Kind::object(fields)
 }
 
 fn of_schema(schema: Schema<'_>, depth: usize) -> Kind {
-    if depth > DEPTH_MAX {
+    // Nobody knows the fields of what may have any.
+    if depth > DEPTH_MAX || schema.is_open() {
         return Kind::Any;
     }
     match schema.kind() {
@@ -207,6 +276,8 @@ mod tests {
             ("foo", "undeclared reference to 'foo'"),
             ("params.x", "undeclared reference to 'params'"),
             ("variables.b", "undefined field 'b'"),
+            ("request.nothing == ''", "undefined field 'nothing'"),
+            ("variables.a + 1", "must evaluate to bool"),
         ] {
             let said = said(expression);
             assert!(said.contains("spec.validations[0].expression: Invalid value"), "{said}");

@@ -23,7 +23,7 @@ struct Violation {
 }
 
 /// Lets a write pass, warns, notes, or refuses it.
-pub(super) fn validate(
+pub(super) async fn validate(
     context: &Arc<Context>,
     attributes: &Attributes<'_>,
     policies: &Policies,
@@ -36,7 +36,7 @@ pub(super) fn validate(
     let mut failures = Vec::new();
     for policy in &policies.0 {
         let Some(view) = met(policy, attributes, object)? else { continue };
-        let scene = Scene::new(context, attributes, &view, object);
+        let scene = Scene::new(context, attributes, &view, object).await?;
         for binding in &policy.bindings {
             if !binding.matches(attributes, object)? {
                 continue;
@@ -100,7 +100,7 @@ fn violations(
     };
     let mut found = Vec::new();
     for params in params {
-        let mut given = Given::params(params);
+        let given = Given::new(params, &policy.variables);
         match scene.meets(&policy.conditions, &given) {
             Ok(true) => {}
             Ok(false) => continue,
@@ -109,7 +109,6 @@ fn violations(
                 continue;
             }
         }
-        scene.define(&policy.variables, &mut given);
         for (place, rule) in policy.rules.iter().enumerate() {
             found.extend(held(policy, rule, place, scene, &given));
         }
@@ -124,7 +123,7 @@ fn held(
     rule: &Rule,
     place: usize,
     scene: &Scene<'_>,
-    given: &Given,
+    given: &Given<'_>,
 ) -> Option<Violation> {
     let violation = |message: String| {
         let reason = rule.reason.clone();
@@ -142,7 +141,7 @@ fn held(
     violation(format!("expression '{}' resulted in error: {why}", rule.source))
 }
 
-fn message(rule: &Rule, scene: &Scene<'_>, given: &Given) -> String {
+fn message(rule: &Rule, scene: &Scene<'_>, given: &Given<'_>) -> String {
     let made = rule.message_program.as_ref().map(|program| scene.evaluate(program, given));
     if let Some(Ok(Value::String(text))) = made {
         let text = text.trim();
@@ -156,7 +155,7 @@ fn message(rule: &Rule, scene: &Scene<'_>, given: &Given) -> String {
     }
 }
 
-fn annotate(policy: &Policy, scene: &Scene<'_>, given: &Given) {
+fn annotate(policy: &Policy, scene: &Scene<'_>, given: &Given<'_>) {
     for annotation in &policy.annotations {
         if let Ok(Value::String(text)) = scene.evaluate(&annotation.program, given)
             && !text.trim().is_empty()

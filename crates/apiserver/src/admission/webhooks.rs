@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use api::resource::Resource;
 use api::status::Status;
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -14,9 +15,8 @@ use super::scene::{Given, Scene};
 use super::verdict::Verdict;
 use super::{Attributes, Operation, Settle, review};
 use crate::notes;
-use crate::registry::{Outcome, scale};
+use crate::registry::{Outcome, conversion, scale};
 use crate::server::Context;
-use crate::webhook::Webhooks;
 
 /// Which mutating webhooks have been asked about a write, for the second round.
 #[derive(Default)]
@@ -75,8 +75,8 @@ pub(super) async fn mutate(
         }
         let Some(view) = hook.matcher.matches(attributes, object)? else { continue };
         let before = object.clone();
-        let asked = match is_due(context, attributes, hook, &view, object) {
-            Ok(true) => ask(&context.webhooks, attributes, hook, &view, object).await,
+        let asked = match is_due(context, attributes, hook, &view, object).await {
+            Ok(true) => ask(context, attributes, hook, &view, object).await,
             Ok(false) => continue,
             Err(failure) => Err(failure),
         };
@@ -84,7 +84,7 @@ pub(super) async fn mutate(
         if let Some(patch) = verdict.and_then(|verdict| verdict.patch)
             && !object.is_null()
         {
-            apply(attributes, &view, &patch, object)?;
+            apply(context, attributes, &view, &patch, object).await?;
             settle(object);
         }
         let changed = *object != before;
@@ -119,8 +119,8 @@ pub(super) async fn validate(
     for (place, hook) in hooks.0.iter().enumerate() {
         if let Some(view) = hook.matcher.matches(attributes, object)? {
             asked.push(async move {
-                let answer = match is_due(context, attributes, hook, &view, object) {
-                    Ok(true) => ask(&context.webhooks, attributes, hook, &view, object).await,
+                let answer = match is_due(context, attributes, hook, &view, object).await {
+                    Ok(true) => ask(context, attributes, hook, &view, object).await,
                     Ok(false) => return Ok(()),
                     Err(failure) => Err(failure),
                 };
@@ -133,7 +133,7 @@ pub(super) async fn validate(
 
 /// Whether the webhook's match conditions hold. Where they cannot be told, the failure policy
 /// decides whether the write is refused or the webhook is not asked.
-fn is_due(
+async fn is_due(
     context: &Arc<Context>,
     attributes: &Attributes<'_>,
     hook: &Hook,
@@ -143,8 +143,8 @@ fn is_due(
     if hook.conditions.is_empty() {
         return Ok(true);
     }
-    let scene = Scene::new(context, attributes, view, object);
-    match scene.meets(&hook.conditions, &Given::params(Value::Null)) {
+    let scene = Scene::new(context, attributes, view, object).await.map_err(Failure::Refused)?;
+    match scene.meets(&hook.conditions, &Given::new(Value::Null, &[])) {
         Err(_) if hook.ignores_failure => Ok(false),
         Err(why) => Err(Failure::Refused(Status::forbidden(
             attributes.resource,
@@ -180,7 +180,7 @@ fn settled(
 }
 
 async fn ask(
-    client: &Webhooks,
+    context: &Context,
     attributes: &Attributes<'_>,
     hook: &Hook,
     view: &View,
@@ -195,10 +195,11 @@ async fn ask(
         return Err(Failure::Call(why.to_owned()));
     };
     let uid = base::names::uuid();
-    let seen = seen(attributes, view, object);
-    let old = attributes.old.map_or(Value::Null, |old| self::seen(attributes, view, old));
-    let review = review::request(attributes, view, version, &uid, (&seen, &old));
-    let answer = client
+    let shown = seen(context, attributes, view, object).await.map_err(Failure::Refused)?;
+    let old = seen_before(context, attributes, view).await.map_err(Failure::Refused)?;
+    let review = review::request(attributes, view, version, &uid, (&shown, &old));
+    let answer = context
+        .webhooks
         .call(&hook.client, &review, hook.timeout)
         .await
         .map_err(|error| Failure::Call(format!("failed to call webhook: {error}")))?;
@@ -207,19 +208,54 @@ async fn ask(
 }
 
 /// A stored object as the webhook knows it.
-pub(super) fn seen(attributes: &Attributes<'_>, view: &View, object: &Value) -> Value {
+pub(super) async fn seen(
+    context: &Context,
+    attributes: &Attributes<'_>,
+    view: &View,
+    object: &Value,
+) -> Outcome<Value> {
     let row = view.resource(attributes);
     match (attributes.operation, attributes.subresource) {
-        (Operation::Update, "scale") => return scale::scale_of(row, &view.version, object),
-        (Operation::Create, "binding") => return binding(object),
+        (Operation::Update, "scale") => return Ok(scale::scale_of(row, &view.version, object)),
+        (Operation::Create, "binding") => return Ok(binding(object)),
         _ => {}
     }
-    let mut object = object.clone();
     let (from, to) = (row.storage_api_version(), row.api_version(&view.version));
-    if !object.is_null() && object["apiVersion"] == from.as_str() && from != to {
-        api::convert::convert(row, &from, &to, &mut object);
+    converted(context, row, (&from, &to), object.clone()).await
+}
+
+/// The state that is replaced, as the webhook knows it; null where there is none.
+pub(super) async fn seen_before(
+    context: &Context,
+    attributes: &Attributes<'_>,
+    view: &View,
+) -> Outcome<Value> {
+    match attributes.old {
+        Some(old) => seen(context, attributes, view, old).await,
+        None => Ok(Value::Null),
     }
-    object
+}
+
+/// An object of one version in another, where it is of that one.
+async fn converted(
+    context: &Context,
+    row: &Resource,
+    (from, to): (&str, &str),
+    mut object: Value,
+) -> Outcome<Value> {
+    if object.is_null() || object["apiVersion"] != from || from == to {
+        return Ok(object);
+    }
+    if conversion::translator(row).is_some() {
+        let mut one = conversion::translate(context, row, to, vec![object]).await?;
+        let mut object = one.pop().unwrap_or_default();
+        if let Some(custom) = &row.custom {
+            custom.prune(api::resource::split_api_version(to).1, &mut object);
+        }
+        return Ok(object);
+    }
+    api::convert::convert(row, from, to, &mut object);
+    Ok(object)
 }
 
 /// The Binding that puts a pod on its node.
@@ -231,38 +267,38 @@ fn binding(pod: &Value) -> Value {
 }
 
 /// Applies a webhook's patch to the object as the webhook knows it.
-pub(super) fn apply(
+pub(super) async fn apply(
+    context: &Context,
     attributes: &Attributes<'_>,
     view: &View,
     patch: &json_patch::Patch,
     object: &mut Value,
 ) -> Outcome<()> {
-    let mut patched = seen(attributes, view, object);
+    let mut patched = seen(context, attributes, view, object).await?;
     json_patch::patch(&mut patched, patch)
         .map_err(|error| Status::internal_error(&error.to_string()))?;
-    put_back(attributes, view, patched, object);
-    Ok(())
+    put_back(context, attributes, view, patched, object).await
 }
 
 /// Replaces the stored form by one that a webhook or a policy has changed.
-pub(super) fn put_back(
+pub(super) async fn put_back(
+    context: &Context,
     attributes: &Attributes<'_>,
     view: &View,
-    mut changed: Value,
+    changed: Value,
     object: &mut Value,
-) {
+) -> Outcome<()> {
     let row = view.resource(attributes);
     match (attributes.operation, attributes.subresource) {
         (Operation::Update, "scale") => {
-            return scale::put_scale(row, &view.version, object, &changed);
+            scale::put_scale(row, &view.version, object, &changed);
+            return Ok(());
         }
         // Where a pod goes has been decided.
-        (Operation::Create, "binding") => return,
+        (Operation::Create, "binding") => return Ok(()),
         _ => {}
     }
     let (from, to) = (row.api_version(&view.version), row.storage_api_version());
-    if changed["apiVersion"] == from.as_str() && from != to {
-        api::convert::convert(row, &from, &to, &mut changed);
-    }
-    *object = changed;
+    *object = converted(context, row, (&from, &to), changed).await?;
+    Ok(())
 }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::resource::Resource;
 use api::status::Status;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -16,29 +17,21 @@ use crate::server::Context;
 /// How long a conversion webhook may take; upstream has no setting for it either.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-impl Target {
-    /// The webhook that translates between the versions of this kind.
-    pub fn translator(&self) -> Option<&Value> {
-        self.resource.custom.as_ref()?.conversion.as_ref()
-    }
-
-    /// Whether an object is in another version than the one asked for, and only a webhook can
-    /// tell what it is in this one.
-    fn is_foreign(&self, object: &Value, wanted: &str) -> bool {
-        self.translator().is_some() && object["apiVersion"] != wanted
-    }
+/// The webhook that translates between the versions of a kind.
+pub fn translator(resource: &Resource) -> Option<&Value> {
+    resource.custom.as_ref()?.conversion.as_ref()
 }
 
 /// Objects in the version that `wanted` (an `apiVersion`) names.
 pub async fn translate(
     context: &Context,
-    target: &Target,
+    resource: &Resource,
     wanted: &str,
     mut objects: Vec<Value>,
 ) -> Outcome<Vec<Value>> {
-    let Some(webhook) = target.translator() else { return Ok(objects) };
+    let Some(webhook) = translator(resource) else { return Ok(objects) };
     let foreign: Vec<usize> =
-        (0..objects.len()).filter(|index| target.is_foreign(&objects[*index], wanted)).collect();
+        (0..objects.len()).filter(|index| objects[*index]["apiVersion"] != wanted).collect();
     if foreign.is_empty() {
         return Ok(objects);
     }
@@ -52,7 +45,7 @@ pub async fn translate(
         "request": {"uid": uid, "desiredAPIVersion": wanted, "objects": sent},
     });
     let from = sent[0]["apiVersion"].as_str().unwrap_or_default();
-    let kind = &target.resource.kind;
+    let kind = &resource.kind;
     let failed = |why: String| {
         let message = format!("conversion webhook for {from}, Kind={kind} failed: {why}");
         Status::new(500, "", message)
@@ -91,11 +84,11 @@ pub async fn translate_stored(
     target: &Target,
     stored: &Bytes,
 ) -> Outcome<Bytes> {
-    if target.translator().is_none() {
+    if translator(&target.resource).is_none() {
         return Ok(stored.clone());
     }
     let objects = vec![negotiate::parse(stored)?];
-    let objects = translate(context, target, &target.api_version(), objects).await?;
+    let objects = translate(context, &target.resource, &target.api_version(), objects).await?;
     Ok(objects[0].to_string().into())
 }
 
@@ -105,12 +98,12 @@ pub async fn translate_entries(
     target: &Target,
     entries: &mut [Arc<Entry>],
 ) -> Outcome<()> {
-    if target.translator().is_none() {
+    if translator(&target.resource).is_none() {
         return Ok(());
     }
     let read = entries.iter().map(|entry| negotiate::parse(&entry.value));
     let objects = read.collect::<Outcome<Vec<Value>>>()?;
-    let objects = translate(context, target, &target.api_version(), objects).await?;
+    let objects = translate(context, &target.resource, &target.api_version(), objects).await?;
     for (entry, object) in entries.iter_mut().zip(objects) {
         *entry = Arc::new(Entry { value: object.to_string().into(), ..Entry::clone(entry) });
     }

@@ -10,7 +10,7 @@ mod call;
 pub(crate) mod codec;
 mod component_status;
 mod connect;
-mod conversion;
+pub(crate) mod conversion;
 pub(crate) mod decode;
 mod delete;
 mod deletion;

@@ -98,7 +98,8 @@ impl Registry {
         let bookmark = options
             .bookmarks
             .then(|| (now + BOOKMARK_INTERVAL).min(end - LAST_BOOKMARK.min(end - now)));
-        let translator = call.target.translator().map(|_| Arc::clone(&self.context));
+        let translator =
+            conversion::translator(&call.target.resource).map(|_| Arc::clone(&self.context));
         let stopping = self.stopping();
         let feed = Feed { lens, watch, ready, end, bookmark, stopping, done, translator };
         Ok(Reply::ok(Content::Ready(feed.into_response(call.accept))))

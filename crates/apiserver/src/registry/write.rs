@@ -436,7 +436,8 @@ impl Registry {
 
     /// An object in another version, where a webhook translates the kind.
     async fn translated(&self, target: &Target, object: Value, to: String) -> Outcome<Value> {
-        let mut one = conversion::translate(&self.context, target, &to, vec![object]).await?;
+        let mut one =
+            conversion::translate(&self.context, &target.resource, &to, vec![object]).await?;
         Ok(one.pop().unwrap_or_default())
     }
 

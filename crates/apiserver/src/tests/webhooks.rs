@@ -244,3 +244,93 @@ async fn views_and_connections_are_seen_as_what_they_are() {
             "stdin": true, "command": ["ls"]})
     );
 }
+
+/// Boats of two versions that a webhook translates: v1 counts a crew, v2 its sailors.
+fn converted(request: &Value) -> Value {
+    let wanted = &request["desiredAPIVersion"];
+    let convert = |object: &Value| {
+        let mut object = object.clone();
+        let (from, to) = match wanted == "a.test/v2" {
+            true => ("crew", "sailors"),
+            false => ("sailors", "crew"),
+        };
+        object["apiVersion"] = wanted.clone();
+        let count = object["spec"][from].clone();
+        object["spec"] = json!({to: count});
+        object
+    };
+    let objects: Vec<Value> = request["objects"].as_array().unwrap().iter().map(convert).collect();
+    json!({"result": {"status": "Success"}, "convertedObjects": objects})
+}
+
+#[tokio::test]
+async fn webhooks_and_policies_see_objects_translated() {
+    let server = started().await;
+    let translator = Hook::start(converted).await;
+    let version = |name: &str, field: &str| {
+        json!({"name": name, "served": true, "storage": name == "v1", "schema": {"openAPIV3Schema":
+            {"type": "object", "properties": {"spec": {"type": "object", "properties": {
+                field: {"type": "integer"}}}}}}})
+    };
+    let definition = json!({"metadata": {"name": "boats.a.test"}, "spec": {"group": "a.test",
+        "scope": "Namespaced", "names": {"plural": "boats", "kind": "Boat"},
+        "versions": [version("v1", "crew"), version("v2", "sailors")],
+        "conversion": {"strategy": "Webhook", "webhook": {"clientConfig": translator.client,
+            "conversionReviewVersions": ["v1"]}}}});
+    create(&server, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition).await;
+    let place = ("a.test".to_owned(), "v1".to_owned(), "boats".to_owned());
+    let served = async || server.context.definitions.get().find(&place).is_some();
+    testing::until("boats are served", served).await;
+
+    let more = Hook::start(|request| {
+        let count = request["object"]["spec"]["sailors"].as_i64().unwrap_or(100) + 1;
+        patching(&json!([{"op": "replace", "path": "/spec/sailors", "value": count}]))
+    })
+    .await;
+    let looking = Hook::start(|_| json!({"allowed": true})).await;
+    for (path, hook) in [(MUTATING, &more), (VALIDATING, &looking)] {
+        let mut entry = hook.entry(&["CREATE", "UPDATE"], "boats");
+        entry["rules"][0]["apiVersions"] = json!(["v2"]);
+        configure(&server, path, vec![entry]).await;
+    }
+    let rule = json!({"operations": ["*"], "apiGroups": ["a.test"], "apiVersions": ["v2"],
+        "resources": ["boats"]});
+    let policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    create(
+        &server,
+        policies,
+        json!({"metadata": {"name": "few"}, "spec": {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "object.spec.sailors < 9"}]}}),
+    )
+    .await;
+    let bindings = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+    create(
+        &server,
+        bindings,
+        json!({
+        "metadata": {"name": "few"}, "spec": {"policyName": "few", "validationActions": ["Deny"]}}),
+    )
+    .await;
+
+    let boats = "/apis/a.test/v1/namespaces/default/boats";
+    let boat = |name: &str, crew: u64| {
+        json!({"apiVersion": "a.test/v1", "kind": "Boat",
+        "metadata": {"name": name}, "spec": {"crew": crew}})
+    };
+    let made = create(&server, boats, boat("one", 3)).await;
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("a.test/v1"), &json!({"crew": 4})));
+    let seen = looking.asked().pop().unwrap();
+    assert_eq!(seen["object"]["apiVersion"], "a.test/v2");
+    assert_eq!(seen["object"]["spec"], json!({"sailors": 4}));
+    assert_eq!(seen["requestKind"]["version"], "v1");
+    let (_, refused) = post(&server, boats, boat("two", 8)).await;
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.ends_with("failed expression: object.spec.sailors < 9"), "{message}");
+    let patch = json!({"spec": {"crew": 5}});
+    let path = format!("{boats}/one");
+    let (_, changed) = send(&server, &User::admin(), Method::PATCH, &path, patch).await;
+    assert_eq!(changed["spec"], json!({"crew": 6}), "{changed}");
+    let seen = looking.asked().pop().unwrap();
+    assert_eq!(seen["oldObject"]["spec"], json!({"sailors": 4}));
+}
