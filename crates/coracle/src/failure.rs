@@ -81,6 +81,12 @@ impl Error for Failure {
     }
 }
 
+impl From<fleet::Trouble> for Failure {
+    fn from(trouble: fleet::Trouble) -> Self {
+        Failure::new(trouble.to_string()).hint(trouble.hint())
+    }
+}
+
 /// Says what was being done when something failed.
 pub trait While<T> {
     /// Wraps the error as the cause of a [`Failure`] that says `what` was being done.

@@ -6,8 +6,10 @@
 pub mod board;
 pub mod check;
 pub mod config;
+pub mod discover;
 pub mod facts;
 pub mod hardware;
+pub mod init;
 pub mod nearest;
 pub mod plan;
 pub mod router;

@@ -21,4 +21,5 @@ pub use model::*;
 pub use problem::{Problem, Problems, Spot};
 pub use rules::{DECIDED, DEFAULT_PODS, DEFAULT_SERVICES, Flags};
 pub use secret::{Hidden, SecretError};
+pub(crate) use syntax::dns_label;
 pub use syntax::{bytes, mac};

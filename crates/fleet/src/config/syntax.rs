@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A DNS label: host names, names of nodes, of the cluster.
-pub(super) fn dns_label(text: &str) -> Result<(), &'static str> {
+pub(crate) fn dns_label(text: &str) -> Result<(), &'static str> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let fits = (1..=63).contains(&text.len())
         && text.chars().all(inner)

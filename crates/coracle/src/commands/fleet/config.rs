@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::ClusterFile;
+use super::{ClusterFile, say};
 use crate::failure::Outcome;
 
 /// Commands on a description of a stack.
@@ -20,16 +20,11 @@ pub enum ConfigCommand {
 
 pub fn run(command: &ConfigCommand) -> Outcome {
     match command {
-        ConfigCommand::Schema => print!("{}", fleet::config::SCHEMA),
+        ConfigCommand::Schema => say(fleet::config::SCHEMA),
         ConfigCommand::Check { file } => {
             let cluster = ClusterFile { file: file.clone() }.read()?;
-            let servers = cluster.servers().count();
-            println!(
-                "{}: {} boards, {servers} of them servers",
-                cluster.name,
-                cluster.boards.len()
-            );
+            let (boards, servers) = (cluster.boards.len(), cluster.servers().count());
+            say(&format!("{}: {boards} boards, {servers} of them servers\n", cluster.name))
         }
     }
-    Ok(())
 }

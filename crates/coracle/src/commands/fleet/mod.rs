@@ -2,15 +2,18 @@
 //! the crate `fleet`; here are their options and what they print.
 
 mod config;
+mod discover;
+mod init;
 mod plan;
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Command, CommandFactory, Subcommand};
 use fleet::config::{Cluster, Flags};
 
 use crate::cli::Cli;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, While};
 
 /// Commands on a stack of boards.
 #[derive(Debug, Subcommand)]
@@ -21,6 +24,10 @@ pub enum FleetCommand {
         #[allow(missing_docs)]
         command: config::ConfigCommand,
     },
+    /// Write a cluster.yaml, by asking for what the flags leave out
+    Init(Box<init::Options>),
+    /// Look for boards on the network, and print them as cluster.yaml takes them
+    Discover(discover::Options),
     /// Say what the stack will be: roles, memory, wear, addresses, power and cost, and what will not
     /// work
     Plan(plan::Options),
@@ -53,7 +60,20 @@ impl ClusterFile {
 pub async fn run(command: FleetCommand) -> Outcome {
     match command {
         FleetCommand::Config { command } => config::run(&command),
+        FleetCommand::Init(options) => init::run(&options),
+        FleetCommand::Discover(options) => discover::run(&options),
         FleetCommand::Plan(options) => plan::run(&options),
+    }
+}
+
+/// Prints a text. Whoever reads only its beginning (`| head`) has seen enough.
+fn say(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).doing(|| "printing".into())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@ use clap::{Args, ValueEnum};
 use fleet::hardware::{Known, TABLE};
 use fleet::plan::{Plan, Style};
 
-use super::ClusterFile;
+use super::{ClusterFile, say};
 use crate::commands::columns;
 use crate::failure::{Failure, Outcome, While};
 
@@ -29,18 +29,16 @@ enum Output {
 
 pub fn run(options: &Options) -> Outcome {
     if options.models {
-        println!("{}", models());
-        return Ok(());
+        return say(&(models() + "\n"));
     }
     let plan = Plan::of(&options.file.read()?);
-    match options.output {
-        Output::Text => print!("{}", plan.report(Style::Text)),
-        Output::Markdown => print!("{}", plan.report(Style::Markdown)),
+    say(&match options.output {
+        Output::Text => plan.report(Style::Text),
+        Output::Markdown => plan.report(Style::Markdown),
         Output::Json => {
-            let json = serde_json::to_string_pretty(&plan).doing(|| "writing the plan".into())?;
-            println!("{json}");
+            serde_json::to_string_pretty(&plan).doing(|| "writing the plan".into())? + "\n"
         }
-    }
+    })?;
     match plan.fails() {
         true => Err(Failure::new("some of it will not work")
             .hint("see the errors at the end; each says what to do")),
