@@ -15,6 +15,7 @@ mod harness;
 mod hello;
 mod impostor;
 mod joining;
+mod planning;
 mod power_cuts;
 #[path = "../../../store/tests/it/process.rs"]
 mod process;

@@ -24,6 +24,8 @@ pub(super) struct Questions<'a> {
 
 /// Who mistypes as often has another problem.
 const MOST_TRIES: usize = 5;
+/// The answer that leaves out what has a usual value.
+const NONE: &str = "-";
 /// Servers of a cluster that can have three.
 const USUAL_SERVERS: usize = 3;
 
@@ -59,7 +61,7 @@ impl<'a> Questions<'a> {
             given.servers = Some(self.one(&question, &usual.to_string(), number)?);
         }
         if given.vip.is_none() && given.servers > Some(1) {
-            let question = "Free address that is always on one server (empty: none)";
+            let question = "Free address that is always on one server (empty for none)";
             given.vip = self.one(question, "", optional(parse::<IpAddr>))?;
         }
         if given.addressing.is_none() {
@@ -68,12 +70,12 @@ impl<'a> Questions<'a> {
             given.addressing = Some(self.one(question, "static", addressing)?);
         }
         if given.model.is_none() {
-            let question = "Model of the boards (empty: they differ)";
+            let question = "Model of the boards (- if they differ)";
             given.model = self.one(question, "raspberry-pi-4-4gb", optional(model))?;
         }
         if given.user.is_none() {
             given.user =
-                self.one("Account on the boards (empty: as ssh says)", "pi", optional(word))?;
+                self.one("Account on the boards (- to leave it to ssh)", "pi", optional(word))?;
         }
         Ok(given)
     }
@@ -82,7 +84,7 @@ impl<'a> Questions<'a> {
         let mut boards = Vec::new();
         loop {
             let number = boards.len() + 1;
-            let question = format!("Board {number}, as name=address (empty: no more)");
+            let question = format!("Board {number}, as name=address (- if there are no more)");
             let usual = match (number, subnet) {
                 (1, Some(IpNet::V4(subnet))) => {
                     subnet.hosts().nth(10).map(|address| format!("pi1={address}"))
@@ -132,7 +134,7 @@ where
 fn optional<T>(
     read: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&str) -> Result<Option<T>, String> {
-    move |text| if text.is_empty() { Ok(None) } else { read(text).map(Some) }
+    move |text| if matches!(text, "" | NONE) { Ok(None) } else { read(text).map(Some) }
 }
 
 fn name(text: &str) -> Result<String, String> {

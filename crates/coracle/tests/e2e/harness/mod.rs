@@ -26,6 +26,7 @@ pub use image::{Image, busybox};
 pub use kubectl::{Kubectl, Run, both};
 pub use machine::Machine;
 pub use member::Member;
+pub use netns::Netns;
 pub use registry::Registry;
 pub use stack::{RECOVERY, Stack};
 pub use wait::{eventually, eventually_some, within};
