@@ -16,7 +16,7 @@ install_missing() {
     missing=
     for pair in ip:iproute2 musl-gcc:musl-tools cc:gcc busybox:busybox-static curl:curl \
         script:bsdutils skopeo:skopeo make:make protoc:protobuf-compiler tc:iproute2 \
-        dbus-daemon:dbus-daemon python3:python3; do
+        dbus-daemon:dbus-daemon python3:python3 debugfs:e2fsprogs; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
     done
     # What protoc's own types stand in.
@@ -157,6 +157,8 @@ fetch image-python python3.11-minimal libpython3.11-minimal libpython3.11-stdlib
 fetch image-redis redis-tools redis-server libc6 libatomic1 libhiredis0.14 libjemalloc2 \
     liblua5.1-0 liblzf1 libssl3 libsystemd0 libcap2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 \
     libzstd1 libstdc++6 libgcc-s1 lua-bitop lua-cjson
+# What images of cards are made and looked at with.
+fetch disk fdisk libfdisk1 dosfstools mtools
 fetch mmdebstrap mmdebstrap
 fetch_debian
 fetch_sid kubectl-new kubectl

@@ -71,6 +71,13 @@ pub enum Command {
     Drill(Box<crate::drill::Options>),
     #[command(flatten)]
     Fleet(FleetCommand),
+    /// What a prepared board does at its first start
+    #[command(hide = true)]
+    FirstStart {
+        #[command(subcommand)]
+        #[allow(missing_docs)]
+        command: FirstStart,
+    },
     /// Serve the hello page (what the image coracle.local/hello runs)
     Hello(Hello),
     /// Print the version
@@ -131,6 +138,9 @@ pub enum Image {
         #[arg(long)]
         hello: bool,
     },
+    /// Make images of whole systems for the boards of a cluster.yaml, from a stock one of Raspberry
+    /// Pi OS, Debian or Ubuntu
+    Prepare(Box<crate::commands::fleet::prepare::Options>),
     /// Remove images
     Rm {
         /// References or ids
@@ -262,6 +272,15 @@ pub struct Uninstall {
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,
+}
+
+/// What a prepared board does at its first start.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum FirstStart {
+    /// Grow and format disks, make host keys
+    Disks,
+    /// Install packages
+    Packages,
 }
 
 /// Options of `coracle hello`.

@@ -10,6 +10,7 @@ pub mod discover;
 pub mod facts;
 pub mod hardware;
 pub mod init;
+pub mod image;
 pub mod nearest;
 pub mod plan;
 pub mod router;

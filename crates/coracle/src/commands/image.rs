@@ -1,4 +1,5 @@
-//! `coracle image`: the board's images, beside a running agent or without one.
+//! `coracle image`: the board's images, beside a running agent or without one. Images of whole systems
+//! are another matter (`fleet::prepare`).
 
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use crate::tls;
 
 /// Carries out a command on images.
 pub async fn run(common: Common, command: Image) -> Outcome {
+    if let Image::Prepare(options) = command {
+        return super::fleet::prepare::run(&options);
+    }
     let config = runtime_config(&common, "/coracle");
     let store = config
         .image_store()
@@ -25,6 +29,7 @@ pub async fn run(common: Common, command: Image) -> Outcome {
             pull(&store, &reference, &private_registry).await
         }
         Image::Import { archives, hello } => import(&store, archives, hello),
+        Image::Prepare(_) => Ok(()),
         Image::Rm { references } => remove(&store, &config, &references),
     }
 }

@@ -13,6 +13,7 @@ mod drain;
 mod etcds;
 mod harness;
 mod hello;
+mod images;
 mod impostor;
 mod joining;
 mod planning;

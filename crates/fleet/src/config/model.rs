@@ -139,12 +139,16 @@ pub struct Settings {
     pub journal: Option<String>,
 }
 
+/// Instead of a device: a partition of the system's own disk.
+pub const CARD: &str = "card";
+
 /// A disk for `/var/lib/coracle`, found and mounted by its label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DataDisk {
-    /// Such as `/dev/sda1` or `/dev/disk/by-id/...`; a whole disk gets one partition.
+    /// Such as `/dev/sda1` or `/dev/disk/by-id/...`; a whole disk gets one partition. `card` is a
+    /// partition behind the system's on its own disk, which `coracle image prepare` makes.
     pub device: String,
     /// File system label.
     #[serde(default = "data_label")]

@@ -12,7 +12,8 @@ use super::document::{Node, Path};
 use super::problem::Problem;
 use super::syntax::{self, needed};
 use super::{
-    Addressing, Board, Cluster, DataDisk, Datastore, Role, Secret, Settings, Storage, Supply, Wifi,
+    Addressing, Board, CARD, Cluster, DataDisk, Datastore, Role, Secret, Settings, Storage, Supply,
+    Wifi,
 };
 use crate::{hardware, nearest};
 
@@ -239,7 +240,8 @@ impl<'a> Rules<'a> {
 
     fn data(&mut self, data: &DataDisk, at: &Path) {
         let fits = data.device.starts_with("/dev/") && syntax::word(&data.device, "/._:+-");
-        self.when(!fits, &data.device, "a device such as /dev/sda1", &at.key("device"));
+        let fits = fits || data.device == CARD;
+        self.when(!fits, &data.device, "a device such as /dev/sda1, or card", &at.key("device"));
         let fits = data.label.len() <= MAX_LABEL_BYTES && syntax::word(&data.label, "._-");
         let wanted = "a label of letters, digits, `.`, `_` and `-`, 16 at the most,";
         self.when(!fits, &data.label, wanted, &at.key("label"));

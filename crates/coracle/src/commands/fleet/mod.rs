@@ -5,6 +5,7 @@ mod config;
 mod discover;
 mod init;
 mod plan;
+pub mod prepare;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -1,0 +1,106 @@
+//! Addresses and Wi-Fi, in the words of whatever sets up the image's network.
+
+mod ifupdown;
+mod link;
+mod netplan;
+mod networkd;
+mod stack;
+mod wireless;
+
+pub use self::link::{Ip, Link, Radio};
+
+use self::stack::Stack;
+use super::super::error::ImageError;
+use super::super::layout::Layout;
+use super::{Draft, Given};
+use crate::config::{Addressing, Board, Cluster, Settings};
+
+/// A board's connections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    links: Vec<Link>,
+}
+
+impl Network {
+    /// What a board is connected to, and with which address.
+    pub fn of(
+        cluster: &Cluster,
+        board: &Board,
+        settings: &Settings,
+        given: &Given,
+    ) -> Result<Self, ImageError> {
+        let radio = settings.wifi.as_ref().map(|wifi| Radio {
+            ssid: wifi.ssid.clone(),
+            passphrase: given.passphrase.clone().unwrap_or_default(),
+            country: wifi.country.clone(),
+        });
+        let router = cluster.network.router.as_ref().filter(|_| board.is_router());
+        let is_static = router.is_some() || cluster.network.addressing == Addressing::Static;
+        let own = match is_static {
+            true => fixed(cluster, board, router.is_none())?,
+            false => Ip::Dhcp,
+        };
+        let links = match (router, radio) {
+            (Some(router), radio) => {
+                let is_radio = router.uplink.starts_with("wl");
+                let uplink = radio.filter(|_| is_radio);
+                vec![
+                    Link { name: Some(router.inside.clone()), radio: None, ip: own },
+                    Link { name: Some(router.uplink.clone()), radio: uplink, ip: Ip::Dhcp },
+                ]
+            }
+            (None, Some(radio)) => vec![
+                Link { name: None, radio: Some(radio), ip: own },
+                Link { name: None, radio: None, ip: Ip::Dhcp },
+            ],
+            (None, None) => vec![Link { name: None, radio: None, ip: own }],
+        };
+        Ok(Network { links })
+    }
+
+    /// Whether the image's tools need a name of the Ethernet port and nothing says which it will have.
+    pub fn names_interfaces_by_kernel(&self, layout: &Layout) -> bool {
+        let unnamed = self
+            .links
+            .iter()
+            .any(|link| link.name.is_none() && link.radio.is_none() && link.ip != Ip::Dhcp);
+        unnamed && Stack::of(layout) == Some(Stack::Ifupdown) && ifupdown::wired(layout).is_none()
+    }
+
+    /// The files.
+    pub fn changes(&self, draft: &mut Draft<'_>) {
+        let stack = Stack::of(draft.layout());
+        match stack {
+            Some(Stack::NetworkManager) => wireless::network_manager(draft, &self.links),
+            Some(Stack::Netplan) => netplan::changes(draft, &self.links),
+            Some(Stack::Networkd) => networkd::changes(draft, &self.links),
+            Some(Stack::Dhcpcd) => ifupdown::dhcpcd(draft, &self.links),
+            Some(Stack::Ifupdown) => ifupdown::changes(draft, &self.links),
+            None => draft.warn(
+                "nothing that is known here sets up the image's network: the board's address is \
+                 for you to see to",
+            ),
+        }
+        wireless::unblock(draft, &self.links);
+        wireless::save_no_power(draft, stack == Some(Stack::NetworkManager));
+    }
+}
+
+fn fixed(cluster: &Cluster, board: &Board, with_gateway: bool) -> Result<Ip, ImageError> {
+    let network = &cluster.network;
+    let subnet = network.subnet.ok_or_else(|| {
+        ImageError::refused(
+            format!("the size of {}'s subnet is not known", board.name),
+            "set network.subnet, such as 192.168.1.0/24",
+        )
+    })?;
+    let gateway = network.gateway.filter(|_| with_gateway);
+    let dns = match (network.dns.as_slice(), gateway) {
+        ([], Some(gateway)) => vec![gateway],
+        (named, _) => named.to_vec(),
+    };
+    Ok(Ip::Static { address: board.address, prefix: subnet.prefix_len(), gateway, dns })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+use std::collections::BTreeMap;
+
+use super::error::ImageError;
+use super::files::{Files, Node};
+
+/// Files whose content decides something.
+const READ: &[&str] = &[
+    "/boot/extlinux/extlinux.conf",
+    "/boot/firmware/cmdline.txt",
+    "/boot/firmware/current/cmdline.txt",
+    "/boot/cmdline.txt",
+    "/boot/grub/grub.cfg",
+    "/etc/default/raspi-extra-cmdline",
+    "/etc/default/u-boot",
+    "/etc/dhcpcd.conf",
+    "/etc/fstab",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/machine-id",
+    "/etc/network/interfaces",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/resolv.conf",
+    "/etc/shadow",
+    "/etc/skel/.bash_logout",
+    "/etc/skel/.bashrc",
+    "/etc/skel/.profile",
+    "/etc/ssh/sshd_config",
+    "/etc/systemd/zram-generator.conf",
+    "/etc/wpa_supplicant/wpa_supplicant.conf",
+    "/usr/lib/os-release",
+    "/var/lib/NetworkManager/NetworkManager.state",
+    "/var/lib/dbus/machine-id",
+];
+
+/// Folders whose names decide something.
+const LISTED: &[&str] = &[
+    "/boot",
+    "/boot/firmware",
+    "/etc",
+    "/etc/NetworkManager/system-connections",
+    "/etc/netplan",
+    "/etc/network/interfaces.d",
+    "/etc/rpi",
+    "/etc/ssh",
+    "/etc/ssh/sshd_config.d",
+    "/etc/sudoers.d",
+    "/etc/systemd/system",
+    "/etc/systemd/system/getty@tty1.service.d",
+    "/etc/systemd/system/multi-user.target.wants",
+    "/etc/systemd/system/sockets.target.wants",
+    "/etc/systemd/system/ssh.service.requires",
+    "/lib/systemd/system",
+    "/usr/bin",
+    "/usr/lib/systemd/system",
+    "/usr/sbin",
+    "/sbin",
+    "/var/lib/systemd/rfkill",
+];
+
+/// Folders whose files' contents decide something, too.
+const LISTED_AND_READ: &[&str] = &["/etc/network/interfaces.d"];
+
+/// The program that tells for which machine the image is.
+const SHELL: &str = "/bin/sh";
+
+/// The processor that an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// 64-bit x86.
+    Amd64,
+    /// 64-bit ARM.
+    Arm64,
+    /// 32-bit ARM.
+    Arm,
+    /// Another one, by its number in ELF headers.
+    Other(u16),
+}
+
+impl Machine {
+    /// What an ELF program is for.
+    pub fn of(program: &[u8]) -> Option<Self> {
+        let number = program.get(18..20).filter(|_| program.starts_with(b"\x7fELF"))?;
+        Some(match u16::from_le_bytes([number[0], number[1]]) {
+            62 => Machine::Amd64,
+            183 => Machine::Arm64,
+            40 => Machine::Arm,
+            other => Machine::Other(other),
+        })
+    }
+}
+
+impl std::fmt::Display for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Machine::Amd64 => f.write_str("x86_64"),
+            Machine::Arm64 => f.write_str("aarch64"),
+            Machine::Arm => f.write_str("32-bit ARM"),
+            Machine::Other(number) => write!(f, "a processor with the ELF number {number}"),
+        }
+    }
+}
+
+/// What there is in an image, as far as it decides about changes: plain data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    nodes: BTreeMap<String, Node>,
+    machine: Option<Machine>,
+    fat: Vec<String>,
+}
+
+impl Layout {
+    /// Reads an image. `further` are paths that the cluster's description names.
+    pub fn gather(files: &Files, further: &[String]) -> Result<Self, ImageError> {
+        let mut layout = Layout::default();
+        for mount in files.mounts() {
+            if mount.volume.kind == super::volume::Kind::Fat {
+                layout.fat.push(mount.at.clone());
+            }
+        }
+        let paths = READ.iter().chain(LISTED).map(|path| (*path).to_owned());
+        for path in paths.chain(further.iter().cloned()) {
+            layout.take(files, path)?;
+        }
+        for folder in LISTED_AND_READ {
+            for name in layout.names(folder).to_vec() {
+                layout.take(files, format!("{folder}/{name}"))?;
+            }
+        }
+        if let Some(Node::File { bytes, .. }) = files.behind(SHELL)? {
+            layout.machine = Machine::of(&bytes);
+        }
+        Ok(layout)
+    }
+
+    fn take(&mut self, files: &Files, path: String) -> Result<(), ImageError> {
+        if let Some(node) = files.behind(&path)? {
+            self.nodes.insert(path, node);
+        }
+        Ok(())
+    }
+
+    /// The processor that its programs are for.
+    pub fn machine(&self) -> Option<Machine> {
+        self.machine
+    }
+
+    /// What the distribution calls itself.
+    pub fn system(&self) -> &str {
+        let release =
+            ["/etc/os-release", "/usr/lib/os-release"].into_iter().find_map(|p| self.text(p));
+        let name = release.unwrap_or_default().lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
+        name.unwrap_or("an unnamed system").trim_matches('"')
+    }
+
+    /// A file's text; empty where it is none.
+    pub fn text(&self, path: &str) -> Option<&str> {
+        match self.nodes.get(path)? {
+            Node::File { bytes, .. } => Some(std::str::from_utf8(bytes).unwrap_or_default()),
+            _ => None,
+        }
+    }
+
+    /// A file's permissions and owner.
+    pub fn rights(&self, path: &str) -> Option<(u16, (u32, u32))> {
+        match self.nodes.get(path)? {
+            Node::File { mode, owner, .. } | Node::Folder { mode, owner, .. } => {
+                Some((*mode, *owner))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is in a folder.
+    pub fn names(&self, folder: &str) -> &[String] {
+        match self.nodes.get(folder) {
+            Some(Node::Folder { names, .. }) => names,
+            _ => &[],
+        }
+    }
+
+    /// Whether something is there, of what is looked at or stands in a folder that is.
+    pub fn has(&self, path: &str) -> bool {
+        let listed = || {
+            let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+            self.names(folder).iter().any(|found| found == name)
+        };
+        self.nodes.contains_key(path) || listed()
+    }
+
+    /// Whether a program is installed.
+    pub fn has_program(&self, name: &str) -> bool {
+        ["/usr/sbin", "/usr/bin", "/sbin"].iter().any(|f| self.names(f).iter().any(|n| n == name))
+    }
+
+    /// Whether systemd knows a unit.
+    pub fn has_unit(&self, unit: &str) -> bool {
+        ["/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system"]
+            .iter()
+            .any(|folder| self.names(folder).iter().any(|name| name == unit))
+    }
+
+    /// Whether systemd starts a unit by itself.
+    pub fn starts(&self, unit: &str) -> bool {
+        ["multi-user.target.wants", "sockets.target.wants"].iter().any(|wants| {
+            let names = self.names(&format!("/etc/systemd/system/{wants}"));
+            names.iter().any(|name| name == unit)
+        })
+    }
+
+    /// Whether a path is in a FAT file system.
+    pub fn is_fat(&self, path: &str) -> bool {
+        self.fat.iter().any(|at| path.starts_with(&format!("{at}/")))
+    }
+}
+
+#[cfg(test)]
+impl Layout {
+    /// A layout of texts by path, for tests; a path that ends with a slash is an empty folder. The
+    /// folders of what there is are listed.
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
+        let mut layout = Layout { machine: Some(Machine::Arm64), ..Layout::default() };
+        for (path, text) in files {
+            let (folder, name) = path.trim_end_matches('/').rsplit_once('/').expect("absolute");
+            let empty = |names| Node::Folder { names, mode: 0o755, owner: (0, 0) };
+            if path.ends_with('/') {
+                layout.nodes.insert(path.trim_end_matches('/').into(), empty(vec![]));
+            } else {
+                let bytes = text.as_bytes().to_vec();
+                layout
+                    .nodes
+                    .insert((*path).into(), Node::File { bytes, mode: 0o644, owner: (0, 0) });
+            }
+            let listed = layout.nodes.entry(folder.into()).or_insert_with(|| empty(vec![]));
+            if let Node::Folder { names, .. } = listed {
+                names.push(name.into());
+            }
+        }
+        layout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_say_for_which_machine_they_are() {
+        let own = std::fs::read("/proc/self/exe").expect("read");
+        assert!(matches!(Machine::of(&own), Some(Machine::Amd64 | Machine::Arm64)));
+        assert_eq!(Machine::of(b"#!/bin/sh\n this is a script"), None);
+    }
+}
