@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::access::Access;
+use crate::admission::AdmissionPlugins;
 
 /// Everything that the API server must be told; it reads no file and no environment.
 #[derive(Clone, Debug)]
@@ -35,6 +36,8 @@ pub struct Config {
     pub tolerations: Tolerations,
     /// Who may come in beside service accounts and client certificates.
     pub access: Access,
+    /// Which admission steps there are, and how they are configured.
+    pub admission: AdmissionPlugins,
     /// Upper bounds.
     pub limits: Limits,
 }

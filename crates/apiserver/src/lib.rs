@@ -53,6 +53,7 @@ mod waiting;
 mod webhook;
 
 pub use access::{Access, FrontProxy};
+pub use admission::AdmissionPlugins;
 pub use audit::{AuditOptions, LogOptions, Policy};
 pub use authn::{
     Anonymous, AuthenticationConfiguration, ClaimRule, ExtraMapping, Issuer, JwtAuthenticator,

@@ -48,6 +48,7 @@ pub(crate) fn config() -> Config {
         anonymous: true,
         tolerations: Default::default(),
         access: Default::default(),
+        admission: Default::default(),
         limits: Limits::default(),
     }
 }

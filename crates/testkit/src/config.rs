@@ -34,6 +34,7 @@ pub fn config() -> Config {
         client_ca_pem: String::new(),
         anonymous: false,
         tolerations: Default::default(),
+        admission: Default::default(),
         access: Default::default(),
         limits: Limits::default(),
     }

@@ -10,6 +10,8 @@ mod limit_ranger;
 mod mutating_policy;
 mod namespace_lifecycle;
 mod node_restriction;
+mod optional;
+mod plugins;
 mod pod_security;
 mod policy;
 mod priority;
@@ -38,6 +40,8 @@ use crate::user::User;
 use hook::Hooks;
 use policy::Policies;
 use webhooks::Invoked;
+
+pub use plugins::AdmissionPlugins;
 
 /// What is about to happen to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +78,8 @@ pub trait Cluster: Send + Sync {
     fn within(&self, collection: &str, namespace: &str) -> Vec<Value>;
     /// How long pods stay on a node that is lost when they say nothing.
     fn tolerations(&self) -> Tolerations;
+    /// Which steps there are, and how they are configured.
+    fn plugins(&self) -> &AdmissionPlugins;
     /// The row of a resource.
     fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>>;
     /// The row of a kind, such as a policy's parameters have.
@@ -134,28 +140,39 @@ type Settle<'a> = &'a (dyn Fn(&mut Value) + Send + Sync);
 type Check = fn(&Attributes<'_>, &Value) -> Outcome<()>;
 
 /// What may change an object, and checks that upstream makes in the same pass.
-const MUTATING: &[Admit] = &[
-    namespace_lifecycle::admit,
-    limit_ranger::admit,
-    service_account::admit,
-    node_restriction::admit,
-    defaults::taint,
-    priority::admit_pod,
-    tolerations::admit,
-    defaults::storage_class,
-    defaults::protect,
-    runtime_class::admit,
-    defaults::ingress_class,
+const MUTATING: &[(&str, Admit)] = &[
+    ("NamespaceLifecycle", namespace_lifecycle::admit),
+    ("LimitRanger", limit_ranger::admit),
+    ("ServiceAccount", service_account::admit),
+    ("NodeRestriction", node_restriction::admit),
+    ("TaintNodesByCondition", defaults::taint),
+    ("AlwaysPullImages", optional::always_pull),
+    ("PodNodeSelector", optional::select_nodes),
+    ("Priority", priority::admit_pod),
+    ("DefaultTolerationSeconds", tolerations::admit),
+    ("PodTolerationRestriction", optional::add_tolerations),
+    ("EventRateLimit", optional::limit_events),
+    ("ExtendedResourceToleration", optional::tolerate_resources),
+    ("DefaultStorageClass", defaults::storage_class),
+    ("StorageObjectInUseProtection", defaults::protect),
+    ("RuntimeClass", runtime_class::admit),
+    ("DefaultIngressClass", defaults::ingress_class),
 ];
 
 /// What only looks at the object that is to be stored (null when it goes).
-const VALIDATING: &[Check] = &[
-    limit_ranger::check,
-    pod_security::check,
-    priority::check_class,
-    defaults::check_resize,
-    runtime_class::check,
-    typing::check,
+const VALIDATING: &[(&str, Check)] = &[
+    ("LimitPodHardAntiAffinityTopology", optional::hard_anti_affinity),
+    ("LimitRanger", limit_ranger::check),
+    ("AlwaysPullImages", optional::check_pulled),
+    ("PodSecurity", pod_security::check),
+    ("PodNodeSelector", optional::check_nodes),
+    ("Priority", priority::check_class),
+    ("PodTolerationRestriction", optional::check_tolerations),
+    ("PersistentVolumeClaimResize", defaults::check_resize),
+    ("RuntimeClass", runtime_class::check),
+    ("DenyServiceExternalIPs", optional::external_addresses),
+    // Of the configuration of admission itself: no plugin of its own, and never off.
+    ("", typing::check),
 ];
 
 /// Lets the eviction of a pod pass or says why not.
@@ -197,9 +214,14 @@ impl Admission {
         object: &mut Value,
         settle: Settle<'_>,
     ) -> Outcome<()> {
-        service_account::await_default(attributes, object, &self.context.store).await;
-        let chain =
-            |object: &mut Value| MUTATING.iter().try_for_each(|step| step(attributes, object));
+        let plugins = &self.context.config.admission;
+        if plugins.is_on("ServiceAccount") {
+            service_account::await_default(attributes, object, &self.context.store).await;
+        }
+        let chain = |object: &mut Value| {
+            let mut on = MUTATING.iter().filter(|(name, _)| plugins.is_on(name));
+            on.try_for_each(|(_, step)| step(attributes, object))
+        };
         chain(object)?;
         let mut invoked = Invoked::default();
         if self.ask_to_mutate(attributes, object, &mut invoked, settle).await? {
@@ -220,13 +242,21 @@ impl Admission {
         invoked: &mut Invoked,
         settle: Settle<'_>,
     ) -> Outcome<bool> {
-        let policies = self.mutating_policies.get();
-        let second = invoked.is_second();
         let context = &self.context;
-        let by_policy =
-            mutating_policy::mutate(context, attributes, &policies, object, second, settle).await?;
+        let plugins = &context.config.admission;
+        let second = invoked.is_second();
+        let mut by_policy = false;
+        if plugins.is_on("MutatingAdmissionPolicy") {
+            let policies = self.mutating_policies.get();
+            by_policy =
+                mutating_policy::mutate(context, attributes, &policies, object, second, settle)
+                    .await?;
+        }
         if by_policy && second {
             invoked.again(true);
+        }
+        if !plugins.is_on("MutatingAdmissionWebhook") {
+            return Ok(by_policy);
         }
         let hooks = self.mutating.get();
         let by_hook =
@@ -240,12 +270,20 @@ impl Admission {
         attributes: &Attributes<'_>,
         object: &Value,
     ) -> Outcome<()> {
+        let plugins = &self.context.config.admission;
         if attributes.operation != Operation::Connect {
-            VALIDATING.iter().try_for_each(|step| step(attributes, object))?;
+            let mut on = VALIDATING.iter().filter(|(name, _)| plugins.is_on(name));
+            on.try_for_each(|(_, step)| step(attributes, object))?;
         }
-        let (policies, hooks) = (self.validating_policies.get(), self.validating.get());
-        validating_policy::validate(&self.context, attributes, &policies, object).await?;
-        webhooks::validate(&self.context, attributes, &hooks, object).await
+        if plugins.is_on("ValidatingAdmissionPolicy") {
+            let policies = self.validating_policies.get();
+            validating_policy::validate(&self.context, attributes, &policies, object).await?;
+        }
+        if plugins.is_on("ValidatingAdmissionWebhook") {
+            let hooks = self.validating.get();
+            webhooks::validate(&self.context, attributes, &hooks, object).await?;
+        }
+        Ok(())
     }
 
     /// Lets something pass that changes no object by itself (a connection, an eviction), or says
@@ -276,7 +314,7 @@ pub(crate) mod testing {
 
     /// A cluster of a few objects, keyed by collection, namespace and name.
     #[derive(Default)]
-    pub struct Few(pub BTreeMap<(String, String, String), Value>);
+    pub struct Few(pub BTreeMap<(String, String, String), Value>, pub AdmissionPlugins);
 
     impl Few {
         pub fn with(mut self, collection: &str, object: Value) -> Self {
@@ -317,6 +355,10 @@ pub(crate) mod testing {
 
         fn tolerations(&self) -> Tolerations {
             Tolerations::default()
+        }
+
+        fn plugins(&self) -> &AdmissionPlugins {
+            &self.1
         }
 
         fn views(&self, resource: &Resource) -> Vec<Arc<Resource>> {

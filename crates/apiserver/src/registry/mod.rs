@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use codec::JsonCodec;
 
-use crate::admission::{Admission, Cluster};
+use crate::admission::{Admission, AdmissionPlugins, Cluster};
 use crate::body;
 use crate::cached;
 use crate::config::{Config, Tolerations};
@@ -263,6 +263,10 @@ impl Cluster for Registry {
 
     fn tolerations(&self) -> Tolerations {
         self.context.config.tolerations
+    }
+
+    fn plugins(&self) -> &AdmissionPlugins {
+        &self.context.config.admission
     }
 
     fn views(&self, resource: &Resource) -> Vec<Arc<Resource>> {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apiserver::{
-    Access, AuditOptions, AuthenticationConfiguration, ClaimRule, FrontProxy, Issuer,
-    JwtAuthenticator, LogOptions, Mapping, Mappings, Policy, StaticTokens,
+    Access, AdmissionPlugins, AuditOptions, AuthenticationConfiguration, ClaimRule, FrontProxy,
+    Issuer, JwtAuthenticator, LogOptions, Mapping, Mappings, Policy, StaticTokens,
 };
 use clap::Args;
 
@@ -38,6 +38,23 @@ pub struct AccessOptions {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub audit: AuditFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub admission: AdmissionFlags,
+}
+
+/// Flags of admission.
+#[derive(Debug, Clone, Args)]
+pub struct AdmissionFlags {
+    /// File AdmissionConfiguration (apiserver.config.k8s.io): how admission plugins are configured
+    #[arg(long, env = "CORACLE_ADMISSION_CONTROL_CONFIG_FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
+    /// Admission plugins to have beside those that are on by default, such as AlwaysPullImages
+    #[arg(long, env = "CORACLE_ENABLE_ADMISSION_PLUGINS", value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins to do without
+    #[arg(long, env = "CORACLE_DISABLE_ADMISSION_PLUGINS", value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
 }
 
 /// Flags of the one issuer that needs no file.
@@ -144,6 +161,35 @@ impl AccessOptions {
     }
 }
 
+impl AccessOptions {
+    /// Which admission plugins there are, and what their files say.
+    pub fn admission(&self) -> Outcome<AdmissionPlugins> {
+        let flags = &self.admission;
+        let mut plugins = AdmissionPlugins::default();
+        let (on, off) = (&flags.enable_admission_plugins, &flags.disable_admission_plugins);
+        plugins.switch(on, off).map_err(|why| {
+            Failure::new(why).hint(
+                "name plugins as upstream does with --enable-admission-plugins and --disable-admission-plugins",
+            )
+        })?;
+        if let Some(path) = &flags.admission_control_config_file {
+            let flag = "--admission-control-config-file";
+            // Files that it names stand beside it.
+            let folder = path.parent().unwrap_or(Path::new("."));
+            let beside = |name: &str| {
+                let path = folder.join(name);
+                std::fs::read_to_string(&path)
+                    .map_err(|error| format!("reading {}: {error}", path.display()))
+            };
+            plugins.configure(&read(path, flag)?, beside).map_err(|why| {
+                Failure::new(format!("reading {}: {why}", path.display()))
+                    .hint(format!("mend the file that {flag} names"))
+            })?;
+        }
+        Ok(plugins)
+    }
+}
+
 impl OidcOptions {
     fn issuer(&self) -> Outcome<Option<JwtAuthenticator>> {
         let (Some(url), Some(audience)) = (&self.oidc_issuer_url, &self.oidc_client_id) else {
@@ -238,6 +284,24 @@ mod tests {
         assert_eq!(jwt[0].claim_mappings.username, Mapping::claim("sub", "https://i.org#"));
         assert_eq!((jwt[0].claim_validation_rules[0].claim.as_str(), jwt.len()), ("hd", 1));
         assert!(Line::try_parse_from(["x", "--oidc-issuer-url=https://i.org"]).is_err());
+    }
+
+    #[test]
+    fn admission_plugins_are_switched_and_configured() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("admission.yaml");
+        let text = "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins: [{name: PodSecurity, path: missing.yaml}]\n";
+        std::fs::write(&path, text).expect("written");
+        let admission = |args: &[&str]| {
+            let line = Line::try_parse_from(std::iter::once("x").chain(args.iter().copied()));
+            line.expect("the flags are known").access.admission()
+        };
+        admission(&["--enable-admission-plugins=AlwaysPullImages,PodNodeSelector"]).expect("known");
+        let wrong = admission(&["--disable-admission-plugins=Odd"]).unwrap_err();
+        assert!(base::chain(&wrong).to_string().contains("\"Odd\" is unknown"));
+        let file = format!("--admission-control-config-file={}", path.display());
+        let wrong = base::chain(&admission(&[&file]).unwrap_err()).to_string();
+        assert!(wrong.contains("missing.yaml"), "{wrong}");
     }
 
     #[test]

@@ -154,6 +154,7 @@ pub fn new(
         kubelet: Some(KubeletClient { tls: Arc::new(certificates.to_kubelets()?) }),
         client_ca_pem: certificates.pki().client_bundle(),
         anonymous: true,
+        admission: options.access.admission()?,
         tolerations: apiserver::Tolerations {
             not_ready_seconds: options.default_not_ready_toleration_seconds,
             unreachable_seconds: options.default_unreachable_toleration_seconds,

@@ -2,6 +2,7 @@
 //! enforced on pods, told in warnings and noted for the audit log on whatever makes pods.
 
 mod checks;
+mod config;
 
 use api::status::{FieldError, Status};
 use serde_json::Value;
@@ -10,6 +11,8 @@ use super::{Attributes, Operation};
 use crate::notes;
 use crate::registry::{Outcome, meta};
 use checks::CHECKS;
+
+pub(super) use config::PodSecurityConfig;
 
 const PREFIX: &str = "pod-security.kubernetes.io";
 /// Where the pods of kinds that make some stand.
@@ -73,14 +76,19 @@ fn version(text: &str) -> Option<Option<u32>> {
 }
 
 impl Policy {
-    /// What a namespace asks for in a mode. What cannot be read is taken for the strictest.
-    fn of(namespace: &Value, mode: &str) -> Self {
+    /// What a namespace asks for in a mode, or what holds where it says nothing. What cannot be
+    /// read is taken for the strictest.
+    fn of(namespace: &Value, mode: &str, config: &PodSecurityConfig) -> Self {
         let label = |name: &str| namespace["metadata"]["labels"][name].as_str();
         let text = label(&format!("{PREFIX}/{mode}"));
         let minor = label(&format!("{PREFIX}/{mode}-version"));
+        let default = config.of_mode(mode);
         Policy {
-            level: text.map_or(Level::Privileged, |text| level(text).unwrap_or(Level::Restricted)),
-            minor: minor.and_then(version).flatten(),
+            level: text.map_or(default.level, |text| level(text).unwrap_or(Level::Restricted)),
+            minor: match minor {
+                Some(text) => version(text).flatten(),
+                None => default.minor,
+            },
         }
     }
 
@@ -112,12 +120,17 @@ pub(super) fn check(attributes: &Attributes<'_>, object: &Value) -> Outcome<()> 
     match (collection, attributes.subresource) {
         ("namespaces", "") => namespace(attributes, object),
         ("pods", "" | "ephemeralcontainers") if is_significant(attributes, object) => {
+            if is_exempt(attributes, &object["spec"]) {
+                return Ok(());
+            }
             pod(attributes, object)
         }
         (_, "") => {
             let template = TEMPLATES.iter().find(|(kind, _)| *kind == collection);
             if let Some(template) = template.and_then(|(_, path)| object.pointer(path)) {
-                tell(attributes, template);
+                if !is_exempt(attributes, &template["spec"]) {
+                    tell(attributes, template);
+                }
             }
             Ok(())
         }
@@ -137,12 +150,26 @@ fn is_significant(attributes: &Attributes<'_>, new: &Value) -> bool {
     part(old) != part(new) || old["metadata"]["annotations"] != new["metadata"]["annotations"]
 }
 
-fn namespace_of(attributes: &Attributes<'_>) -> Value {
-    attributes.cluster.find("namespaces", "", attributes.namespace).unwrap_or_default()
+/// What the write's namespace asks for in a mode.
+fn asked(attributes: &Attributes<'_>, mode: &str) -> Policy {
+    let namespace = attributes.cluster.find("namespaces", "", attributes.namespace);
+    let config = &attributes.cluster.plugins().pod_security;
+    Policy::of(&namespace.unwrap_or_default(), mode, config)
+}
+
+/// Whether the configuration lets this pass whatever it is; it is noted for the audit log.
+fn is_exempt(attributes: &Attributes<'_>, spec: &Value) -> bool {
+    let config = &attributes.cluster.plugins().pod_security;
+    let runtime = spec["runtimeClassName"].as_str().unwrap_or_default();
+    let exempt = config.exempt(&attributes.user.name, attributes.namespace, runtime);
+    if let Some(why) = exempt {
+        notes::annotate(format!("{PREFIX}/exempt"), why);
+    }
+    exempt.is_some()
 }
 
 fn pod(attributes: &Attributes<'_>, pod: &Value) -> Outcome<()> {
-    let policy = Policy::of(&namespace_of(attributes), "enforce");
+    let policy = asked(attributes, "enforce");
     notes::annotate(format!("{PREFIX}/enforce-policy"), policy.to_string());
     if let Some(found) = policy.violations(pod) {
         note(attributes, pod);
@@ -155,7 +182,7 @@ fn pod(attributes: &Attributes<'_>, pod: &Value) -> Outcome<()> {
 
 /// Notes for the audit log what the namespace wants noted.
 fn note(attributes: &Attributes<'_>, pod: &Value) {
-    let policy = Policy::of(&namespace_of(attributes), "audit");
+    let policy = asked(attributes, "audit");
     if let Some(found) = policy.violations(pod) {
         let text = format!("would violate PodSecurity {:?}: {found}", policy.to_string());
         notes::annotate(format!("{PREFIX}/audit-violations"), text);
@@ -164,7 +191,7 @@ fn note(attributes: &Attributes<'_>, pod: &Value) {
 
 fn tell(attributes: &Attributes<'_>, pod: &Value) {
     note(attributes, pod);
-    let policy = Policy::of(&namespace_of(attributes), "warn");
+    let policy = asked(attributes, "warn");
     if let Some(found) = policy.violations(pod) {
         notes::warn(format!("would violate PodSecurity {:?}: {found}", policy.to_string()));
     }
@@ -195,7 +222,12 @@ fn namespace(attributes: &Attributes<'_>, namespace: &Value) -> Outcome<()> {
         return Err(Status::invalid(("", "Namespace"), meta::name(namespace), &errors));
     }
     let Some(old) = attributes.old else { return Ok(()) };
-    let (before, now) = (Policy::of(old, "enforce"), Policy::of(namespace, "enforce"));
+    let config = &attributes.cluster.plugins().pod_security;
+    if config.namespaces.iter().any(|one| one == meta::name(namespace)) {
+        return Ok(());
+    }
+    let level_of = |namespace: &Value| Policy::of(namespace, "enforce", config);
+    let (before, now) = (level_of(old), level_of(namespace));
     if before == now || now.level == Level::Privileged || now.level < before.level {
         return Ok(());
     }
