@@ -77,7 +77,13 @@ impl Node {
             Err(error) => {
                 let at = error.location().map(Spot::from).unwrap_or_default();
                 let told = error.without_snippet().to_string();
-                Err(Problem::new(at, format!("this is no YAML: {}", without_place(&told))))
+                let told = match without_place(&told) {
+                    several if several.starts_with("multiple YAML documents") => {
+                        "there are several documents in it, and one is needed".to_owned()
+                    }
+                    told => format!("this is no YAML: {told}"),
+                };
+                Err(Problem::new(at, told))
             }
         }
     }

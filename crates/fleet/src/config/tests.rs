@@ -246,6 +246,10 @@ const WRONG: &[(&str, &str, &str)] = &[
         "is a map, and one key is needed",
     ),
     ("token: {file: token}", "token: K10abc", "`token` is \"K10abc\", which it cannot be"),
+    ("user: pi", "user: pi, host: -oProxyCommand=x", "and a name or an address is needed"),
+    ("user: pi", "user: pi, jump: 'a b'", "`boards[1].ssh.jump` is \"a b\""),
+    ("user: pi", "user: pi, port: 0", "and a port is needed"),
+    ("name: home", "name: home\n---\nname: b", "there are several documents in it"),
     ("name: home", "name: home\nname: house", "this is no YAML: duplicate mapping key: name"),
     ("name: home", "name: [", "this is no YAML"),
 ];

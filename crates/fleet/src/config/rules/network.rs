@@ -1,0 +1,190 @@
+//! Addresses that belong together, and the router board.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{DEFAULT_PODS, DEFAULT_SERVICES, Rules};
+use crate::config::document::Path;
+use crate::config::{Addressing, Board, Router, syntax};
+
+impl<'a> Rules<'a> {
+    pub(super) fn subnet(&mut self) {
+        let network = &self.cluster.network;
+        let at = Path::default().key("network");
+        let Some(subnet) = network.subnet else {
+            if network.addressing == Addressing::Static {
+                let what = "fixed addresses need to know the network that they are in";
+                self.hinted(&at, what, "write `subnet: 192.168.1.0/24` under `network`");
+            }
+            return;
+        };
+        if subnet != subnet.trunc() {
+            let what = format!("{subnet} is one address of a network, and the network is needed");
+            self.hinted(&at.key("subnet"), what, format!("did you mean `{}`?", subnet.trunc()));
+        }
+        let further = [("gateway", network.gateway), ("vip", network.vip)];
+        for (key, address) in further {
+            if let Some(address) = address {
+                self.inside(subnet, address, &at.key(key));
+            }
+        }
+        for (position, board) in self.cluster.boards.iter().enumerate() {
+            let at = Path::default().key("boards").item(position).key("address");
+            self.inside(subnet, board.address, &at);
+        }
+        self.taken();
+    }
+
+    /// Notes an address that no host of the subnet can have.
+    fn inside(&mut self, subnet: IpNet, address: IpAddr, at: &Path) {
+        let last = subnet.prefix_len() + 1 >= subnet.max_prefix_len();
+        let v4 = address.is_ipv4();
+        let what = match () {
+            () if !subnet.contains(&address) => "is not in",
+            () if address == subnet.network() && !last => "is the network itself of",
+            () if address == subnet.broadcast() && v4 && !last => "is the broadcast address of",
+            () => return,
+        };
+        self.note(at, format!("{address} {what} the boards' network {subnet}"));
+    }
+
+    /// Notes boards on the gateway's address or the virtual one.
+    fn taken(&mut self) {
+        let network = &self.cluster.network;
+        let vip = Path::default().key("network").key("vip");
+        if network.vip.is_some() && network.vip == network.gateway {
+            self.note(&vip, "the virtual address is the gateway's");
+        }
+        for (position, board) in self.cluster.boards.iter().enumerate() {
+            let at = Path::default().key("boards").item(position).key("address");
+            if network.gateway == Some(board.address) && !board.is_router() {
+                let what = format!("{} is the gateway's address", board.address);
+                self.hinted(&at, what, "only a board of role `router` can have it");
+            }
+            if network.vip == Some(board.address) {
+                let what = format!("{} is the virtual address, and no board's own", board.address);
+                self.note(&at, what);
+            }
+        }
+    }
+
+    pub(super) fn router(&mut self) {
+        let at = Path::default().key("network").key("router");
+        let boards = Path::default().key("boards");
+        let router = self.cluster.boards.iter().position(Board::is_router);
+        let (settings, position) = match (&self.cluster.network.router, router) {
+            (Some(settings), Some(position)) => (settings, position),
+            (None, None) => return,
+            (Some(_), None) => {
+                let hint = "write `roles: [router]` at the board that routes";
+                return self.hinted(&at, "no board is a router", hint);
+            }
+            (None, Some(position)) => {
+                let hint = "write `router:` with `uplink` and `inside` under `network`";
+                let at = boards.item(position).key("roles");
+                return self.hinted(&at, "a router needs to know its two interfaces", hint);
+            }
+        };
+        let network = &self.cluster.network;
+        let Some(subnet) = network.subnet else {
+            let hint = "write `subnet: 10.9.0.0/24` under `network`";
+            return self.hinted(&at, "a router needs to know the network that it gives", hint);
+        };
+        let own = self.cluster.boards[position].address;
+        if network.gateway.is_some_and(|gateway| gateway != own) {
+            let gateway = Path::default().key("network").key("gateway");
+            let what = "the gateway is not the router board";
+            self.hinted(&gateway, what, format!("write `gateway: {own}`, or leave it out"));
+        }
+        self.interfaces(settings, &at);
+        if let Some(ingress) = settings.ingress {
+            self.inside(subnet, ingress, &at.key("ingress"));
+        }
+        self.dynamic(settings.dynamic, subnet, &at.key("dynamic"));
+        self.reservations(position);
+    }
+
+    fn interfaces(&mut self, settings: &Router, at: &Path) {
+        for (key, name) in [("uplink", &settings.uplink), ("inside", &settings.inside)] {
+            let fits = syntax::word(name, "._-") && name.len() <= 15;
+            self.when(!fits, name, "the name of an interface", &at.key(key));
+        }
+        if settings.uplink == settings.inside {
+            self.note(&at.key("inside"), "both interfaces are the same");
+        }
+        if let Some(domain) = &settings.domain {
+            let fits = domain.split('.').all(|label| syntax::dns_label(label).is_ok());
+            self.when(!fits, domain, "a domain such as cluster.home", &at.key("domain"));
+        }
+    }
+
+    /// Hosts without a reservation must not be given what others have.
+    fn dynamic(&mut self, range: Option<(IpAddr, IpAddr)>, subnet: IpNet, at: &Path) {
+        let Some((first, last)) = range else { return };
+        self.inside(subnet, first, at);
+        self.inside(subnet, last, at);
+        if first > last {
+            self.note(at, format!("{first} comes after {last}"));
+        }
+        let within = |address: &IpAddr| (first..=last).contains(address);
+        let network = &self.cluster.network;
+        let router = self.cluster.router().map(|board| board.address);
+        for address in [network.vip, network.gateway, router].into_iter().flatten().filter(within) {
+            self.note(at, format!("{address} is in use and would be given to others"));
+            break;
+        }
+    }
+
+    /// A router gives boards their addresses by their hardware addresses.
+    fn reservations(&mut self, router: usize) {
+        if self.cluster.network.addressing == Addressing::Static {
+            return;
+        }
+        for (position, board) in self.cluster.boards.iter().enumerate() {
+            if position != router && board.mac.is_none() {
+                let at = Path::default().key("boards").item(position);
+                let what = format!(
+                    "{} has no `mac`, which the router gives it its address by",
+                    board.name
+                );
+                self.hinted(&at, what, "add it, or write `addressing: static` under `network`");
+            }
+        }
+    }
+
+    pub(super) fn pod_networks(&mut self) {
+        let network = &self.cluster.network;
+        let at = Path::default().key("network");
+        let mut seen: Vec<(&str, IpNet)> = network
+            .subnet
+            .map(|subnet| ("the boards' network", subnet.trunc()))
+            .into_iter()
+            .collect();
+        let default = |text: &str| text.parse::<IpNet>().expect("a network");
+        let both = [
+            ("pods", network.pods.unwrap_or_else(|| default(DEFAULT_PODS))),
+            ("services", network.services.unwrap_or_else(|| default(DEFAULT_SERVICES))),
+        ];
+        for (key, net) in both {
+            let at = at.key(key);
+            let fits = matches!(net, IpNet::V4(_)) && (8..=28).contains(&net.prefix_len());
+            if !fits || net != net.trunc() {
+                let what =
+                    format!("`{at}` is {net}, and an IPv4 network of 8 to 28 bits is needed");
+                self.hinted(&at, what, format!("write it as {}", net.trunc()));
+            }
+            if let Some((other, with)) = seen.iter().find(|(_, other)| overlap(*other, net)) {
+                let what = format!("the {key}' addresses {net} overlap with {other} {with}");
+                let hint = format!("write `{key}: ` with another network under `network`");
+                self.hinted(&at, what, hint);
+            }
+            seen.push((if key == "pods" { "the pods' addresses" } else { "" }, net.trunc()));
+        }
+    }
+}
+
+/// Whether two networks have an address in common.
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
