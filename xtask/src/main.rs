@@ -46,7 +46,9 @@ fn main() -> ExitCode {
     let outcome = match Xtask::parse().command {
         Task::Verify => verify::verify(),
         Task::Fix => verify::fix(),
-        Task::Generate => schema::generate().and_then(|()| protobuf::generate()),
+        Task::Generate => {
+            schema::generate().and_then(|()| protobuf::generate()).and_then(|()| cluster_yaml())
+        }
         Task::Dist { arch, test } => dist::dist(arch, test),
         Task::Conformance(command) => conformance::conformance(&command),
     };
@@ -57,4 +59,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The schema of `cluster.yaml` and the plans of the examples: the tests that compare them write
+/// them when they are asked to. The plans come second because the schema is compiled in.
+fn cluster_yaml() -> run::Outcome {
+    for tests in ["config::tests::the_schema", "plan::tests::examples"] {
+        let mut test =
+            run::command("cargo", &["test", "--quiet", "--package", "fleet", "--lib", tests]);
+        test.env("CORACLE_GENERATE", "1");
+        run::run(test)?;
+    }
+    Ok(())
 }

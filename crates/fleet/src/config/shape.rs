@@ -154,38 +154,51 @@ impl<'a> Shape<'a> {
         let known = schema["properties"].as_object();
         let required: Vec<&str> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let has = |name: &str| entries.iter().any(|(key, _)| key.name == name);
         let mut read = Map::new();
         let mut whole = true;
+        let mut missing: Vec<&str> = required.iter().copied().filter(|name| !has(name)).collect();
         for (key, value) in entries {
-            let inner = path.key(&key.name);
-            let own = known.and_then(|known| known.get(&key.name));
-            let Some(schema) = own.or_else(|| others(schema)) else {
-                self.unknown(key, known, path);
-                continue;
-            };
-            let needed = required.contains(&key.name.as_str());
-            if matches!(value.value, Bare::Null) && own.is_some() && !needed {
+            let mut name = key.name.as_str();
+            if others(schema).is_none() && known.is_some_and(|known| !known.contains_key(name)) {
+                // A slip of the pen is told, and read as what it was meant to be.
+                match self.unknown(key, known, path).filter(|meant| !has(meant)) {
+                    Some(meant) => name = meant,
+                    None => continue,
+                }
+            }
+            let own = known.and_then(|known| known.get(name));
+            let Some(schema) = own.or_else(|| others(schema)) else { continue };
+            let is_empty = matches!(value.value, Bare::Null) && own.is_some();
+            missing.retain(|missing| *missing != name);
+            if is_empty && !required.contains(&name) {
                 continue;
             }
-            match self.value(schema, value, &inner) {
-                Some(value) => drop(read.insert(key.name.clone(), value)),
+            match self.value(schema, value, &path.key(name)) {
+                Some(value) => drop(read.insert(name.to_owned(), value)),
                 None => whole = false,
             }
         }
-        for missing in required.iter().filter(|r| !entries.iter().any(|(key, _)| key.name == **r)) {
+        for missing in &missing {
             let whose =
                 if path == &Path::default() { String::new() } else { format!("`{path}`: ") };
             self.problems.push(Problem::new(at.at, format!("{whose}`{missing}` is missing")));
-            whole = false;
         }
-        whole.then_some(Value::Object(read))
+        (whole && missing.is_empty()).then_some(Value::Object(read))
     }
 
-    fn unknown(&mut self, key: &Key, known: Option<&Map<String, Value>>, path: &Path) {
+    /// Notes a key that is none, and gives the one that was probably meant.
+    fn unknown(
+        &mut self,
+        key: &Key,
+        known: Option<&'a Map<String, Value>>,
+        path: &Path,
+    ) -> Option<&'a str> {
         let known: Vec<&str> = known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
         let whose = if path == &Path::default() { String::new() } else { format!(" in `{path}`") };
         let problem = Problem::new(key.at, format!("`{}` is no key{whose}", key.name));
         self.problems.push(problem.hint(suggestion(&key.name, &known)));
+        meant(&key.name, &known)
     }
 
     fn choice(&mut self, choices: &[Choice<'a>], node: &Node, path: &Path) -> Option<Value> {

@@ -134,7 +134,6 @@ boards:
     address: 192.168.1
     swap: maybe
   - hostname: pi3
-    address: 192.168.1.13
     roles: [sever]
     ssh: {port: 70000}
 ";
@@ -142,9 +141,6 @@ boards:
   2 | netwrok: {}
     | ^
   did you mean `network`?
-cluster.yaml:4:5: `boards[0]`: `address` is missing
-  4 |   - name: pi1
-    |     ^
 cluster.yaml:5:5: `rolls` is no key in `boards[0]`
   5 |     rolls: [server]
     |     ^
@@ -168,15 +164,15 @@ cluster.yaml:11:5: `hostname` is no key in `boards[2]`
   11 |   - hostname: pi3
      |     ^
   did you mean `name`?
-cluster.yaml:11:5: `boards[2]`: `name` is missing
+cluster.yaml:11:5: `boards[2]`: `address` is missing
   11 |   - hostname: pi3
      |     ^
-cluster.yaml:13:13: `boards[2].roles[0]` is "sever", which it cannot be
-  13 |     roles: [sever]
+cluster.yaml:12:13: `boards[2].roles[0]` is "sever", which it cannot be
+  12 |     roles: [sever]
      |             ^
   did you mean `server`?
-cluster.yaml:14:17: `boards[2].ssh.port` is `70000`, and a whole number of 0 to 65535 is needed
-  14 |     ssh: {port: 70000}
+cluster.yaml:13:17: `boards[2].ssh.port` is `70000`, and a whole number of 0 to 65535 is needed
+  13 |     ssh: {port: 70000}
      |                 ^"#;
     assert_eq!(parse(text).expect_err("wrong"), expected);
 }

@@ -103,7 +103,7 @@ fn one(cluster: &Cluster, board: &Board, findings: &mut Vec<Finding>) -> BoardPl
             false => "give it one or two small pods, or a taint that keeps others away",
         };
         let finding = if left == 0 { Finding::error } else { Finding::warning };
-        findings.push(finding(&board.name, &*reason, advice));
+        findings.push(finding(board.name.clone(), reason, advice.to_owned()));
     }
     if board.switches_power && !board.is_server() && !board.is_router() {
         let reason = "it switches the others' power and is no server: when it is down nobody \

@@ -130,9 +130,10 @@ impl<'a> Rules<'a> {
         let within = |address: &IpAddr| (first..=last).contains(address);
         let network = &self.cluster.network;
         let router = self.cluster.router().map(|board| board.address);
-        for address in [network.vip, network.gateway, router].into_iter().flatten().filter(within) {
+        if let Some(address) =
+            [network.vip, network.gateway, router].into_iter().flatten().find(within)
+        {
             self.note(at, format!("{address} is in use and would be given to others"));
-            break;
         }
     }
 
