@@ -4,8 +4,8 @@
 //! A FlowSchema sorts a request into a priority level and a flow; a level has seats of its own and
 //! fair queues for its flows (upstream's KEP-1040). Tables catch up with the store when they are
 //! asked for, as roles do. What is simpler than upstream: seats are lent at the moment in which
-//! they are asked for, not planned for the next ten seconds, and a request's work is its seats,
-//! not its seats by its duration.
+//! they are asked for, not planned for the next ten seconds, and a write's work does not count
+//! those who watch.
 
 pub(crate) mod defaults;
 mod queues;
@@ -166,16 +166,19 @@ impl Flow {
         Work { kind, seats: self.seats_for(info, request) }
     }
 
-    /// How many seats a request takes: one, or more for a list of many objects.
+    /// How many seats a request takes: one, or more for a list of many objects, which a watch can
+    /// begin with.
     fn seats_for(&self, info: &RequestInfo, request: &Request) -> usize {
-        if !info.is_resource || info.verb != "list" || !info.name.is_empty() {
+        let query = request.uri().query().unwrap_or("");
+        let initial = || query_value(query, "sendInitialEvents").is_some_and(|it| it == "true");
+        let lists = info.verb == "list" || (info.verb == "watch" && initial());
+        if !info.is_resource || !lists || !info.name.is_empty() {
             return 1;
         }
         let collection = api::resource::collection_name(&info.group, &info.resource);
         let counts = self.store.counts();
         let stored = counts.iter().find(|count| *count.collection == *collection);
         let stored = stored.map_or(0, |count| count.objects);
-        let query = request.uri().query().unwrap_or("");
         let limit = query_value(query, "limit").and_then(|limit| limit.parse().ok());
         let shown =
             limit.filter(|limit| *limit > 0).map_or(stored, |limit: usize| limit.min(stored));

@@ -4,7 +4,8 @@
 //! others can lend and do not use. A request's queue is chosen by shuffle sharding: its flow is
 //! dealt a hand of queues, always the same, and takes the shortest of them; so a flow that fills
 //! its queues shares all of them with few others. Whose turn it is, is decided by virtual time:
-//! a queue's clock moves by the seats that it was given, and the slowest clock comes first.
+//! a queue's clock moves by the seats that it was given and by how long they were kept, which is
+//! guessed first and corrected when they are given back; the slowest clock comes first.
 //!
 //! One lock guards all levels: what happens under it is short.
 
@@ -13,6 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How long a request is taken to last before it is known, as upstream does.
+const ESTIMATE: Duration = Duration::from_millis(3);
 
 /// How many requests a level lets in at once, and how the others wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,6 +111,14 @@ pub(super) struct Seat {
     seats: Option<Arc<Seats>>,
     level: Arc<str>,
     count: usize,
+    /// The queue that it waited in, and since when it is worked on.
+    turn: Option<(usize, Instant)>,
+}
+
+/// What seats that are kept so long move a queue's clock by.
+fn work(seats: usize, kept: Duration) -> u64 {
+    let micros = u64::try_from(kept.as_micros()).unwrap_or(u64::MAX);
+    micros.max(1).saturating_mul(seats.max(1) as u64)
 }
 
 impl Drop for Seat {
@@ -115,6 +128,9 @@ impl Drop for Seat {
         if let Some(running) = state.levels.get_mut(&self.level) {
             running.used = running.used.saturating_sub(self.count);
             running.requests = running.requests.saturating_sub(1);
+            if let Some((queue, since)) = self.turn {
+                running.settle(queue, self.count, since.elapsed());
+            }
         }
         state.dispatch(&seats);
     }
@@ -299,7 +315,8 @@ impl Running {
         let count = if self.level.exempt { 0 } else { count };
         self.used += count;
         self.requests += 1;
-        Seat { seats: Some(Arc::clone(seats)), level: Arc::clone(level), count }
+        let (seats, level) = (Some(Arc::clone(seats)), Arc::clone(level));
+        Seat { seats, level, count, turn: None }
     }
 
     /// Puts a request into the shortest queue of its flow's hand.
@@ -324,6 +341,13 @@ impl Running {
         Ok(turn)
     }
 
+    /// Corrects a queue's clock, now that it is known how long seats were kept.
+    fn settle(&mut self, queue: usize, seats: usize, kept: Duration) {
+        let Some(queue) = self.queues.get_mut(queue) else { return };
+        let before = queue.clock.saturating_sub(work(seats, ESTIMATE));
+        queue.clock = before.saturating_add(work(seats, kept));
+    }
+
     /// Gives the next in turn its seats; false where nobody waits or there are none.
     fn serve_next(&mut self, seats: &Arc<Seats>, level: &Arc<str>, pool: usize) -> bool {
         let next = (0..self.queues.len())
@@ -339,8 +363,10 @@ impl Running {
             return true;
         }
         self.clock = self.queues[index].clock;
-        self.queues[index].clock += count.max(1) as u64;
-        let seat = self.seat(seats, level, count);
+        let clock = &mut self.queues[index].clock;
+        *clock = clock.saturating_add(work(count, ESTIMATE));
+        let mut seat = self.seat(seats, level, count);
+        seat.turn = Some((index, Instant::now()));
         if let Err(mut seat) = waiter.wake.send(seat) {
             // The lock is held: it is given back here and not by its drop.
             self.used = self.used.saturating_sub(seat.count);
@@ -459,6 +485,34 @@ mod tests {
             before += 1;
         }
         assert!(before <= 3, "{before} noisy ones came first");
+    }
+
+    #[test]
+    fn a_flow_of_long_requests_gets_fewer_turns() {
+        let seats = seats(&[]);
+        let mut running = Running::default();
+        running.become_level(&level(1, 16));
+        let flows = [(3, Duration::from_millis(100)), (0x55, Duration::from_millis(10))];
+        let mut turns = Vec::new();
+        for (flow, _) in flows {
+            for _ in 0..60 {
+                turns.push(running.queue(flow, 1).unwrap());
+            }
+        }
+        let hands = flows.map(|(flow, _)| deal(flow, 16, 2));
+        let mut served = [0_u32; 2];
+        for _ in 0..55 {
+            let before: Vec<usize> = running.queues.iter().map(|q| q.waiting.len()).collect();
+            assert!(running.serve_next(&seats, &"l".into(), 0));
+            let at = (0..16).find(|at| running.queues[*at].waiting.len() < before[*at]).unwrap();
+            let who = usize::from(!hands[0].contains(&at));
+            served[who] += 1;
+            (running.used, running.requests) = (0, 0);
+            running.settle(at, 1, flows[who].1);
+        }
+        // Both have the seat for the same time.
+        assert!((4..=6).contains(&served[0]), "{served:?}");
+        drop(turns);
     }
 
     #[tokio::test]

@@ -12,13 +12,21 @@ use crate::keeper::Keeper;
 use crate::objects;
 use crate::server::ApiServer;
 
-/// Keeps the conditions.
+/// Names of schemas and levels that every cluster has.
+const MANDATORY: [&str; 2] = ["catch-all", "exempt"];
+
+/// Keeps the conditions, and what has to be there.
 pub(crate) struct Dangling;
 
 impl Keeper for Dangling {
     const COLLECTIONS: &'static [&'static str] = &[SCHEMAS, LEVELS];
 
     async fn look(&mut self, server: &Arc<ApiServer>) -> Option<Duration> {
+        for (path, object) in missing(&server.context.store) {
+            if let Err(error) = server.write_own(Method::POST, &path, &object).await {
+                tracing::debug!(path, error, "making what every cluster has");
+            }
+        }
         for (name, patch) in due(&server.context.store) {
             let path = format!("/apis/{}/v1/flowschemas/{name}/status", defaults::GROUP);
             if let Err(error) = server.write_own(Method::PATCH, &path, &patch).await {
@@ -27,6 +35,19 @@ impl Keeper for Dangling {
         }
         None
     }
+}
+
+/// The schemas and levels without which nothing can be sorted, where somebody has deleted them:
+/// where each is made, and what it is.
+fn missing(store: &Store) -> Vec<(String, Value)> {
+    let path = |plural: &str| format!("/apis/{}/v1/{plural}", defaults::GROUP);
+    let schemas = defaults::schemas().map(|one| (SCHEMAS, path("flowschemas"), one));
+    let levels = defaults::levels().map(|one| (LEVELS, path("prioritylevelconfigurations"), one));
+    let gone = schemas.chain(levels).filter(|(collection, _, object)| {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        MANDATORY.contains(&name) && objects::identity(store, collection, "", name).is_none()
+    });
+    gone.map(|(_, path, object)| (path, object)).collect()
 }
 
 /// The conditions that are not as they should be: the schema's name and a merge patch.

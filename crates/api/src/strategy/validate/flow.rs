@@ -1,5 +1,7 @@
 //! Rules for FlowSchemas and PriorityLevelConfigurations.
 
+use serde_json::{Value, json};
+
 use super::at::{At, Errors};
 use super::formats;
 
@@ -34,6 +36,62 @@ pub(super) fn schema(object: &At<'_>, out: &mut Errors) {
         out.all(&level, formats::dns_subdomain(level.text()));
     }
     spec.get("rules").items().for_each(|rule| check_rule(&rule, out));
+    let fixed = match name.text() {
+        "exempt" => fixed_schema("exempt", 1, &["system:masters"], None),
+        "catch-all" => {
+            let groups = ["system:unauthenticated", "system:authenticated"];
+            fixed_schema("catch-all", PRECEDENCE_MAX, &groups, Some("ByUser"))
+        }
+        _ => return,
+    };
+    if *spec.value != fixed {
+        out.invalid(&spec, format!("spec of '{}' must equal the fixed value", name.text()));
+    }
+}
+
+/// What a schema that every cluster has must be: about everything that these groups ask for.
+fn fixed_schema(level: &str, precedence: i64, groups: &[&str], method: Option<&str>) -> Value {
+    let group = |name: &&str| json!({"kind": "Group", "group": {"name": name}});
+    let subjects: Vec<Value> = groups.iter().map(group).collect();
+    let mut spec = json!({
+        "priorityLevelConfiguration": {"name": level}, "matchingPrecedence": precedence,
+        "rules": [{"subjects": subjects,
+            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"],
+                "clusterScope": true, "namespaces": ["*"]}],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}],
+    });
+    if let Some(method) = method {
+        spec["distinguisherMethod"] = json!({"type": method});
+    }
+    spec
+}
+
+/// Levels that every cluster has are what they are.
+fn check_fixed_level(object: &At<'_>, out: &mut Errors) {
+    let (spec, name) = (object.get("spec"), object.get("metadata.name"));
+    match name.text() {
+        "exempt" => {
+            let members = spec.value.as_object().into_iter().flatten();
+            let free =
+                |field: &str| matches!(field, "nominalConcurrencyShares" | "lendablePercent");
+            let mut exempt = spec.value["exempt"].as_object().into_iter().flatten();
+            let plain = spec.value["type"] == "Exempt" && exempt.all(|(field, _)| free(field));
+            if !plain || members.into_iter().any(|(field, _)| field != "type" && field != "exempt")
+            {
+                let why =
+                    "spec of 'exempt' except the 'spec.exempt' field must equal the fixed value";
+                out.invalid(&spec, why);
+            }
+        }
+        "catch-all" => {
+            let fixed = json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 5,
+                "lendablePercent": 0, "limitResponse": {"type": "Reject"}}});
+            if *spec.value != fixed {
+                out.invalid(&spec, "spec of 'catch-all' must equal the fixed value");
+            }
+        }
+        _ => {}
+    }
 }
 
 fn check_rule(rule: &At<'_>, out: &mut Errors) {
@@ -149,6 +207,7 @@ pub(super) fn level(object: &At<'_>, out: &mut Errors) {
         }
         _ => out.not_supported(&kind, &["Exempt", "Limited"]),
     }
+    check_fixed_level(object, out);
 }
 
 fn shares(at: &At<'_>, out: &mut Errors) {
@@ -220,6 +279,23 @@ mod tests {
                     spec.priorityLevelConfiguration.name: Required value: must reference a priority level
                     spec.rules[0].subjects[0].serviceAccount: Required value: serviceAccount is required when subject kind is 'ServiceAccount'
                     spec.rules[0]: Required value: at least one of resourceRules and nonResourceRules has to be non-empty",
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_every_cluster_has_stays() {
+        created(
+            "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+            &[
+                (
+                    "{metadata: {name: exempt}, spec: {type: Exempt, exempt: {nominalConcurrencyShares: 9}}}",
+                    "",
+                ),
+                (
+                    "{metadata: {name: catch-all}, spec: {type: Limited, limited: {nominalConcurrencyShares: 6, lendablePercent: 0, limitResponse: {type: Reject}}}}",
+                    "spec: Invalid value: {\"type\":\"Limited\",\"limited\":{\"nominalConcurrencyShares\":6,\"lendablePercent\":0,\"limitResponse\":{\"type\":\"Reject\"}}}: spec of 'catch-all' must equal the fixed value",
                 ),
             ],
         );
