@@ -4,12 +4,14 @@
 //! paths that follow from the resource table; nothing large stays in memory. Callers that serve
 //! one often keep the compressed bytes, under the hash given here.
 
+mod foreign;
 mod operation;
 mod protobuf;
 mod v3;
 
 use crate::resource::{Resource, api_version};
 use crate::schema;
+pub use foreign::Foreign;
 use operation::PathItem;
 use serde_json::{Map, Value, json};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -43,6 +45,8 @@ pub struct OpenApi<'a> {
     resources: Vec<&'a Resource>,
     /// Of kinds that are not built in.
     documents: Vec<Document>,
+    /// What other servers say of what they serve.
+    foreign: Foreign,
     /// The server's version, for instance `v1.36.0`.
     version: &'a str,
 }
@@ -50,7 +54,8 @@ pub struct OpenApi<'a> {
 impl<'a> OpenApi<'a> {
     /// Documents for these resources, served by a server of that version.
     pub fn new(resources: impl IntoIterator<Item = &'a Resource>, version: &'a str) -> Self {
-        Self { resources: resources.into_iter().collect(), documents: Vec::new(), version }
+        let (documents, foreign) = (Vec::new(), Foreign::default());
+        Self { resources: resources.into_iter().collect(), documents, foreign, version }
     }
 
     /// The same with the schemas of kinds that are not built in.
@@ -59,9 +64,27 @@ impl<'a> OpenApi<'a> {
         Self { documents, ..self }
     }
 
+    /// The same with what other servers serve, in the v2 document.
+    #[must_use]
+    pub fn with_foreign(self, all: &[Foreign]) -> Self {
+        let own = |name: &str| {
+            schema::is_definition(name) || self.documents.iter().any(|one| one.name == name)
+        };
+        let foreign = Foreign::joined(all, own);
+        Self { foreign, ..self }
+    }
+
     /// Changes whenever the v2 document changes: its `ETag`, without quotes.
     pub fn v2_hash(&self) -> String {
-        hash(self.version, self.resources.iter().copied())
+        let own = hash(self.version, self.resources.iter().copied());
+        if self.foreign == Foreign::default() {
+            return own;
+        }
+        let mut hasher = DefaultHasher::new();
+        for (name, value) in self.foreign.paths.iter().chain(&self.foreign.definitions) {
+            (name, value.to_string()).hash(&mut hasher);
+        }
+        format!("{own}{:016X}", hasher.finish())
     }
 
     /// Writes `/openapi/v2` as JSON.
@@ -69,6 +92,9 @@ impl<'a> OpenApi<'a> {
         write!(out, r#"{{"swagger":"2.0","info":{},"paths":{{"#, self.info())?;
         for (i, (path, item)) in self.paths(None).into_iter().enumerate() {
             write!(out, "{}{}:{}", comma(i), Value::from(path), item.to_v2())?;
+        }
+        for (path, item) in &self.foreign.paths {
+            write!(out, ",{}:{item}", Value::from(path.as_str()))?;
         }
         write!(out, r#"}},"definitions":{{"#)?;
         let mut outcome = Ok(());
@@ -83,6 +109,9 @@ impl<'a> OpenApi<'a> {
         for document in &self.documents {
             write!(out, ",{}:{}", Value::from(document.name.as_str()), document.v2)?;
         }
+        for (name, definition) in &self.foreign.definitions {
+            write!(out, ",{}:{definition}", Value::from(name.as_str()))?;
+        }
         write!(out, "}}}}")
     }
 
@@ -91,6 +120,9 @@ impl<'a> OpenApi<'a> {
         out.write_all(&protobuf::head(&self.info()))?;
         for (path, item) in self.paths(None) {
             out.write_all(&protobuf::path(&path, &item.to_v2()))?;
+        }
+        for (path, item) in &self.foreign.paths {
+            out.write_all(&protobuf::path(path, item))?;
         }
         let mut outcome = Ok(());
         schema::documents(|name, text| {
@@ -102,6 +134,9 @@ impl<'a> OpenApi<'a> {
         outcome?;
         for document in &self.documents {
             out.write_all(&protobuf::definition(&document.name, &document.v2))?;
+        }
+        for (name, definition) in &self.foreign.definitions {
+            out.write_all(&protobuf::definition(name, definition))?;
         }
         Ok(())
     }

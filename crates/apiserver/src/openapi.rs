@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use api::openapi::{OpenApi, V2_PROTOBUF, V2_PROTOBUF_OLD};
+use api::openapi::{Foreign, OpenApi, V2_PROTOBUF, V2_PROTOBUF_OLD};
 use api::status::Status;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -60,7 +60,11 @@ pub(crate) async fn answer(
         return response::status(&Status::not_acceptable(&[JSON]));
     }
     let version = &context.config.version.git_version;
-    let hash = hash_of(&defined, &document, version);
+    let foreign = match document {
+        Document::V3(..) => Vec::new(),
+        Document::V2Json | Document::V2Protobuf => aggregation::openapi_v2(&context).await,
+    };
+    let hash = hash_of(&defined, &document, version, &foreign);
     let asked = query_value(&query, "hash").unwrap_or_default();
     let v3 = matches!(document, Document::V3(..));
     if v3 && !asked.is_empty() && asked != hash {
@@ -81,6 +85,7 @@ pub(crate) async fn answer(
             };
             let documents = definitions::documents(&store, &defined, group);
             let openapi = OpenApi::new(defined.all(), &version).with(documents);
+            let openapi = openapi.with_foreign(&foreign);
             make(&openapi, &document, gzip)
         };
         let made = tokio::task::spawn_blocking(made).await;
@@ -136,8 +141,8 @@ fn v2_form(headers: &HeaderMap) -> Option<(Document, &'static str)> {
     })
 }
 
-fn hash_of(defined: &Defined, document: &Document, version: &str) -> String {
-    let openapi = OpenApi::new(defined.all(), version);
+fn hash_of(defined: &Defined, document: &Document, version: &str, foreign: &[Foreign]) -> String {
+    let openapi = OpenApi::new(defined.all(), version).with_foreign(foreign);
     match document {
         Document::V2Json => openapi.v2_hash(),
         // Two forms of one document must not share a tag.

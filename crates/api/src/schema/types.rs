@@ -100,6 +100,11 @@ pub(crate) fn documents_hash() -> &'static [u8] {
     DATA.last_chunk::<8>().map_or(DATA, |trailer| trailer)
 }
 
+/// Whether there is a built-in definition of this name.
+pub(crate) fn is_definition(name: &str) -> bool {
+    builtin().number(name).is_some()
+}
+
 /// Names of all built-in definitions that `roots` refer to, directly or not, themselves included.
 pub(crate) fn reachable<'a>(roots: impl IntoIterator<Item = &'a str>) -> BTreeSet<&'static str> {
     let types = builtin();

@@ -23,10 +23,11 @@ use store::Store;
 
 use crate::access::FrontProxy;
 use crate::feed::{Change, Feed};
+use crate::proxy::Pool;
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
 pub(crate) use local::builtin;
-pub(crate) use openapi::openapi_index;
+pub(crate) use openapi::{openapi_index, openapi_v2};
 pub(crate) use pass::pass_on;
 pub(crate) use service::ApiService;
 
@@ -51,6 +52,8 @@ pub(crate) struct Aggregator {
     /// What each remote APIService said that it serves, by its name: the resources of an
     /// `APIResourceList`.
     documents: Mutex<HashMap<String, Arc<Value>>>,
+    /// Connections to their servers.
+    pool: Arc<Pool>,
 }
 
 impl Aggregator {
@@ -63,7 +66,14 @@ impl Aggregator {
             seen: AtomicU64::new(0),
             table: ArcSwap::default(),
             documents: Mutex::default(),
+            pool: Arc::default(),
         }
+    }
+
+    /// How many connections are kept for later.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.pool.len()
     }
 
     /// The APIServices as of now.

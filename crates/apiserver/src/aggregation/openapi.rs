@@ -1,9 +1,10 @@
-//! OpenAPI v3 documents of aggregated servers: listed in this server's index, and fetched through
-//! it from where they are.
+//! OpenAPI documents of aggregated servers: those of v3 are listed in this server's index, and
+//! fetched through it from where they are; the one of v2 becomes part of this server's.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::openapi::Foreign;
 use serde_json::Value;
 
 use super::{ApiService, ask_all, pass};
@@ -14,17 +15,33 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Adds the documents of aggregated servers to the index of `/openapi/v3`.
 pub(crate) async fn openapi_index(context: &Arc<Context>, mut index: Value) -> Value {
-    let table = context.aggregator.table();
-    let there: Vec<Arc<ApiService>> = table
-        .values()
-        .filter(|service| service.service.is_some() && service.is_available())
-        .cloned()
-        .collect();
-    let asked = there.into_iter().map(|service| listed(Arc::clone(context), service));
+    let asked = there(context).into_iter().map(|service| listed(Arc::clone(context), service));
     for (path, found) in ask_all(asked).await.into_iter().flatten() {
         index["paths"][path] = found;
     }
     index
+}
+
+/// What aggregated servers say in OpenAPI v2, asked for each document: it is seldom wanted.
+pub(crate) async fn openapi_v2(context: &Arc<Context>) -> Vec<Foreign> {
+    let asked = there(context).into_iter().map(|service| described(Arc::clone(context), service));
+    let mut all = ask_all(asked).await;
+    // Answers come in no order, and the document must not change with it.
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.into_iter().filter_map(|(_, found)| found).collect()
+}
+
+async fn described(context: Arc<Context>, service: Arc<ApiService>) -> (String, Option<Foreign>) {
+    let theirs = pass::fetch(&context, &service, "/openapi/v2", PATIENCE).await.ok();
+    let found = theirs.map(|theirs| Foreign::of(&theirs, &service.group, &service.version));
+    (service.name.clone(), found)
+}
+
+/// The APIServices whose servers answer.
+fn there(context: &Context) -> Vec<Arc<ApiService>> {
+    let table = context.aggregator.table();
+    let foreign = table.values().filter(|one| one.service.is_some() && one.is_available());
+    foreign.cloned().collect()
 }
 
 /// An aggregated server's entry of its own index; servers of before OpenAPI v3 have none.

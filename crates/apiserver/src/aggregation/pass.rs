@@ -52,7 +52,8 @@ pub(crate) async fn pass_on(
         return response::status(&Status::internal_error(&why));
     }
     forward::add_forwarded_headers(&mut request);
-    let sent = forward::send(target, request, Purpose::Proxy).await;
+    let pool = &context.aggregator.pool;
+    let sent = forward::send_pooled(pool, target, request, Purpose::Proxy).await;
     sent.unwrap_or_else(|status| response::status(&status))
 }
 
@@ -127,7 +128,8 @@ pub(super) async fn fetch(
     identify(request.headers_mut(), &User::new("system:kube-aggregator", ["system:masters"]))?;
     let missing = |why: &str| format!("failing or missing response from {url}: {why}");
     let asked = async {
-        let answer = forward::send(target, request, Purpose::Proxy).await;
+        let pool = &context.aggregator.pool;
+        let answer = forward::send_pooled(pool, target, request, Purpose::Proxy).await;
         let answer = answer.map_err(|status| missing(&status.message))?;
         let code = answer.status();
         if !code.is_success() {

@@ -1,5 +1,5 @@
-//! Sending a request to another host, and its answer back: one connection a request, HTTP/1.1,
-//! upgrades tunnelled byte for byte.
+//! Sending a request to another host, and its answer back: HTTP/1.1, a connection a request where
+//! none is kept for more, upgrades tunnelled byte for byte.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::pool::Pool;
 use super::target::Target;
 use crate::authn::Peer;
 use crate::request::{Body, Request, Response};
@@ -75,6 +76,59 @@ pub(crate) async fn send(
     exchange(target, request, purpose, stream).await
 }
 
+/// The same over a connection of the pool, which is opened where there is none.
+pub(crate) async fn send_pooled(
+    pool: &Arc<Pool>,
+    target: Target,
+    request: Request,
+    purpose: Purpose,
+) -> Result<Response, Status> {
+    if is_upgrade(request.headers()) {
+        return send(target, request, purpose).await;
+    }
+    let mut request =
+        outgoing(request, &target, false).map_err(|why| Status::internal_error(&why))?;
+    let failed = |error: hyper::Error| purpose.failure(&target, &error);
+    while let Some(mut sender) = pool.take(&target) {
+        match sender.try_send_request(request).await {
+            Ok(answer) => {
+                pool.keep(&target, sender);
+                return Ok(shown(answer));
+            }
+            // The other side had closed it: the request has not been sent.
+            Err(mut error) => match error.take_message() {
+                Some(unsent) => request = unsent,
+                None => return Err(failed(error.into_error())),
+            },
+        }
+    }
+    let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect(&target)).await;
+    let stream = match connected {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(purpose.failure(&target, &error)),
+        Err(_) => return Err(purpose.failure(&target, &"i/o timeout")),
+    };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
+    tokio::spawn(async move {
+        // What went wrong is told to whoever waits for the answer.
+        let _ = connection.await;
+    });
+    let answer = sender.send_request(request).await.map_err(failed)?;
+    pool.keep(&target, sender);
+    Ok(shown(answer))
+}
+
+/// An answer without what was about its connection alone.
+fn shown(answer: http::Response<hyper::body::Incoming>) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    for name in HOP_BY_HOP {
+        parts.headers.remove(name);
+    }
+    parts.version = Version::default();
+    let body: Body = body.map_err(Into::into).boxed_unsync();
+    Response::from_parts(parts, body)
+}
+
 /// A connection with or without TLS.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -115,13 +169,7 @@ async fn exchange(
         let (parts, _) = answer.into_parts();
         return Ok(Response::from_parts(parts, response::full("")));
     }
-    let (mut parts, body) = answer.into_parts();
-    for name in HOP_BY_HOP {
-        parts.headers.remove(name);
-    }
-    parts.version = Version::default();
-    let body: Body = body.map_err(Into::into).boxed_unsync();
-    Ok(Response::from_parts(parts, body))
+    Ok(shown(answer))
 }
 
 /// The request as it is sent on: origin-form, the target's host, end-to-end headers only.

@@ -5,6 +5,7 @@
 pub(crate) mod forward;
 mod html;
 mod log;
+mod pool;
 pub(crate) mod target;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::response;
 use crate::server::Context;
 use crate::user::User;
 use forward::Purpose;
+pub(crate) use pool::Pool;
 use target::Target;
 
 /// Whether a request is to be passed on.

@@ -1,6 +1,7 @@
 //! Another API server behind this one; the test plays it over TLS.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -71,6 +72,10 @@ fn answer(request: &http::Request<hyper::body::Incoming>) -> Value {
         "/apis/w.org/v1" => json!({"kind": "APIResourceList", "groupVersion": "w.org/v1",
             "resources": [{"name": "flunders", "singularName": "flunder", "namespaced": true,
                            "kind": "Flunder", "verbs": ["get", "list"]}]}),
+        "/openapi/v2" => json!({"swagger": "2.0",
+            "paths": {"/apis/w.org/v1/flunders": {"get": {"responses": {"200": {"schema":
+                {"$ref": "#/definitions/org.w.Flunder"}}}}}, "/version": {}},
+            "definitions": {"org.w.Flunder": {"type": "object"}, "unused": {}}}),
         "/openapi/v3" => json!({"paths": {"apis/w.org/v1":
             {"serverRelativeURL": "/openapi/v3/apis/w.org/v1?hash=7"}}}),
         path => {
@@ -86,7 +91,7 @@ fn answer(request: &http::Request<hyper::body::Incoming>) -> Value {
 }
 
 /// A server that lets in whoever shows a certificate of `clients`.
-async fn backend(servers: &Issuer, clients: &Issuer) -> u16 {
+async fn backend(servers: &Issuer, clients: &Issuer, opened: Arc<AtomicUsize>) -> u16 {
     let (chain, key) = leaf(servers, "backend", &["api.wardle.svc"]);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(clients), provider()).build();
     let tls = rustls::ServerConfig::builder_with_provider(provider())
@@ -100,6 +105,7 @@ async fn backend(servers: &Issuer, clients: &Issuer) -> u16 {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
+            opened.fetch_add(1, Ordering::Relaxed);
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
@@ -143,6 +149,8 @@ struct Rig {
     server: Arc<ApiServer>,
     servers: Issuer,
     clients: Issuer,
+    /// Connections that the server behind has seen.
+    opened: Arc<AtomicUsize>,
 }
 
 async fn rig() -> Rig {
@@ -154,7 +162,7 @@ async fn rig() -> Rig {
         Some(FrontProxy { ca_pem: clients.pem(), certificate: Arc::new(Shown(Arc::new(key))) });
     let server = empty(config).await;
     server.bootstrap().await.unwrap();
-    Rig { server, servers, clients }
+    Rig { server, servers, clients, opened: Arc::default() }
 }
 
 impl Rig {
@@ -210,7 +218,7 @@ async fn requests_reach_the_server_behind_an_apiservice() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     rig.endpoint(closed).await;
     rig.becomes("False FailedDiscoveryCheck: failing or missing response from https://").await;
-    let port = backend(&rig.servers, &rig.clients).await;
+    let port = backend(&rig.servers, &rig.clients, Arc::clone(&rig.opened)).await;
     rig.endpoint(port).await;
     rig.becomes("True Passed: all checks passed").await;
 
@@ -221,6 +229,12 @@ async fn requests_reach_the_server_behind_an_apiservice() {
         json!({"path": flunders, "query": "limit=5", "user": ["system:admin"],
             "groups": ["system:masters", "system:authenticated"], "authorization": []})
     );
+    // Connections are used again once an answer has been read.
+    until("a connection is kept", async || server.context.aggregator.kept() > 0).await;
+    for _ in 0..20 {
+        assert_eq!(get(server, &admin, flunders).await.0, StatusCode::OK);
+    }
+    assert!(rig.opened.load(Ordering::Relaxed) < 15);
     let ann = User::new("ann", []);
     assert_eq!(get(server, &ann, flunders).await.0, StatusCode::FORBIDDEN);
 
@@ -238,6 +252,11 @@ async fn requests_reach_the_server_behind_an_apiservice() {
         index["paths"]["apis/w.org/v1"]["serverRelativeURL"],
         "/openapi/v3/apis/w.org/v1?hash=7"
     );
+
+    let (_, v2) = get(server, &ann, "/openapi/v2").await;
+    assert!(v2["paths"]["/apis/w.org/v1/flunders"]["get"].is_object());
+    assert_eq!(v2["definitions"]["org.w.Flunder"], json!({"type": "object"}));
+    assert!(v2["definitions"]["unused"].is_null() && v2["paths"]["/api/v1/pods"].is_object());
 
     send(server, &admin, Method::DELETE, &format!("{SERVICES}/v1.w.org"), Value::Null).await;
     assert_eq!(get(server, &admin, flunders).await.0, StatusCode::NOT_FOUND);
