@@ -188,6 +188,15 @@ fn an_unknown_key_does_not_hide_what_the_rules_find() {
     );
 }
 
+#[test]
+fn what_a_slip_was_meant_to_be_is_checked_too() {
+    let told = parse(&FINE.replace("address: 192.168.1.12", "adress: 192.168.1.11"));
+    let told = told.expect_err("wrong");
+    assert!(!told.contains("is missing"), "{told}");
+    // There is no `address`; the board that lacks it is the nearest place.
+    assert!(told.contains("17:5: two boards have the address 192.168.1.11"), "{told}");
+}
+
 /// Part of the file, what stands there instead, and what is told about it.
 const WRONG: &[(&str, &str, &str)] = &[
     ("name: home", "name: my home", "1:7: `name` is \"my home\", and small letters, digits"),
@@ -282,6 +291,9 @@ fn a_router_reserves_addresses_and_gives_none_twice() {
     let told = parse(text).expect_err("wrong");
     assert!(told.contains("7:14: 10.9.0.1 is in use and would be given to others"), "{told}");
     assert!(told.contains("10:3: b has no `mac`"), "{told}");
+    let reversed = parse(&text.replace("[10.9.0.1, 10.9.0.200]", "[10.9.0.200, 10.9.0.100]"));
+    let told = reversed.expect_err("wrong");
+    assert!(told.contains("7:14: 10.9.0.200 comes after 10.9.0.100"), "{told}");
     let mended = text
         .replace("[10.9.0.1,", "[10.9.0.100,")
         .replace("{name: b,", "{name: b, mac: 'dc:a6:32:00:00:02',");

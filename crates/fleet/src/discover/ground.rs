@@ -101,7 +101,7 @@ mod tests {
     fn neighbours_are_those_that_answered() {
         let text = "IP address  HW type  Flags  HW address         Mask  Device\n\
                     10.0.0.7    0x1      0x2    DC:A6:32:00:00:07  *     eth0\n\
-                    10.0.0.8    0x1      0x0    00:00:00:00:00:00  *     eth0\n";
+                    10.0.0.8    0x1      0x0    dc:a6:32:00:00:08  *     eth0\n";
         let expected = (Ipv4Addr::new(10, 0, 0, 7), "dc:a6:32:00:00:07".to_owned());
         assert_eq!(neighbours(text), [expected]);
     }
