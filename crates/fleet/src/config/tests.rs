@@ -222,7 +222,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "services: 10.42.128.0/17",
         "the services' addresses 10.42.128.0/17 overlap",
     ),
-    ("vip: 192.168.1.40", "pods: 10.42.0.1/16", "and an IPv4 network of 8 to 28 bits is needed"),
+    ("vip: 192.168.1.40", "pods: 10.42.0.1/16", "and an IPv4 network of 8 to 24 bits is needed"),
     ("vip: 192.168.1.40", "router: {uplink: wlan0, inside: eth0}", "no board is a router"),
     (
         "    taints",
@@ -251,6 +251,9 @@ const WRONG: &[(&str, &str, &str)] = &[
         "is a map, and one key is needed",
     ),
     ("token: {file: token}", "token: K10abc", "`token` is \"K10abc\", which it cannot be"),
+    ("vip: 192.168.1.40", "pods: 10.9.0.0/25", "and an IPv4 network of 8 to 24 bits is needed"),
+    ("vip: 192.168.1.40", "services: 10.9.0.0/29", "and an IPv4 network of 8 to 28 bits is"),
+    ("vip: 192.168.1.40", "pods: 10.43.0.0/16", "the services' addresses 10.43.0.0/16 overlap"),
     ("user: pi", "user: pi, host: -oProxyCommand=x", "and a name or an address is needed"),
     ("user: pi", "user: pi, jump: 'a b'", "`boards[1].ssh.jump` is \"a b\""),
     ("user: pi", "user: pi, port: 0", "and a port is needed"),
@@ -326,4 +329,11 @@ fn a_file_that_is_not_there_is_named() {
     let told =
         Cluster::read(std::path::Path::new("/none/cluster.yaml"), &flags()).expect_err("none");
     assert_eq!(told.to_string(), "/none/cluster.yaml: No such file or directory (os error 2)");
+}
+
+#[test]
+fn half_a_file_is_told_and_nothing_panics() {
+    let told = (1..FINE.len()).filter(|end| FINE.is_char_boundary(*end));
+    let wrong = told.filter(|end| parse(&FINE[..*end]).is_err()).count();
+    assert!(wrong > FINE.len() / 2, "{wrong} of {} beginnings are wrong", FINE.len());
 }

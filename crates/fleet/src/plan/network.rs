@@ -58,7 +58,8 @@ impl NetworkPlan {
             IpAddr::V6(v6) => format!("https://[{v6}]:{API_PORT}"),
         });
         let pods = network.pods.unwrap_or_else(|| default(DEFAULT_PODS));
-        let pod_blocks = 1u64 << POD_BLOCK_BITS.saturating_sub(pods.prefix_len());
+        let pod_blocks =
+            POD_BLOCK_BITS.checked_sub(pods.prefix_len()).map_or(0, |bits| 1u64 << bits);
         let plan = NetworkPlan {
             subnet: network.subnet,
             gateway: gateway(cluster),

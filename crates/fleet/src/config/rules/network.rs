@@ -8,6 +8,13 @@ use super::{DEFAULT_PODS, DEFAULT_SERVICES, Rules};
 use crate::config::document::Path;
 use crate::config::{Addressing, Board, Router, syntax};
 
+/// Networks of pods and services are not larger than this.
+const SHORTEST_PREFIX: u8 = 8;
+/// Each board gets a /24 of the pods' addresses.
+const LONGEST_PODS_PREFIX: u8 = 24;
+/// Fewer services than this network has are not worth a cluster.
+const LONGEST_SERVICES_PREFIX: u8 = 28;
+
 impl<'a> Rules<'a> {
     pub(super) fn subnet(&mut self) {
         let network = &self.cluster.network;
@@ -164,23 +171,25 @@ impl<'a> Rules<'a> {
             .collect();
         let default = |text: &str| text.parse::<IpNet>().expect("a network");
         let both = [
-            ("pods", network.pods.unwrap_or_else(|| default(DEFAULT_PODS))),
-            ("services", network.services.unwrap_or_else(|| default(DEFAULT_SERVICES))),
+            ("pods", network.pods, DEFAULT_PODS, LONGEST_PODS_PREFIX),
+            ("services", network.services, DEFAULT_SERVICES, LONGEST_SERVICES_PREFIX),
         ];
-        for (key, net) in both {
-            let at = at.key(key);
-            let fits = matches!(net, IpNet::V4(_)) && (8..=28).contains(&net.prefix_len());
-            if !fits || net != net.trunc() {
-                let what =
-                    format!("`{at}` is {net}, and an IPv4 network of 8 to 28 bits is needed");
-                self.hinted(&at, what, format!("write it as {}", net.trunc()));
+        for (key, net, usual, longest) in both {
+            let (at, net) = (at.key(key), net.unwrap_or_else(|| default(usual)));
+            let wanted = format!("an IPv4 network of {SHORTEST_PREFIX} to {longest} bits");
+            let bits = SHORTEST_PREFIX..=longest;
+            if net != net.trunc() {
+                let what = format!("`{at}` is {net}, and {wanted} is needed");
+                self.hinted(&at, what, format!("did you mean `{}`?", net.trunc()));
+            } else if !matches!(net, IpNet::V4(_)) || !bits.contains(&net.prefix_len()) {
+                self.note(&at, format!("`{at}` is {net}, and {wanted} is needed"));
             }
             if let Some((other, with)) = seen.iter().find(|(_, other)| overlap(*other, net)) {
                 let what = format!("the {key}' addresses {net} overlap with {other} {with}");
                 let hint = format!("write `{key}: ` with another network under `network`");
                 self.hinted(&at, what, hint);
             }
-            seen.push((if key == "pods" { "the pods' addresses" } else { "" }, net.trunc()));
+            seen.push(("the pods' addresses", net.trunc()));
         }
     }
 }
