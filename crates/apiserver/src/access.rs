@@ -6,6 +6,7 @@ use rustls::client::ResolvesClientCert;
 
 use crate::audit::AuditOptions;
 use crate::authn::{Anonymous, JwtAuthenticator, StaticTokens};
+use crate::webhook::review::{AuthorizationWebhookOptions, TokenWebhookOptions};
 
 /// Everything about access that has a flag of its own; all of it is off by default.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,10 @@ pub struct Access {
     /// Which paths may be asked for without credentials; decides in the place of
     /// [`Config::anonymous`](crate::Config::anonymous) where it is there.
     pub anonymous: Option<Anonymous>,
+    /// Who answers for tokens that nothing else here knows.
+    pub token_webhook: Option<TokenWebhookOptions>,
+    /// Who answers for permissions that roles do not give.
+    pub authorization_webhook: Option<AuthorizationWebhookOptions>,
     /// What is written down of requests.
     pub audit: Option<AuditOptions>,
 }

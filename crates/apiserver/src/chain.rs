@@ -196,12 +196,7 @@ impl ApiServer {
 
     /// A refusal is looked at again: the binding may have been made at another server.
     async fn decided(&self, attributes: &Attributes<'_>) -> Decision {
-        let authorizer = &self.context.authorizer;
-        let decision = authorizer.authorize(attributes);
-        if !decision.allowed && self.context.refreshed().await {
-            return authorizer.authorize(attributes);
-        }
-        decision
+        self.context.decide(attributes).await
     }
 
     /// Refuses a body that says of itself that it is too large; one that does not say so is

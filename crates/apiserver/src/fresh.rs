@@ -7,10 +7,12 @@ use std::error::Error;
 use api::status::Status;
 use store::{BarrierError, DriverError};
 
+use crate::authz::{Attributes, Decision};
 use crate::bootstrap_token;
 use crate::server::Context;
 use crate::token::TokenError;
-use crate::user::User;
+use crate::user::{AUTHENTICATED, User};
+use crate::webhook::review::Opinion;
 
 /// What a client is told to wait when the datastore cannot be reached.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -43,12 +45,55 @@ impl Context {
         if let Some(user) = self.oidc.user(token).await {
             return self.meant(user?, audiences);
         }
-        match self.known_token_user(token, audiences) {
+        let known = match self.known_token_user(token, audiences) {
             Err(TokenError::Unbound | TokenError::Bootstrap(_)) if self.refreshed().await => {
                 self.known_token_user(token, audiences)
             }
             result => result,
+        };
+        let (Err(error), Some(webhook)) = (&known, &self.token_webhook) else { return known };
+        tracing::debug!(%error, "asking another server about a token");
+        match webhook.user(token, audiences).await {
+            Ok(Some((user, said))) => self.confirmed(user, &said, audiences),
+            Ok(None) => known,
+            Err(why) => Err(TokenError::Webhook(why)),
         }
+    }
+
+    /// A user whom another server knows; of the audiences it may have said which it is meant for.
+    fn confirmed(
+        &self,
+        mut user: User,
+        said: &[String],
+        audiences: &[String],
+    ) -> Result<(User, Vec<String>), TokenError> {
+        if !user.in_group(AUTHENTICATED) {
+            user.groups.push(AUTHENTICATED.to_owned());
+        }
+        if said.is_empty() {
+            return self.meant(user, audiences);
+        }
+        let meant: Vec<String> =
+            audiences.iter().filter(|audience| said.contains(audience)).cloned().collect();
+        if meant.is_empty() {
+            return Err(TokenError::Audience(said.to_vec(), audiences.to_vec()));
+        }
+        Ok((user, meant))
+    }
+
+    /// Whether the request may proceed, with all that is known here and, where roles do not allow
+    /// it, by what another server says.
+    pub(crate) async fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        let mut decision = self.authorizer.authorize(attributes);
+        if !decision.allowed && self.refreshed().await {
+            decision = self.authorizer.authorize(attributes);
+        }
+        let (false, Some(webhook)) = (decision.allowed, &self.authorization_webhook) else {
+            return decision;
+        };
+        let Opinion { allowed, reason } = webhook.opinion(attributes).await;
+        let reasons = [decision.reason, reason].into_iter().filter(|one| !one.is_empty());
+        Decision { allowed, reason: reasons.collect::<Vec<_>>().join("\n") }
     }
 
     fn known_token_user(

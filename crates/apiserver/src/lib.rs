@@ -69,3 +69,5 @@ pub use request::{Body, BoxError, Request, RequestInfo, Response};
 pub use serve::Front;
 pub use server::{ApiServer, InProcess, NewError};
 pub use user::User;
+pub use webhook::remote::RemoteConfig;
+pub use webhook::review::{AuthorizationWebhookOptions, TokenWebhookOptions};

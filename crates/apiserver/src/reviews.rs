@@ -151,7 +151,7 @@ pub(crate) async fn handle(
         _ => {
             // A permission may have been given at another server.
             context.refreshed().await;
-            answer(&context, &info, &user, &review)
+            answer(&context, &info, &user, &review).await
         }
     };
     match answered {
@@ -164,7 +164,7 @@ pub(crate) async fn handle(
     }
 }
 
-fn answer(
+async fn answer(
     context: &Context,
     info: &RequestInfo,
     user: &User,
@@ -174,7 +174,7 @@ fn answer(
         "selfsubjectaccessreviews" => {
             let spec = access_spec(review)?;
             check_access(&spec, "SelfSubjectAccessReview")?;
-            Ok(decide(context, user, &spec))
+            Ok(decide(context, user, &spec).await)
         }
         "selfsubjectrulesreviews" => rules(context, user, review),
         "selfsubjectreviews" => Ok(json!({"userInfo": user_info(user)})),
@@ -195,7 +195,7 @@ fn answer(
                 groups: spec.groups.clone().unwrap_or_default(),
                 extra: spec.extra.clone().unwrap_or_default(),
             };
-            Ok(decide(context, &subject, &spec))
+            Ok(decide(context, &subject, &spec).await)
         }
     }
 }
@@ -258,7 +258,7 @@ fn check_local(spec: &AccessSpec, namespace: &str) -> Result<(), Status> {
     Ok(())
 }
 
-fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
+async fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
     let mut want = Attributes::on(user, "", "", "");
     let selector = spec.resource_attributes.as_ref().and_then(|one| one.field_selector.as_ref());
     let node = selector.and_then(|selector| selector.pinned("spec.nodeName")).unwrap_or_default();
@@ -273,7 +273,7 @@ fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
         want.verb = &plain.verb;
         want.path = &plain.path;
     }
-    let Decision { allowed, reason } = context.authorizer.authorize(&want);
+    let Decision { allowed, reason } = context.decide(&want).await;
     let mut status = json!({"allowed": allowed});
     if !reason.is_empty() {
         status["reason"] = reason.into();

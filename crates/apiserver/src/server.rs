@@ -28,6 +28,7 @@ use crate::request::{Body, BoxError, Response};
 use crate::token::Tokens;
 use crate::user::User;
 use crate::webhook::Webhooks;
+use crate::webhook::review::{AuthorizationWebhook, TokenWebhook};
 use crate::{body, response};
 
 /// What is read of an answer to a write of the server's own.
@@ -53,6 +54,10 @@ pub(crate) struct Context {
     pub tokens: Tokens,
     /// Clients of webhooks.
     pub webhooks: Webhooks,
+    /// Who is asked about tokens that nothing else here knows.
+    pub token_webhook: Option<TokenWebhook>,
+    /// Who is asked about permissions that roles do not give.
+    pub authorization_webhook: Option<AuthorizationWebhook>,
     /// Counters of `/metrics`.
     pub metrics: Metrics,
     /// Cancelled when the server stops: watches end, no new work is begun.
@@ -81,6 +86,9 @@ pub enum NewError {
     /// An issuer of tokens cannot be believed as it is configured.
     #[error("setting up authentication: {0}")]
     Issuers(String),
+    /// A server that is to be asked about tokens or permissions cannot be.
+    #[error("setting up a webhook of authentication or authorization: {0}")]
+    Webhook(String),
     /// The audit log cannot be written.
     #[error("{0}")]
     Audit(String),
@@ -103,6 +111,18 @@ impl ApiServer {
             tokens: Tokens::new(store.clone(), &config.service_account, &config.access)
                 .map_err(NewError::ServiceAccountKey)?,
             webhooks: Webhooks::new(store.clone()),
+            token_webhook: match &config.access.token_webhook {
+                Some(options) => {
+                    Some(TokenWebhook::new(options, &store).map_err(NewError::Webhook)?)
+                }
+                None => None,
+            },
+            authorization_webhook: match &config.access.authorization_webhook {
+                Some(options) => {
+                    Some(AuthorizationWebhook::new(options, &store).map_err(NewError::Webhook)?)
+                }
+                None => None,
+            },
             metrics: Metrics::default(),
             config,
             stopping,

@@ -90,6 +90,8 @@ pub(crate) enum TokenError {
     Oidc(String),
     #[error("invalid bootstrap token: {0}")]
     Bootstrap(&'static str),
+    #[error("invalid bearer token, {0}")]
+    Webhook(String),
 }
 
 struct PublicKey {

@@ -66,7 +66,7 @@ async fn stream(
     // A WebSocket begins with a GET, which must not do with less permission than a POST.
     let mut attributes = Attributes::of(&user, &info);
     attributes.verb = "create";
-    let decision = context.authorizer.authorize(&attributes);
+    let decision = context.decide(&attributes).await;
     if !decision.allowed {
         return Err(attributes.forbidden(&decision.reason));
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -15,7 +16,8 @@ use tokio::net::TcpListener;
 use crate::testing::{config, create, empty, get, read, request, send, until};
 use crate::user::User;
 use crate::{
-    Access, ApiServer, AuditOptions, AuthenticationConfiguration, LogOptions, Policy, StaticTokens,
+    Access, ApiServer, AuditOptions, AuthenticationConfiguration, AuthorizationWebhookOptions,
+    LogOptions, Policy, RemoteConfig, StaticTokens, TokenWebhookOptions,
 };
 
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
@@ -303,4 +305,76 @@ async fn component_statuses_are_made_on_the_spot() {
     let (_, one) = get(&server, &User::admin(), &format!("{path}/etcd-0")).await;
     assert_eq!(one["conditions"][0]["status"], "True", "{one}");
     assert_eq!(get(&server, &User::admin(), &format!("{path}/x")).await.0, StatusCode::NOT_FOUND);
+}
+
+/// A server that knows a token and a permission; how often it is asked is counted.
+async fn reviewer() -> (RemoteConfig, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/review", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            let service = hyper::service::service_fn(move |asked: http::Request<_>| {
+                count.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    let body: hyper::body::Incoming = asked.into_body();
+                    let bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
+                    let mut review: Value = serde_json::from_slice(&bytes).unwrap();
+                    let spec = &review["spec"];
+                    let status = if review["kind"] == "TokenReview" {
+                        let user = json!({"username": "ann", "groups": ["devs"]});
+                        json!({"authenticated": spec["token"] == "good", "user": user})
+                    } else {
+                        let verb = &spec["resourceAttributes"]["verb"];
+                        json!({"allowed": spec["user"] == "ann" && verb == "list", "reason": "ask ann"})
+                    };
+                    review["status"] = status;
+                    let body = http_body_util::Full::new(bytes::Bytes::from(review.to_string()));
+                    Ok::<_, std::convert::Infallible>(http::Response::new(body))
+                }
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(connection.serve_connection(TokioIo::new(tcp), service));
+        }
+    });
+    let text = json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "s"}}],
+        "clusters": [{"name": "s", "cluster": {"server": url}}]});
+    (RemoteConfig::parse(&text.to_string(), |_| Err(String::new())).unwrap(), asked)
+}
+
+#[tokio::test]
+async fn another_server_knows_tokens_and_permissions() {
+    let (remote, asked) = reviewer().await;
+    let ttl = Duration::from_secs(60);
+    let version = "v1".to_owned();
+    let access = Access {
+        token_webhook: Some(TokenWebhookOptions {
+            remote: remote.clone(),
+            version: version.clone(),
+            ttl,
+        }),
+        authorization_webhook: Some(AuthorizationWebhookOptions {
+            remote,
+            version,
+            allowed_ttl: ttl,
+            refused_ttl: ttl,
+        }),
+        ..Access::default()
+    };
+    let server = server(access).await;
+    for _ in 0..2 {
+        let (code, user) = bearer(&server, "good").await;
+        assert_eq!(code, StatusCode::CREATED, "{user}");
+        assert_eq!(user, json!({"username": "ann", "groups": ["devs", "system:authenticated"]}));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the answer is remembered");
+    assert_eq!(bearer(&server, "bad").await.0, StatusCode::UNAUTHORIZED);
+    let (ann, path) = (User::new("ann", []), "/api/v1/namespaces/default/secrets");
+    assert_eq!(get(&server, &ann, path).await.0, StatusCode::OK);
+    let (code, refused) = send(&server, &ann, Method::DELETE, path, Value::Null).await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert!(refused["message"].as_str().unwrap().ends_with("\"default\": ask ann"), "{refused}");
+    assert_eq!(get(&server, &User::new("bob", []), path).await.0, StatusCode::FORBIDDEN);
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apiserver::{
-    Access, AdmissionPlugins, AuditOptions, AuthenticationConfiguration, ClaimRule, FrontProxy,
-    Issuer, JwtAuthenticator, LogOptions, Mapping, Mappings, Policy, StaticTokens,
+    Access, AdmissionPlugins, AuditOptions, AuthenticationConfiguration,
+    AuthorizationWebhookOptions, ClaimRule, FrontProxy, Issuer, JwtAuthenticator, LogOptions,
+    Mapping, Mappings, Policy, RemoteConfig, StaticTokens, TokenWebhookOptions,
 };
 use clap::Args;
 
@@ -34,6 +35,9 @@ pub struct AccessOptions {
     pub authentication_config: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub reviews: ReviewFlags,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub oidc: OidcOptions,
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -41,6 +45,75 @@ pub struct AccessOptions {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub admission: AdmissionFlags,
+}
+
+/// Flags of the servers that are asked about tokens and permissions.
+#[derive(Debug, Clone, Args)]
+pub struct ReviewFlags {
+    /// File in the form of a kubeconfig: the server that is asked about tokens (TokenReview)
+    #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_CONFIG_FILE")]
+    pub authentication_token_webhook_config_file: Option<PathBuf>,
+    /// Version of TokenReview that it is sent
+    #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_VERSION", default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
+    pub authentication_token_webhook_version: String,
+    /// How long its answers count
+    #[arg(long, env = "CORACLE_AUTHENTICATION_TOKEN_WEBHOOK_CACHE_TTL", default_value = "2m")]
+    pub authentication_token_webhook_cache_ttl: Span,
+    /// File in the form of a kubeconfig: the server that is asked about permissions that roles do
+    /// not give (SubjectAccessReview)
+    #[arg(long, env = "CORACLE_AUTHORIZATION_WEBHOOK_CONFIG_FILE")]
+    pub authorization_webhook_config_file: Option<PathBuf>,
+    /// Version of SubjectAccessReview that it is sent
+    #[arg(long, env = "CORACLE_AUTHORIZATION_WEBHOOK_VERSION", default_value = "v1beta1", value_parser = ["v1", "v1beta1"])]
+    pub authorization_webhook_version: String,
+    /// How long a permission of its counts
+    #[arg(long, env = "CORACLE_AUTHORIZATION_WEBHOOK_CACHE_AUTHORIZED_TTL", default_value = "5m")]
+    pub authorization_webhook_cache_authorized_ttl: Span,
+    /// How long a refusal of its counts
+    #[arg(
+        long,
+        env = "CORACLE_AUTHORIZATION_WEBHOOK_CACHE_UNAUTHORIZED_TTL",
+        default_value = "30s"
+    )]
+    pub authorization_webhook_cache_unauthorized_ttl: Span,
+}
+
+impl ReviewFlags {
+    fn tokens(&self) -> Outcome<Option<TokenWebhookOptions>> {
+        let flag = "--authentication-token-webhook-config-file";
+        let path = self.authentication_token_webhook_config_file.as_deref();
+        let remote = path.map(|path| remote(path, flag)).transpose()?;
+        Ok(remote.map(|remote| TokenWebhookOptions {
+            remote,
+            version: self.authentication_token_webhook_version.clone(),
+            ttl: self.authentication_token_webhook_cache_ttl.duration(),
+        }))
+    }
+
+    fn permissions(&self) -> Outcome<Option<AuthorizationWebhookOptions>> {
+        let flag = "--authorization-webhook-config-file";
+        let path = self.authorization_webhook_config_file.as_deref();
+        let remote = path.map(|path| remote(path, flag)).transpose()?;
+        Ok(remote.map(|remote| AuthorizationWebhookOptions {
+            remote,
+            version: self.authorization_webhook_version.clone(),
+            allowed_ttl: self.authorization_webhook_cache_authorized_ttl.duration(),
+            refused_ttl: self.authorization_webhook_cache_unauthorized_ttl.duration(),
+        }))
+    }
+}
+
+/// The server that a file in the form of a kubeconfig names; other files stand beside it.
+fn remote(path: &Path, flag: &str) -> Outcome<RemoteConfig> {
+    let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+    let beside = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|error| format!("reading {}: {error}", path.display()))
+    };
+    RemoteConfig::parse(&read(path, flag)?, beside).map_err(|why| {
+        Failure::new(format!("reading {}: {why}", path.display()))
+            .hint(format!("mend the file that {flag} names"))
+    })
 }
 
 /// Flags of admission.
@@ -146,6 +219,8 @@ impl AccessOptions {
             audit: self.audit.options()?,
             earlier_issuers: self.service_account_issuer.iter().skip(1).cloned().collect(),
             jwks_uri: self.service_account_jwks_uri.clone(),
+            token_webhook: self.reviews.tokens()?,
+            authorization_webhook: self.reviews.permissions()?,
             ..Access::default()
         };
         if let Some(path) = &self.token_auth_file {

@@ -1,0 +1,174 @@
+//! Servers that are named by a file in the form of a kubeconfig: who answers for tokens and
+//! permissions that this server does not know itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, Uri, header};
+use http_body_util::Full;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::Value;
+use store::Store;
+
+use super::{Dial, HookClient, IDLE, IDLE_MAX, Trouble, exchange, trust};
+
+/// How long an answer may take; upstream has no setting for it either.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where a kubeconfig's current context leads, and as whom.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct RemoteConfig {
+    url: String,
+    /// PEM in base64; the machine's authorities where it is empty.
+    ca_bundle: String,
+    token: String,
+    /// Certificate and key, both PEM.
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for RemoteConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RemoteConfig").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+impl RemoteConfig {
+    /// Reads a kubeconfig; `read` gives the bytes of a file that it names.
+    ///
+    /// # Errors
+    /// What is missing or cannot be read.
+    pub fn parse(
+        text: &str,
+        read: impl Fn(&str) -> Result<Vec<u8>, String>,
+    ) -> Result<Self, String> {
+        let config: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let named = |list: &str, name: &Value, field: &str| {
+            let all = config[list].as_array().into_iter().flatten();
+            let found = all.clone().find(|one| one["name"] == *name);
+            found.map_or(Value::Null, |one| one[field].clone())
+        };
+        let context = named("contexts", &config["current-context"], "context");
+        let cluster = named("clusters", &context["cluster"], "cluster");
+        let user = named("users", &context["user"], "user");
+        let url = cluster["server"].as_str().unwrap_or_default();
+        if url.is_empty() {
+            return Err("the current context names no cluster with a server".to_owned());
+        }
+        // What stands in the file itself is base64.
+        let part = |of: &Value, field: &str| -> Result<Option<Vec<u8>>, String> {
+            if let Some(data) = of[format!("{field}-data")].as_str().filter(|data| !data.is_empty())
+            {
+                let decoded = STANDARD.decode(data);
+                return decoded.map(Some).map_err(|error| format!("{field}-data: {error}"));
+            }
+            let path = of[field].as_str().filter(|path| !path.is_empty());
+            path.map(|path| read(path).map_err(|why| format!("{field}: {why}"))).transpose()
+        };
+        let authority = part(&cluster, "certificate-authority")?;
+        let (certificate, key) = (part(&user, "client-certificate")?, part(&user, "client-key")?);
+        let token = match (user["token"].as_str(), user["tokenFile"].as_str()) {
+            (Some(token), _) if !token.is_empty() => token.to_owned(),
+            (_, Some(path)) => String::from_utf8_lossy(&read(path)?).trim().to_owned(),
+            _ => String::new(),
+        };
+        Ok(RemoteConfig {
+            url: url.to_owned(),
+            ca_bundle: authority.map(|pem| STANDARD.encode(pem)).unwrap_or_default(),
+            token,
+            identity: certificate.zip(key),
+        })
+    }
+}
+
+/// A client of such a server.
+pub(crate) struct Remote {
+    url: Uri,
+    token: String,
+    client: HookClient,
+}
+
+impl Remote {
+    /// Without connections yet.
+    pub(crate) fn new(config: &RemoteConfig, store: &Store) -> Result<Self, String> {
+        let mut tls = trust::client(&config.ca_bundle)?;
+        if let Some((certificate, key)) = &config.identity {
+            tls.client_auth_cert_resolver =
+                Arc::new(SingleCertAndKey::from(identity(certificate, key)?));
+        }
+        let dial = Dial { store: store.clone(), service: None };
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(IDLE_MAX)
+            .build(connector.wrap_connector(dial));
+        let url =
+            config.url.parse().map_err(|error| format!("server {:?}: {error}", config.url))?;
+        Ok(Remote { url, token: config.token.clone(), client })
+    }
+
+    /// POSTs a question and gives the answer. The error says why there is none.
+    pub(crate) async fn ask(&self, question: &Value) -> Result<Value, String> {
+        let failed = |why: String| format!("Post {:?}: {why}", self.url.to_string());
+        let mut request = http::Request::builder()
+            .method(Method::POST)
+            .uri(self.url.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT, "application/json, */*");
+        if !self.token.is_empty() {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        }
+        let body = Full::new(Bytes::from(question.to_string()));
+        let request = request.body(body).map_err(|error| failed(error.to_string()))?;
+        match tokio::time::timeout(PATIENCE, exchange(&self.client, request)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Trouble::Road(why))) => Err(failed(why)),
+            Ok(Err(Trouble::Answer(why))) => Err(why),
+            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+        }
+    }
+}
+
+fn identity(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+    let chain = chain.map_err(|error| format!("client-certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("client-key: {error}"))?;
+    let provider = rustls::crypto::ring::default_provider();
+    CertifiedKey::from_der(chain, key, &provider).map_err(|error| format!("client-key: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubeconfig_says_where_and_as_whom() {
+        let text = "
+apiVersion: v1
+kind: Config
+current-context: c
+contexts: [{name: c, context: {cluster: there, user: me}}]
+clusters: [{name: other}, {name: there, cluster: {server: 'https://h:8443/x', certificate-authority: ca.pem}}]
+users: [{name: me, user: {token: secret, client-certificate: c.pem, client-key-data: a2V5}}]
+";
+        let read = |path: &str| Ok(format!("file {path}").into_bytes());
+        let config = RemoteConfig::parse(text, read).unwrap();
+        assert_eq!(config.url, "https://h:8443/x");
+        assert_eq!(STANDARD.decode(&config.ca_bundle).unwrap(), b"file ca.pem");
+        assert_eq!(config.identity, Some((b"file c.pem".to_vec(), b"key".to_vec())));
+        assert_eq!(format!("{config:?}"), "RemoteConfig { url: \"https://h:8443/x\", .. }");
+        let missing = RemoteConfig::parse("kind: Config", read).unwrap_err();
+        assert_eq!(missing, "the current context names no cluster with a server");
+        let unread = RemoteConfig::parse(text, |_| Err("gone".to_owned())).unwrap_err();
+        assert_eq!(unread, "certificate-authority: gone");
+    }
+}
