@@ -8,6 +8,7 @@
 
 mod cache;
 mod check;
+mod conversions;
 mod cost;
 mod estimate;
 mod functions;

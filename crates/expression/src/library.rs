@@ -10,6 +10,8 @@ use kube_cel::cel::extractors::{Arguments, This};
 use kube_cel::cel::objects::{Key, Map, Opaque, OptionalValue, ValueType};
 use kube_cel::cel::{Context, ExecutionError, Value};
 
+use crate::conversions;
+
 /// The pairs of a list or of a map.
 pub(crate) const ENTRIES: &str = "@entries";
 /// A map with one entry more.
@@ -51,6 +53,7 @@ type Answer = Result<Value, ExecutionError>;
 /// The language with Kubernetes' libraries and no variables.
 pub(crate) fn context() -> Context<'static> {
     let mut context = Context::default().with_all();
+    conversions::register(&mut context);
     context.add_function(ENTRIES, entries);
     context.add_function(MAP_INSERT, map_insert);
     context.add_function(OPTIONAL_SELECT, select);

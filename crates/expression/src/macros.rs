@@ -7,6 +7,7 @@ use kube_cel::cel::common::ast::{
 };
 
 use crate::check::CompileError;
+use crate::conversions::NEGATE;
 use crate::library::{ENTRIES, MAP_INSERT};
 use crate::rewrite::{bound, children, children_mut};
 
@@ -148,13 +149,23 @@ fn optional_map(macro_call: CallExpr) -> Result<Expr, CompileError> {
 }
 
 /// Whether anything has to be lowered.
-pub(crate) fn has_pairs(node: &IdedExpr) -> bool {
-    let here = matches!(&node.expr, Expr::Comprehension(inner) if inner.iter_var2.is_some());
-    here || children(&node.expr).into_iter().any(has_pairs)
+pub(crate) fn is_high(node: &IdedExpr) -> bool {
+    let here = match &node.expr {
+        Expr::Comprehension(inner) => inner.iter_var2.is_some(),
+        Expr::Call(call) => call.func_name == operators::NEGATE,
+        _ => false,
+    };
+    here || children(&node.expr).into_iter().any(is_high)
 }
 
-/// Makes each comprehension over two variables one over pairs that binds both in each step.
+/// Makes each comprehension over two variables one over pairs that binds both in each step, and
+/// has negatives computed where an overflow is noticed.
 pub(crate) fn lower(node: &mut IdedExpr) {
+    if let Expr::Call(call) = &mut node.expr
+        && call.func_name == operators::NEGATE
+    {
+        NEGATE.clone_into(&mut call.func_name);
+    }
     if let Expr::Comprehension(inner) = &mut node.expr
         && let Some(second) = inner.iter_var2.take()
     {

@@ -111,7 +111,7 @@ fn compile_here(source: &str, variables: &[(&str, Kind)]) -> Result<Program, Com
         variables.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
     let checked = check(source, &expression, &variables)?;
     let result = checked.kind(&expression);
-    let lowered = macros::has_pairs(&expression).then(|| {
+    let lowered = macros::is_high(&expression).then(|| {
         let mut lowered = expression.clone();
         macros::lower(&mut lowered);
         lowered

@@ -104,9 +104,17 @@ fn variables(policy: &Value, condition: bool, object: Kind, params: Kind) -> Vec
         known.push(("params", params));
     }
     if !condition {
-        let names = policy["spec"]["variables"].as_array().into_iter().flatten();
-        let names = names.filter_map(|variable| variable["name"].as_str());
-        known.push(("variables", Kind::object(names.map(|name| (name, Kind::Any)))));
+        known.push(("variables", Kind::object([])));
+        let mut fields = Vec::new();
+        for variable in policy["spec"]["variables"].as_array().into_iter().flatten() {
+            let Some(name) = variable["name"].as_str() else { continue };
+            let source = variable["expression"].as_str().unwrap_or_default();
+            // Each knows those before it.
+            let kind = compile(source, &known).map_or(Kind::Any, |made| made.result().clone());
+            fields.push((name, kind));
+            known.pop();
+            known.push(("variables", Kind::object(fields.clone())));
+        }
     }
     known
 }
@@ -278,6 +286,10 @@ mod tests {
             ("variables.b", "undefined field 'b'"),
             ("request.nothing == ''", "undefined field 'nothing'"),
             ("variables.a + 1", "must evaluate to bool"),
+            (
+                "variables.a == 'x'",
+                "found no matching overload for '_==_' applied to '(int, string)'",
+            ),
         ] {
             let said = said(expression);
             assert!(said.contains("spec.validations[0].expression: Invalid value"), "{said}");

@@ -152,3 +152,160 @@ fn what_would_take_long_is_refused() {
     assert!(compile(&"a?b:".repeat(5000), &[]).is_err());
     assert!(compile(&"x".repeat(MAX_EXPRESSION_BYTES + 1), &[]).is_err());
 }
+
+/// Functions of Kubernetes' libraries, as its documentation shows them.
+#[test]
+fn libraries_answer_as_upstreams() {
+    for (source, expected) in [
+        // Lists.
+        ("[1, 2, 3].isSorted()", "true"),
+        ("['b', 'a'].isSorted()", "false"),
+        ("[1, 2, 3].sum()", "6"),
+        ("[1.5, 2.0].sum()", "3.5"),
+        ("[duration('1m'), duration('30s')].sum() == duration('90s')", "true"),
+        ("[3, 1, 2].min() == 1 && [3, 1, 2].max() == 3", "true"),
+        ("['a', 'b', 'b'].indexOf('b') == 1 && ['a', 'b', 'b'].lastIndexOf('b') == 2", "true"),
+        ("[].indexOf('x')", "-1"),
+        // Regular expressions.
+        ("'abc 123'.find('[0-9]+')", "\"123\""),
+        ("'123 abc 456'.findAll('[0-9]+')", "[\"123\",\"456\"]"),
+        ("'123 abc 456'.findAll('[0-9]+', 1)", "[\"123\"]"),
+        ("'abc'.find('[0-9]+')", "\"\""),
+        // Addresses of the web.
+        ("url('https://u@h.org:80/a%20b?x=1&x=2#f').getHost()", "\"h.org:80\""),
+        (
+            "url('https://h.org:80/').getHostname() + url('https://[::1]:81/').getPort()",
+            "\"h.org81\"",
+        ),
+        ("url('https://h/a b').getEscapedPath()", "\"/a%20b\""),
+        ("url('https://h/?x=1&x=2').getQuery()['x']", "[\"1\",\"2\"]"),
+        ("url('https://h/').getScheme()", "\"https\""),
+        ("isURL('https://h:port/')", "false"),
+        ("isURL('/path') && !isURL('a b')", "true"),
+        // Addresses of networks.
+        ("isIP('10.0.0.1') && isIP('::1') && !isIP('10.0.0.256') && !isIP('10.0.0.01')", "true"),
+        ("ip('10.0.0.1').family() == 4 && ip('::1').family() == 6", "true"),
+        ("ip('127.0.0.1').isLoopback() && ip('0.0.0.0').isUnspecified()", "true"),
+        (
+            "ip('224.0.0.1').isLinkLocalMulticast() && ip('169.254.1.1').isLinkLocalUnicast()",
+            "true",
+        ),
+        ("ip('8.8.8.8').isGlobalUnicast()", "true"),
+        ("ip.isCanonical('::1') && !ip.isCanonical('0:0::1')", "true"),
+        ("string(ip('10.0.0.1')) == '10.0.0.1' && ip('::1') == ip('0:0::1')", "true"),
+        ("isCIDR('10.0.0.0/8') && !isCIDR('10.0.0.0/33')", "true"),
+        (
+            "cidr('10.0.0.0/8').containsIP('10.1.2.3') && cidr('10.0.0.0/8').containsIP(ip('10.1.2.3'))",
+            "true",
+        ),
+        (
+            "cidr('10.0.0.0/8').containsCIDR('10.1.0.0/16') && !cidr('10.1.0.0/16').containsCIDR(cidr('10.0.0.0/8'))",
+            "true",
+        ),
+        (
+            "cidr('10.1.2.3/8').masked() == cidr('10.0.0.0/8') && cidr('10.0.0.0/8').prefixLength() == 8",
+            "true",
+        ),
+        ("string(cidr('10.0.0.0/8').ip())", "\"10.0.0.0\""),
+        // Quantities.
+        (
+            "quantity('1.5Gi').isGreaterThan(quantity('1G')) && quantity('100m').isLessThan(quantity('1'))",
+            "true",
+        ),
+        (
+            "quantity('50k').add(20).compareTo(quantity('50020')) == 0 && quantity('50k').sub(quantity('20k')) == quantity('30k')",
+            "true",
+        ),
+        ("isQuantity('1Mi') && !isQuantity('1Mo')", "true"),
+        ("quantity('50000000G').isInteger() && !quantity('1.5').isInteger()", "true"),
+        ("quantity('50k').asInteger() == 50000 && quantity('-1').sign() == -1", "true"),
+        ("quantity('1.5').asApproximateFloat() == 1.5", "true"),
+        // Versions.
+        (
+            "semver('1.2.3').major() == 1 && semver('1.2.3').minor() == 2 && semver('1.2.3').patch() == 3",
+            "true",
+        ),
+        ("isSemver('1.2.3-alpha.1+b') && !isSemver('v1.2.3') && !isSemver('1.2')", "true"),
+        ("isSemver('v1.2', true) && semver('v01.2', true) == semver('1.2.0')", "true"),
+        (
+            "semver('1.2.3').isLessThan(semver('1.10.0')) && semver('1.0.0').compareTo(semver('1.0.0-a')) == 1",
+            "true",
+        ),
+        // Formats.
+        ("!format.dns1123Label().validate('my-label').hasValue()", "true"),
+        ("format.dns1123Label().validate('My-Label').hasValue()", "true"),
+        ("!format.named('qualifiedName').value().validate('a.b/c').hasValue()", "true"),
+        ("format.named('nothing').hasValue()", "false"),
+        ("!format.uuid().validate('123e4567-e89b-12d3-a456-426614174000').hasValue()", "true"),
+        (
+            "!format.date().validate('2026-01-02').hasValue() && format.date().validate('x').hasValue()",
+            "true",
+        ),
+        (
+            "!format.labelValue().validate('a').hasValue() && !format.uri().validate('http://a').hasValue()",
+            "true",
+        ),
+        // Sets.
+        (
+            "sets.contains([1, 2, 3], [2, 3]) && sets.intersects([1], [1, 2]) && sets.equivalent([1, 1], [1])",
+            "true",
+        ),
+        // Texts.
+        ("'hello'.charAt(1) + 'hello'.substring(2) + 'hello'.substring(0, 1)", "\"elloh\""),
+        ("'a,b'.split(',')", "[\"a\",\"b\"]"),
+        ("['a', 'b'].join('-') + ['a'].join()", "\"a-ba\""),
+        ("'aXb'.lowerAscii() + 'a'.upperAscii() + ' a '.trim()", "\"axbAa\""),
+        ("'aaa'.replace('a', 'b', 2)", "\"bba\""),
+        (
+            "'%s %d %.2f %x %b %e %s'.format(['a', 1, 1.5, 255, 5, 1000.0, true])",
+            "\"a 1 1.50 ff 101 1.000000e+03 true\"",
+        ),
+        ("strings.quote('a\"b')", r#""\"a\\\"b\"""#),
+        ("jsonpatch.escapeKey('k8s.io/my~label')", "\"k8s.io~1my~0label\""),
+        // The language.
+        ("int('7') + int(2.9) + int(timestamp('1970-01-01T00:00:05Z'))", "14"),
+        ("double('1.5') + double(1)", "2.5"),
+        ("string(1) + string(true) + string(1.5) + string(duration('90s'))", "\"1true1.590s\""),
+        (
+            "timestamp('2026-01-02T03:04:05Z') - timestamp('2026-01-02T03:04:00Z') == duration('5s')",
+            "true",
+        ),
+        (
+            "timestamp('2026-01-02T03:04:05Z').getDayOfWeek() == 5 && timestamp('2026-01-02T03:04:05Z').getMonth() == 0",
+            "true",
+        ),
+        ("size('ä') == 1 && size(b'ä') == 2", "true"),
+        ("'a' in {'a': 1} && 2 in [1, 2] && !('z' in {'a': 1})", "true"),
+        ("1 == 1 && 1 < 1.5 && 'a' < 'b' && true != false", "true"),
+        ("has({'a': 1}.a) && !has({'a': 1}.b)", "true"),
+        ("[1, 2, 3].exists_one(x, x == 2) && [1, 2].filter(x, x > 1) == [2]", "true"),
+        ("(1 / 0 == 1) || true", "true"),
+        ("[1, 2].map(x, x > 1, x * 10)", "[20]"),
+        ("{'b': 1, 'a': 2}.map(k, k).size()", "2"),
+        ("[?optional.none(), ?optional.of(1)]", "[1]"),
+        ("{?'a': optional.of(1), ?'b': optional.none()}", "{\"a\":1}"),
+        (
+            "optional.ofNonZeroValue('').orValue('x') + optional.ofNonZeroValue('y').orValue('x')",
+            "\"xy\"",
+        ),
+        ("optional.none().or(optional.of(2)).value()", "2"),
+        ("bool('true') && string(b'abc') == 'abc' && bytes('a') == b'a'", "true"),
+        (
+            "string(1.0) + ' ' + string(1e6) + ' ' + string(1e21) + ' ' + string(0.00001)",
+            "\"1 1e+06 1e+21 1e-05\"",
+        ),
+        ("int('x')", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("int(1e30)", "integer overflow"),
+        ("-self.x", "-3"),
+        ("format.named('nothing').orValue(format.uuid()).validate('x').hasValue()", "true"),
+        ("'abc'.contains('b') && 'abc'.endsWith('c') && matches('abc', '^a')", "true"),
+        ("-(-9223372036854775807 - 1)", "integer overflow"),
+        ("9223372036854775807 + 1", "integer overflow"),
+        ("5 % 0", "modulus by zero"),
+        ("{'a': 1}['b']", "no such key: b"),
+        ("[1][5]", "index out of bounds: 5"),
+    ] {
+        let said = say(source);
+        assert_eq!(said, expected, "{source}");
+    }
+}
