@@ -16,7 +16,7 @@ install_missing() {
     missing=
     for pair in ip:iproute2 musl-gcc:musl-tools cc:gcc busybox:busybox-static curl:curl \
         script:bsdutils skopeo:skopeo make:make protoc:protobuf-compiler tc:iproute2 \
-        dbus-daemon:dbus-daemon python3:python3 debugfs:e2fsprogs; do
+        dbus-daemon:dbus-daemon python3:python3 debugfs:e2fsprogs ssh:openssh-client; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
     done
     # What protoc's own types stand in.
@@ -111,22 +111,44 @@ fetch_sid() {
     echo "$*" >"$folder/.complete"
 }
 
-# A small Debian with systemd as process 1, for tests of services. It is made in memory: package
-# managers sync every file.
+# A small Debian with systemd as process 1 and an SSH server, for tests of services and of set-up. It is
+# made in memory: package managers sync every file.
 fetch_debian() {
-    [ -e "$tools/debian/sbin/init" ] && return
+    [ -e "$tools/debian/usr/sbin/sshd" ] && return
     echo "    making a Debian with systemd in target/tools/debian"
     memory=$tools/debian.memory
     mkdir -p "$memory"
     mount -t tmpfs -o size=2g debian "$memory"
     made=0
     TMPDIR=$memory "$tools/mmdebstrap/usr/bin/mmdebstrap" --quiet --mode=root --variant=essential \
-        --include=systemd,systemd-sysv,dbus bookworm "$memory/root" "$(mirror)" \
-        </dev/null >"$tools/debian.log" 2>&1 && rm -rf "$tools/debian.new" &&
+        --include=apt,systemd,systemd-sysv,dbus,openssh-server,sudo,iproute2,procps bookworm "$memory/root" "$(mirror)" \
+        </dev/null >"$tools/debian.log" 2>&1 && rm -rf "$tools/debian.new" "$tools/debian" &&
         cp -a "$memory/root" "$tools/debian.new" && mv "$tools/debian.new" "$tools/debian" && made=1
     umount "$memory"
     rmdir "$memory"
     [ $made = 1 ] || { tail -20 "$tools/debian.log"; exit 1; }
+}
+
+# fetch_repository PACKAGE...: a mirror of these alone in target/tools/repository, for boards that install
+# them and have no other.
+fetch_repository() {
+    folder=$tools/repository
+    [ -e "$folder/.complete" ] && [ "$(cat "$folder/.complete")" = "$*" ] && return
+    echo "    making a mirror of $* in target/tools/repository"
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    for package in "$@"; do
+        ls "$debs/${package}"_*.deb >/dev/null 2>&1 || download "$package" ||
+            { refresh && download "$package"; } || { cat "$tools/apt.log"; exit 1; }
+        file=$(ls -t "$debs/${package}"_*.deb | head -1)
+        cp "$file" "$folder/"
+        dpkg-deb -f "$file"
+        echo "Filename: ./$(basename "$file")"
+        echo "Size: $(stat -c %s "$file")"
+        echo "SHA256: $(sha256sum <"$file" | cut -d' ' -f1)"
+        echo
+    done >"$folder/Packages"
+    echo "$*" >"$folder/.complete"
 }
 
 if [ "$(id -u)" != 0 ]; then
@@ -161,6 +183,8 @@ fetch image-redis redis-tools redis-server libc6 libatomic1 libhiredis0.14 libje
 fetch disk fdisk libfdisk1 dosfstools mtools
 fetch mmdebstrap mmdebstrap
 fetch_debian
+fetch_repository etcd-server dnsmasq dnsmasq-base nftables libjansson4 libnetfilter-conntrack3 \
+    libnfnetlink0 libnftables1 libnftnl11 libreadline8 readline-common netbase
 fetch_sid kubectl-new kubectl
 rm -rf "$tools/apt-sid"
 fetch_s3rver

@@ -87,6 +87,12 @@ impl From<fleet::Trouble> for Failure {
     }
 }
 
+impl From<fleet::ssh::SshError> for Failure {
+    fn from(error: fleet::ssh::SshError) -> Self {
+        Failure::new(error.to_string()).hint(error.hint())
+    }
+}
+
 /// Says what was being done when something failed.
 pub trait While<T> {
     /// Wraps the error as the cause of a [`Failure`] that says `what` was being done.

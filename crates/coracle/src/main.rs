@@ -100,7 +100,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Sandbox(options) => block_on(1, commands::sandbox::run(*options)),
         Command::Drill(options) => block_on(2, drill::run(common, *options)),
         Command::FirstStart { command } => commands::fleet::prepare::first_start(command),
-        Command::Fleet(command) => block_on(1, commands::fleet::run(command)),
+        Command::Fleet(command) => block_on(1, commands::fleet::run(&common, command)),
         Command::Hello(options) => block_on(1, hello::run(options.port)),
     }
 }

@@ -16,5 +16,6 @@ pub mod plan;
 pub mod router;
 pub mod ssh;
 mod trouble;
+pub mod up;
 
 pub use trouble::Trouble;

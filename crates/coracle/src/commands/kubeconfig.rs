@@ -33,7 +33,8 @@ pub fn render(server: &str, ca: &str, admin: &Leaf) -> Outcome<String> {
     }))
 }
 
-fn to_yaml(config: &Value) -> Outcome<String> {
+/// A kubeconfig as YAML.
+pub fn to_yaml(config: &Value) -> Outcome<String> {
     serde_saphyr::to_string(config).doing(|| "writing the kubeconfig as YAML".into())
 }
 

@@ -11,6 +11,7 @@ mod drain;
 #[expect(dead_code, reason = "the store's tests do more with them")]
 #[path = "../../../store/tests/it/etcds.rs"]
 mod etcds;
+mod fleet;
 mod harness;
 mod hello;
 mod images;

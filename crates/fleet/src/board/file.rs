@@ -61,8 +61,11 @@ impl After {
                 "if command -v dnsmasq >/dev/null; then systemctl enable -q dnsmasq; \
                  systemctl restart dnsmasq; fi"
             }
+            // The service and its rules come one after the other.
             After::Router => {
-                "systemctl daemon-reload; if command -v nft >/dev/null; then \
+                "systemctl daemon-reload; if command -v nft >/dev/null && \
+                 [ -e /etc/coracle-router.nft ] && \
+                 [ -e /etc/systemd/system/coracle-router.service ]; then \
                  systemctl enable -q coracle-router; systemctl restart coracle-router; fi"
             }
         }

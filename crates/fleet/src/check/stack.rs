@@ -19,7 +19,7 @@ pub fn check_stack(cluster: &Cluster, boards: &[(&Board, &Facts)]) -> Vec<Verdic
         boards,
         "machine id",
         |facts| vec![facts.get("machine-id").trim().to_owned()],
-        { "`rm /etc/machine-id && systemd-machine-id-setup` on one of them, and reboot it" },
+        "`rm /etc/machine-id && systemd-machine-id-setup` on one of them, and reboot it",
     ));
     list.extend(twice(
         boards,

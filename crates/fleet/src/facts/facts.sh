@@ -1,7 +1,7 @@
 # What a board is: one `key=value` a line, texts of several lines in base64 behind `key:=`. It changes
 # nothing and needs nothing but a POSIX shell and coreutils; what a board cannot say is left out.
-# Variables before it: files, packages, sysctls, names (lists of words), login, sums (0: leave out the
-# checksum of the binary).
+# Variables before it: files, packages, sysctls, names, devices (lists of words), login, sums (0: leave
+# out the checksum of the binary).
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 say() { printf '%s=%s\n' "$1" "$2"; }
@@ -49,6 +49,9 @@ done
 
 # Disks.
 lsblk -P -b -o PATH,TYPE,SIZE,FSTYPE,LABEL,MOUNTPOINT,MODEL,RO 2>/dev/null | text disks
+for device in $devices; do
+    say "device.$device" "$(readlink -f "$device" 2>/dev/null)"
+done
 file mounts /proc/mounts
 df -Pk / /var/lib 2>/dev/null | text space
 df -Pi / 2>/dev/null | text inodes
@@ -99,6 +102,8 @@ for unit in coracle.service coracle-agent.service; do
     say "active.$unit" "$(systemctl is-active "$unit" 2>/dev/null)"
     say "enabled.$unit" "$(systemctl is-enabled "$unit" 2>/dev/null)"
 done
+[ "$(systemctl is-active coracle.service 2>/dev/null)" = active ] &&
+    timeout 5 "$binary" board nodes 2>/dev/null | text nodes
 data=/var/lib/coracle
 file server-authority "$data/server/tls/server-ca.crt"
 file agent-cluster "$data/agent/cluster.json"

@@ -170,8 +170,8 @@ impl Facts {
     /// The device that is mounted at exactly this folder.
     pub fn mounted_at(&self, folder: &str) -> Option<&str> {
         let mounts = self.get("mounts").lines().rev();
-        let fields = mounts.map(|line| line.split(' ').collect::<Vec<_>>());
-        fields.filter(|fields| fields.len() > 1 && fields[1] == folder).map(|f| f[0]).next()
+        let mut fields = mounts.map(|line| (line.split(' ').next(), line.split(' ').nth(1)));
+        fields.find(|(_, point)| *point == Some(folder))?.0
     }
 
     /// Bytes that are free where the data will lie.
@@ -231,8 +231,8 @@ impl Facts {
 /// The value of `KEY="value"` in a line of such.
 fn quoted_value(line: &str, key: &str) -> Option<String> {
     let start = format!("{key}=\"");
-    let at = line.match_indices(&start).map(|(at, _)| at);
-    let at = at.filter(|at| *at == 0 || line.as_bytes()[at - 1] == b' ').next()?;
+    let mut at = line.match_indices(&start).map(|(at, _)| at);
+    let at = at.find(|at| *at == 0 || line.as_bytes()[at - 1] == b' ')?;
     let rest = &line[at + start.len()..];
     Some(rest[..rest.find('"')?].to_owned())
 }

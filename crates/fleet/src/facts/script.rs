@@ -9,6 +9,8 @@ pub struct Questions {
     pub sysctls: Vec<String>,
     /// Names that should lead to boards.
     pub names: Vec<String>,
+    /// Disks whose true names are wanted.
+    pub devices: Vec<String>,
     /// The account that logs in.
     pub login: String,
     /// Whether the checksum of the binary is wanted, which takes a slow board a second.
@@ -24,14 +26,15 @@ pub fn script(questions: &Questions) -> String {
         };
         list.iter().filter(plain).cloned().collect::<Vec<_>>().join(" ")
     };
-    let Questions { files, packages, sysctls, names, login, sums } = questions;
+    let Questions { files, packages, sysctls, names, devices, login, sums } = questions;
     format!(
-        "files='{}' packages='{}' sysctls='{}' names='{}' sums={}\nlogin='{}'\n\
+        "files='{}' packages='{}' sysctls='{}' names='{}' devices='{}' sums={}\nlogin='{}'\n\
          [ -n \"$login\" ] || login=${{SUDO_USER:-$(id -un)}}\n{}",
         words(files),
         words(packages),
         words(sysctls),
         words(names),
+        words(devices),
         u8::from(*sums),
         words(std::slice::from_ref(login)),
         include_str!("facts.sh")

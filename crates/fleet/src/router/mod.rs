@@ -23,6 +23,8 @@ pub const UNIT: &str = "/etc/systemd/system/coracle-router.service";
 const TABLE: &str = "coracle-router";
 /// Ports that lead to the ingress.
 const INGRESS_PORTS: &str = "80, 443";
+/// Port of the API, where the router is a server too.
+const API_PORT: u16 = 6443;
 /// Domain of the boards where none is named: RFC 8375's for homes.
 const DOMAIN: &str = "home.arpa";
 /// How long an address is lent.
@@ -34,7 +36,7 @@ const CACHE: usize = 1000;
 pub fn files(cluster: &Cluster, board: &Board) -> Vec<File> {
     let Some(router) = &cluster.network.router else { return Vec::new() };
     vec![
-        File::new(RULES, rules(router), After::Router),
+        File::new(RULES, rules(router, ssh_port(cluster, board)), After::Router),
         File::new(UNIT, unit(cluster, board, router), After::Router),
         File::new(DNSMASQ, dnsmasq(cluster, board, router), After::Dnsmasq),
     ]
@@ -86,8 +88,14 @@ pub fn dnsmasq(cluster: &Cluster, board: &Board, router: &Router) -> String {
     text
 }
 
-/// Packets out are translated, and those of the world reach the ingress and nothing else.
-pub fn rules(router: &Router) -> String {
+/// The port that the board is set up through.
+fn ssh_port(cluster: &Cluster, board: &Board) -> u16 {
+    cluster.ssh(board).port.unwrap_or(22)
+}
+
+/// Packets out are translated. Those of the world reach the ingress, and of the board itself only what
+/// it is managed by: the network that the stack was carried to may be anybody's.
+pub fn rules(router: &Router, ssh_port: u16) -> String {
     let Router { uplink, inside, ingress, .. } = router;
     let (mut lead, mut let_in) = (String::new(), String::new());
     if let Some(ingress) = ingress {
@@ -119,6 +127,16 @@ pub fn rules(router: &Router) -> String {
          {let_in}\
          \t\tiifname \"{uplink}\" oifname \"{inside}\" drop\n\
          \t}}\n\
+         \tchain input {{\n\
+         \t\ttype filter hook input priority filter; policy accept;\n\
+         \t\tiifname != \"{uplink}\" accept\n\
+         \t\tct state established,related accept\n\
+         \t\tct status dnat accept\n\
+         \t\tmeta l4proto {{ icmp, ipv6-icmp }} accept\n\
+         \t\tudp dport {{ 68, 546 }} accept\n\
+         \t\ttcp dport {{ {ssh_port}, {API_PORT} }} accept\n\
+         \t\tdrop\n\
+         \t}}\n\
          }}\n"
     )
 }
@@ -147,4 +165,53 @@ fn unit(cluster: &Cluster, board: &Board, router: &Router) -> String {
          WantedBy=multi-user.target\n",
         board.address
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STACK: &str = r#"{"name": "home", "boards": [
+        {"name": "gate", "address": "10.0.0.1", "roles": ["router"]},
+        {"name": "a", "address": "10.0.0.2", "mac": "02:00:00:00:00:0a", "roles": ["server"]},
+        {"name": "b", "address": "10.0.0.3"}],
+        "network": {"subnet": "10.0.0.0/24", "vip": "10.0.0.9", "dns": ["9.9.9.9"],
+            "router": {"uplink": "wlan0", "inside": "eth0", "ingress": "10.0.0.9"}}}"#;
+
+    fn files_of(text: &str) -> Vec<File> {
+        let cluster: Cluster = serde_json::from_str(text).expect("a cluster");
+        files(&cluster, &cluster.boards[0])
+    }
+
+    #[test]
+    fn addresses_are_reserved_and_names_are_known() {
+        let files = files_of(STACK);
+        let text = &files.iter().find(|file| file.path == DNSMASQ).expect("there").content;
+        assert_eq!(
+            text.lines().skip(1).collect::<Vec<_>>().join("\n"),
+            "interface=eth0\nexcept-interface=wlan0\nbind-dynamic\ndomain-needed\nbogus-priv\n\
+             cache-size=1000\ndomain=home.arpa\nlocal=/home.arpa/\nexpand-hosts\ndhcp-authoritative\n\
+             server=9.9.9.9\nno-resolv\ndhcp-range=10.0.0.0,static,12h\n\
+             dhcp-option=option:router,10.0.0.1\ndhcp-option=option:dns-server,10.0.0.1\n\
+             dhcp-host=02:00:00:00:00:0a,10.0.0.2,a\n\
+             host-record=gate,gate.home.arpa,10.0.0.1\nhost-record=a,a.home.arpa,10.0.0.2\n\
+             host-record=b,b.home.arpa,10.0.0.3\nhost-record=home,home.home.arpa,10.0.0.9"
+        );
+    }
+
+    #[test]
+    fn without_an_ingress_nothing_is_let_in() {
+        let with = files_of(STACK);
+        let rules = |files: &[File]| {
+            files.iter().find(|file| file.path == RULES).expect("there").content.clone()
+        };
+        assert!(rules(&with).contains("tcp dport { 80, 443 } dnat ip to 10.0.0.9"));
+        let without = rules(&files_of(&STACK.replace(", \"ingress\": \"10.0.0.9\"", "")));
+        assert!(!without.contains("prerouting"), "{without}");
+        assert!(without.contains("iifname \"wlan0\" oifname \"eth0\" drop"), "{without}");
+        assert!(
+            files_of(r#"{"name": "x", "boards": [{"name": "a", "address": "10.0.0.1"}]}"#)
+                .is_empty()
+        );
+    }
 }

@@ -13,4 +13,5 @@ mod target;
 pub use error::{Refusal, SshError};
 pub use remote::{Answer, Remote, Work};
 pub use system::System;
+pub(crate) use system::quoted;
 pub use target::{Become, Target};

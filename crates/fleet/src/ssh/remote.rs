@@ -60,6 +60,12 @@ pub struct Answer {
 
 /// The way to boards; tests have one that records.
 pub trait Remote: Sync {
+    /// Finds out how root is become on a board, and whether that works.
+    fn enter(&self, target: &Target, password: Option<String>) -> Result<(), SshError>;
+
     /// Does it, and gives what was printed; an error where it failed.
     fn run(&self, target: &Target, work: &Work) -> Result<Answer, SshError>;
+
+    /// Ends what connection there is, so that the next work makes another.
+    fn forget(&self, target: &Target);
 }

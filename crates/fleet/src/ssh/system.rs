@@ -37,38 +37,6 @@ impl System {
         Ok(Self { folder, accept_new, roots: Mutex::default() })
     }
 
-    /// Finds out how root is become on a board, and whether that works.
-    pub fn enter(&self, target: &Target, password: Option<String>) -> Result<(), SshError> {
-        let probe = Work::new(
-            "logging in",
-            "if [ \"$(id -u)\" = 0 ]; then echo root; \
-             elif ! command -v sudo >/dev/null; then echo none; \
-             elif sudo -k -n true 2>/dev/null; then echo sudo; else echo password; fi",
-        );
-        let said = self.run(target, &probe.as_login())?.out;
-        let root = match (said.trim(), password) {
-            ("root", _) => Become::Root,
-            ("sudo", _) => Become::Sudo,
-            ("password", Some(password)) => Become::Password(password),
-            ("password", None) => {
-                let said = "it asks for a password, and none is named";
-                return Err(SshError::new(&target.name, Refusal::Sudo, said));
-            }
-            _ => {
-                let said = "the account is not root, and there is no sudo";
-                return Err(SshError::new(&target.name, Refusal::Sudo, said));
-            }
-        };
-        let asks = matches!(root, Become::Password(_));
-        self.roots.lock().unwrap_or_else(|e| e.into_inner()).insert(target.name.clone(), root);
-        if asks {
-            // A wrong password must not have sudo read the next script as further attempts.
-            let tried = self.piped(target, &Work::new("sudo", ""), "true");
-            tried.map_err(|error| SshError { refusal: Refusal::Sudo, ..error })?;
-        }
-        Ok(())
-    }
-
     /// Has ssh itself show the fingerprint of an unknown host and ask, on the terminal.
     pub fn introduce(&self, target: &Target) -> Result<(), SshError> {
         let mut command = Command::new("ssh");
@@ -87,6 +55,18 @@ impl System {
         let mut command = Command::new("ssh");
         command.args(target.arguments()).args(words);
         command
+    }
+
+    /// Starts a command that goes on, as root; what it prints is a pipe.
+    pub fn start(&self, target: &Target, line: &str) -> io::Result<Child> {
+        let root = self.root(target);
+        let mut command = self.command(target);
+        command.arg(root.command(line)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            input.write_all(root.preface().as_bytes())?;
+        }
+        Ok(child)
     }
 
     fn root(&self, target: &Target) -> Become {
@@ -159,11 +139,49 @@ impl System {
 }
 
 impl Remote for System {
+    fn enter(&self, target: &Target, password: Option<String>) -> Result<(), SshError> {
+        let probe = Work::new(
+            "logging in",
+            "if [ \"$(id -u)\" = 0 ]; then echo root; \
+             elif ! command -v sudo >/dev/null; then echo none; \
+             elif sudo -k -n true 2>/dev/null; then echo sudo; else echo password; fi",
+        );
+        let said = self.run(target, &probe.as_login())?.out;
+        let root = match (said.trim(), password) {
+            ("root", _) => Become::Root,
+            ("sudo", _) => Become::Sudo,
+            ("password", Some(password)) => Become::Password(password),
+            ("password", None) => {
+                let said = "it asks for a password, and none is named";
+                return Err(SshError::new(&target.name, Refusal::Sudo, said));
+            }
+            _ => {
+                let said = "the account is not root, and there is no sudo";
+                return Err(SshError::new(&target.name, Refusal::Sudo, said));
+            }
+        };
+        let asks = matches!(root, Become::Password(_));
+        self.roots.lock().unwrap_or_else(|e| e.into_inner()).insert(target.name.clone(), root);
+        if asks {
+            // A wrong password must not have sudo read the next script as further attempts.
+            let tried = self.piped(target, &Work::new("sudo", ""), "true");
+            tried.map_err(|error| SshError { refusal: Refusal::Sudo, ..error })?;
+        }
+        Ok(())
+    }
+
     fn run(&self, target: &Target, work: &Work) -> Result<Answer, SshError> {
         match &work.input {
             None => self.piped(target, work, "sh -s"),
             Some(_) => self.piped(target, work, &format!("sh -c {}", quoted(&work.script))),
         }
+    }
+
+    fn forget(&self, target: &Target) {
+        let mut command = Command::new("ssh");
+        let socket = format!("ControlPath={}", self.folder.path().join("%C").display());
+        command.args(["-O", "exit", "-o", &socket]).args(target.arguments());
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 }
 
@@ -225,8 +243,8 @@ fn wait(child: &mut Child, patience: Duration) -> Option<Option<i32>> {
 
 /// What matters of a longer text: the last line that says something.
 fn last_line(text: &str) -> String {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.last().unwrap_or("it said nothing").to_owned()
+    let mut lines = text.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty()).unwrap_or("it said nothing").to_owned()
 }
 
 fn no_ssh(target: &Target, error: &io::Error) -> SshError {

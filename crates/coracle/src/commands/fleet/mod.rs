@@ -1,11 +1,20 @@
 //! Commands on a whole stack of boards, as its `cluster.yaml` describes it. What they decide is in
 //! the crate `fleet`; here are their options and what they print.
 
+mod board;
+mod check;
 mod config;
+mod crew;
 mod discover;
+mod down;
 mod init;
+mod kubeconfig;
 mod plan;
 pub mod prepare;
+mod shell;
+mod status;
+mod up;
+mod upgrade;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,6 +23,7 @@ use clap::{Args, Command, CommandFactory, Subcommand};
 use fleet::config::{Cluster, Flags};
 
 use crate::cli::Cli;
+use crate::config::Common;
 use crate::failure::{Failure, Outcome, While};
 
 /// Commands on a stack of boards.
@@ -32,6 +42,30 @@ pub enum FleetCommand {
     /// Say what the stack will be: roles, memory, wear, addresses, power and cost, and what will not
     /// work
     Plan(plan::Options),
+    /// Say whether boards are fit: this one, or all of a cluster.yaml by SSH
+    Check(check::Options),
+    /// Bring the boards of a cluster.yaml up over SSH, or to what has changed in it
+    Up(Box<up::Options>),
+    /// Show the boards and what runs on them
+    Status(status::Options),
+    /// Bring a new release to the boards, one after the other
+    Upgrade(upgrade::Options),
+    /// Open a shell on a board, or run a command there on this terminal
+    Ssh(shell::Ssh),
+    /// Run a command on all boards
+    Exec(shell::Exec),
+    /// Show what Coracle has logged on the boards
+    Logs(shell::Logs),
+    /// Save the cluster, then remove Coracle and all that it keeps from the boards
+    #[command(visible_alias = "reset")]
+    Down(down::Options),
+    /// What `up` and its like have a board do
+    #[command(hide = true)]
+    Board {
+        #[command(subcommand)]
+        #[allow(missing_docs)]
+        command: board::BoardCommand,
+    },
 }
 
 /// The file that describes the stack.
@@ -58,12 +92,21 @@ impl ClusterFile {
 }
 
 /// Carries out a command.
-pub async fn run(command: FleetCommand) -> Outcome {
+pub async fn run(common: &Common, command: FleetCommand) -> Outcome {
     match command {
         FleetCommand::Config { command } => config::run(&command),
         FleetCommand::Init(options) => init::run(&options),
         FleetCommand::Discover(options) => discover::run(&options),
         FleetCommand::Plan(options) => plan::run(&options),
+        FleetCommand::Check(options) => check::run(&options),
+        FleetCommand::Up(options) => up::run(&options),
+        FleetCommand::Status(options) => status::run(&options),
+        FleetCommand::Upgrade(options) => upgrade::run(&options),
+        FleetCommand::Ssh(options) => shell::ssh(&options),
+        FleetCommand::Exec(options) => shell::exec(&options),
+        FleetCommand::Logs(options) => shell::logs(&options),
+        FleetCommand::Down(options) => down::run(&options),
+        FleetCommand::Board { command } => board::run(common, command).await,
     }
 }
 

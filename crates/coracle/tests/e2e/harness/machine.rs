@@ -1,6 +1,7 @@
 //! A Debian machine with a systemd of its own as process 1.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -93,9 +94,24 @@ impl Machine {
 
     /// Waits until it has switched itself off.
     pub fn until_off(&mut self) {
-        let holder = self.holder.as_mut().expect("a running machine");
-        eventually("the machine is off", || holder.try_wait().expect("wait").is_some());
-        self.holder = None;
+        eventually("the machine is off", || self.is_off());
+    }
+
+    /// Whether it is off.
+    pub fn is_off(&mut self) -> bool {
+        let ended = |holder: &mut Child| holder.try_wait().expect("wait").is_some();
+        if self.holder.as_mut().is_some_and(ended) {
+            self.holder = None;
+        }
+        self.holder.is_none()
+    }
+
+    /// A file on its disk before it is switched on.
+    pub fn write(&self, path: &str, content: &str, mode: u32) {
+        let path = self.folder.join("written").join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        fs::write(&path, content).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("permissions");
     }
 }
 

@@ -69,7 +69,23 @@ mkdir -p "$root/var/lib/coracle"
 mount --bind "$folder/data" "$root/var/lib/coracle"
 touch "$root/mnt/coracle"
 mount --bind "$binary" "$root/mnt/coracle"
-echo "$name" >"$root/etc/hostname"
+# Packages for a machine that has no other mirror.
+if [ -d "$debian/../repository" ]; then
+    mkdir -p "$root/mnt/repository"
+    mount --bind -o ro "$debian/../repository" "$root/mnt/repository"
+fi
+# As the firmware of a Raspberry Pi has it: no memory controller unless the command line says so.
+if [ -e "$root/boot/firmware/cmdline.txt" ] && ! grep -q cgroup_enable=memory "$root/boot/firmware/cmdline.txt"; then
+    if [ -e "$root/sys/fs/cgroup/cgroup.controllers" ]; then
+        sed 's/memory//' "$root/sys/fs/cgroup/cgroup.controllers" >"$folder/controllers"
+        mount --bind "$folder/controllers" "$root/sys/fs/cgroup/cgroup.controllers"
+    else
+        awk '$1 == "memory" { $4 = 0 } { print }' "$root/proc/cgroups" >"$folder/controllers"
+        mount --bind "$folder/controllers" "$root/proc/cgroups"
+    fi
+fi
+# What it is called later stays.
+[ -e "$folder/booted" ] || echo "$name" >"$root/etc/hostname"
 [ -e "$folder/booted" ] || : >"$root/etc/machine-id"
 : >"$folder/booted"
 mkdir -p "$root/mnt/outside"

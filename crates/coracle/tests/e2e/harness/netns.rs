@@ -25,6 +25,11 @@ impl Netns {
         netns
     }
 
+    /// The way into one that belongs to somebody else, and stays when the value goes.
+    pub fn named(name: &str) -> std::mem::ManuallyDrop<Self> {
+        std::mem::ManuallyDrop::new(Self { name: name.into() })
+    }
+
     /// `ip` inside the namespace.
     pub fn ip(&self, arguments: &str) {
         ip(&format!("-n {} {arguments}", self.name));

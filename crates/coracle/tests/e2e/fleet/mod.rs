@@ -1,0 +1,8 @@
+//! A stack of boards from one file: from bare Debian to a cluster, over real SSH.
+
+mod figures;
+mod interrupted;
+mod router;
+mod servers;
+mod stack;
+mod up;

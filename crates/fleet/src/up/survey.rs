@@ -1,0 +1,88 @@
+use std::thread;
+use std::time::SystemTime;
+
+use crate::board::{Desired, Joining, desired, paths};
+use crate::config::{Board, Cluster};
+use crate::facts::{Facts, Offset, Questions, script};
+use crate::ssh::{Refusal, Remote, SshError, Target, Work};
+
+/// What is known of a board.
+#[derive(Debug, Clone)]
+pub struct Found<'a> {
+    /// The board.
+    pub board: &'a Board,
+    /// The way to it.
+    pub target: Target,
+    /// What it is, or why that is not known.
+    pub facts: Result<Facts, SshError>,
+}
+
+/// What is asked beyond what is known at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// The checksum of the binary, which takes a slow board a second.
+    pub sums: bool,
+    /// Whether boards find each other by name, which takes seconds where nobody answers.
+    pub names: bool,
+}
+
+/// Asks boards what they are, all at once.
+pub fn survey<'a>(
+    remote: &dyn Remote,
+    cluster: &'a Cluster,
+    boards: &[&'a Board],
+    password: &(dyn Fn(&Board) -> Option<String> + Sync),
+    asked: Asked,
+) -> Vec<Found<'a>> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = boards
+            .iter()
+            .map(|board| {
+                scope.spawn(move || {
+                    let target = Target::new(board, &cluster.ssh(board));
+                    let password = password(board);
+                    let facts = remote
+                        .enter(&target, password)
+                        .and_then(|()| ask(remote, cluster, board, &target, asked));
+                    Found { board, target, facts }
+                })
+            })
+            .collect();
+        threads.into_iter().map(|one| one.join().expect("a survey does not panic")).collect()
+    })
+}
+
+/// Asks one board, which lets us in already.
+pub fn ask(
+    remote: &dyn Remote,
+    cluster: &Cluster,
+    board: &Board,
+    target: &Target,
+    asked: Asked,
+) -> Result<Facts, SshError> {
+    let work = Work::new("looking at the board", script(&questions(cluster, board, target, asked)));
+    let before = SystemTime::now();
+    let answer = remote.run(target, &work)?;
+    let after = SystemTime::now();
+    let mut facts = Facts::parse(&answer.out).ok_or_else(|| {
+        SshError::new(&target.name, Refusal::Failed, "what it says of itself was cut short")
+    })?;
+    facts.clock = Offset::new(facts.get("time"), before, after);
+    Ok(facts)
+}
+
+fn questions(cluster: &Cluster, board: &Board, target: &Target, asked: Asked) -> Questions {
+    let settings = cluster.settings(board);
+    let Desired { files, packages, .. } = desired(cluster, board, &settings, &Joining::default());
+    let files = files.into_iter().map(|file| file.path);
+    let names = cluster.boards.iter().filter(|_| asked.names);
+    Questions {
+        files: files.chain([paths::CONFIG.to_owned()]).collect(),
+        packages,
+        sysctls: Vec::new(),
+        names: names.map(|other| other.name.clone()).collect(),
+        devices: settings.data.into_iter().map(|disk| disk.device).collect(),
+        login: target.user.clone().unwrap_or_default(),
+        sums: asked.sums,
+    }
+}
