@@ -116,7 +116,8 @@ pub struct Settings {
     /// Where `/var/lib/coracle` lies, if not on the system's disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataDisk>,
-    /// The card or disk that the system is on, for `coracle plan`.
+    /// What Coracle writes to, for `coracle plan`: the disk of `data` where there is one, and the
+    /// system's card or disk otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<Storage>,
     /// Wi-Fi, where the board uses it.

@@ -20,7 +20,7 @@ pub(super) fn write(given: &Given) -> String {
     text += "
 # What all boards have in common; a board may say otherwise.
 defaults:
-  # What the system is on, for `coracle plan`: sd-card, endurance-sd-card, usb-stick, ssd, nvme ...
+  # What is written to, for `coracle plan`: sd-card, endurance-sd-card, usb-stick, ssd, nvme ...
   storage: {kind: sd-card, size: 32GB}
   # A disk for images, containers and the cluster's data, instead of the card:
   # data: {device: /dev/sda, format: true}

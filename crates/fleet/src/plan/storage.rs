@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 use super::Finding;
-use crate::config::{self, Board, Cluster, Storage, StorageKind};
+use crate::config::{self, Board, CARD, Cluster, Storage, StorageKind};
 
 /// What is written to a board's storage, and how long it lasts.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,8 +38,11 @@ const HOURS_A_YEAR: f64 = 8766.0;
 const SHORT_YEARS: f64 = 5.0;
 /// Who asks how long a disk lasts does not mean generations.
 const LONG_YEARS: f64 = 100.0;
-/// A board whose storage is not described has a card of this sort.
-const ASSUMED: (StorageKind, &str) = (StorageKind::SdCard, "32GB");
+
+/// What a board has where nothing is said.
+fn assumed() -> Storage {
+    Storage { kind: StorageKind::SdCard, size: Some("32GB".into()), endurance: None }
+}
 
 /// How storage of a kind bears writing. All of it is a careful guess where the maker says nothing:
 /// `cycles` is how often the whole of it may be written, and `amplification` how much more is written
@@ -62,37 +65,35 @@ fn bearing(kind: StorageKind) -> Option<Bearing> {
 
 pub(super) fn plan(cluster: &Cluster, findings: &mut Vec<Finding>) -> Vec<Wear> {
     let boards = cluster.boards.iter().filter(|board| board.is_server() || board.is_agent());
-    let wear: Vec<Wear> = boards.map(|board| one(cluster, board)).collect();
-    for (board, wear) in cluster.boards.iter().filter_map(|board| {
-        wear.iter().find(|wear| wear.board == board.name).map(|wear| (board, wear))
-    }) {
-        judge(cluster, board, wear, findings);
-    }
-    wear
+    let plan = |board| {
+        let wear = one(cluster, board);
+        judge(cluster, board, &wear, findings);
+        wear
+    };
+    boards.map(plan).collect()
 }
 
 fn one(cluster: &Cluster, board: &Board) -> Wear {
-    let described = cluster.settings(board).storage;
-    let storage = described.unwrap_or_else(|| Storage {
-        kind: ASSUMED.0,
-        size: Some(ASSUMED.1.into()),
-        endurance: None,
-    });
+    let settings = cluster.settings(board);
+    let own_disk = settings.data.is_some_and(|data| data.device != CARD);
+    // A disk that is not described may be anything; a card is a card.
+    let storage = settings.storage.or_else(|| (!own_disk).then(assumed));
     let writes = match (board.is_server(), cluster.runs_etcd()) {
         (true, true) => ETCD_MIB_PER_HOUR,
         (true, false) => SQLITE_MIB_PER_HOUR,
         (false, _) => AGENT_MIB_PER_HOUR,
     };
     let bytes = |text: &Option<String>| text.as_deref().and_then(config::bytes).map(|n| n as f64);
-    let bearing = bearing(storage.kind);
-    let rated = bytes(&storage.endurance);
-    let guessed = bytes(&storage.size).zip(bearing.as_ref()).map(|(size, b)| size * b.cycles);
+    let bearing = storage.as_ref().and_then(|storage| bearing(storage.kind));
+    let rated = storage.as_ref().and_then(|storage| bytes(&storage.endurance));
+    let size = storage.as_ref().and_then(|storage| storage.size.clone());
+    let guessed = bytes(&size).zip(bearing.as_ref()).map(|(size, b)| size * b.cycles);
     let endurance = rated.or(guessed);
     let inside = writes * bearing.map_or(1.0, |bearing| bearing.amplification);
     Wear {
         board: board.name.clone(),
-        kind: Some(storage.kind),
-        size: storage.size,
+        kind: storage.map(|storage| storage.kind),
+        size,
         endurance_gb: endurance.map(|bytes| (bytes / 1e9).round() as u64),
         rated: rated.is_some(),
         writes_mib_per_hour: writes,
@@ -104,13 +105,12 @@ fn judge(cluster: &Cluster, board: &Board, wear: &Wear, findings: &mut Vec<Findi
     let Some(kind) = wear.kind else { return };
     let on_flash =
         matches!(kind, StorageKind::SdCard | StorageKind::EnduranceSdCard | StorageKind::UsbStick);
-    let own_disk = cluster.settings(board).data.is_some();
-    if board.is_server() && cluster.runs_etcd() && on_flash && !own_disk {
+    if board.is_server() && cluster.runs_etcd() && on_flash {
         let reason = "etcd wants 50 durable writes a second at the least and 500 under load; cards \
                       and sticks often give some 30, and then the servers elect leaders instead of \
                       working";
-        let advice = "give servers an SSD (`storage`, or `data` for /var/lib/coracle), and look \
-                      with `coracle check`";
+        let advice = "give servers an SSD (`data` for /var/lib/coracle, described by `storage`), \
+                      and look with `coracle check`";
         findings.push(Finding::warning(&board.name, reason, advice));
     }
     if let Some(years) = wear.years.filter(|years| *years < SHORT_YEARS) {
@@ -143,6 +143,7 @@ impl Wear {
     /// How long it lasts, in words.
     pub(super) fn lasts(&self) -> String {
         match self.years {
+            None if self.kind.is_none() => "?".into(),
             None => "does not wear by writing".into(),
             Some(years) if years >= LONG_YEARS => "over 100 years".into(),
             Some(years) if years >= 10.0 => format!("{years:.0} years"),

@@ -144,6 +144,16 @@ fn what_does_not_work_is_found_before_it_is_bought() {
 }
 
 #[test]
+fn a_disk_that_is_not_described_is_not_taken_for_a_card() {
+    let storage = "storage: {kind: ssd, size: 240GB}";
+    let years = |instead: &str| plan(&servers(1, "").replace(storage, instead)).storage[0].lasts();
+    assert_eq!(years("timezone: UTC"), "22 years");
+    assert_eq!(years("data: {device: /dev/sda}"), "?");
+    assert_eq!(years("data: {device: card}"), "22 years");
+    assert_eq!(years("storage: {kind: hdd}"), "does not wear by writing");
+}
+
+#[test]
 fn warnings_come_before_errors() {
     let text = servers(2, "").replacen("raspberry-pi-4-4gb", "raspberry-pi-1", 1);
     let levels: Vec<Level> = plan(&text).findings.iter().map(|finding| finding.level).collect();
