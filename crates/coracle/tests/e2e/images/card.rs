@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{ok, prepare, refused, stage};
+use super::stock::tool;
+use super::{ok, prepare, refused, stage, stock};
 
 /// A loop device over a file, gone with the value.
 struct Card {
@@ -31,7 +32,7 @@ impl Card {
 
 #[test]
 fn a_card_is_written_only_when_it_is_confirmed_and_is_the_image_then() {
-    let stock = stage("card");
+    let stock = stage("card", stock::GPT);
     let Some(card) = Card::insert(&stock.folder, 640 << 20) else {
         eprintln!("no loop devices here: nothing was tested");
         return;
@@ -64,6 +65,14 @@ fn a_card_is_written_only_when_it_is_confirmed_and_is_the_image_then() {
     assert!(said.contains("and read it back"), "{said}");
     let image = fs::read(stock.folder.join("out/pi1.img")).expect("read");
     assert!(head(image.len()) == image, "the card is the image");
+
+    // Of a GPT the second copy stands where the image ends, and the data's partition is in both.
+    ok(prepare(&stock, "--board pi2 --output out"));
+    let second = stock.folder.join("out/pi2.img").display().to_string();
+    assert!(tool("sfdisk", &["--verify", &second]).contains("No errors detected"));
+    let dump = tool("sfdisk", &["--dump", &second]);
+    let gib8 = (8_u64 << 30) / 512;
+    assert!(dump.contains(&format!("pi2.img2 : start={gib8:12}, size=       32768")), "{dump}");
 
     mounted_cards_are_refused(&stock.folder, &card, &stock);
 }

@@ -52,8 +52,8 @@ fn refused(output: Output) -> String {
 }
 
 /// A stock image with a description of two boards beside it.
-fn stage(name: &str) -> Stock {
-    let stock = Stock::new(name);
+fn stage(name: &str, table: &str) -> Stock {
+    let stock = Stock::new(name, table);
     for (file, text) in [("cluster.yaml", CLUSTER), ("key.pub", KEY), ("token", "s3cret\n")] {
         fs::write(stock.folder.join(file), text).expect("written");
     }
@@ -80,7 +80,7 @@ fn different(
 
 #[test]
 fn each_board_gets_an_image_and_nothing_else_in_it_changes() {
-    let stock = stage("prepare");
+    let stock = stage("prepare", stock::MBR);
     let hash = |path: &Path| fs::read(path).expect("read").len();
     let (before, length) = (files(&stock.image), hash(&stock.image));
 

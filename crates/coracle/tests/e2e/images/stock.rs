@@ -19,9 +19,15 @@ pub const ROOT_START: u64 = FAT_START + FAT_BYTES;
 const ROOT_BYTES: u64 = 512 * MIB;
 const CMDLINE: &str = "console=tty1 root=PARTUUID=deadbeef-02 rootfstype=ext4 rootwait quiet \
                        init=/usr/lib/raspberrypi-sys-mods/firstboot\n";
-const FSTAB: &str = "PARTUUID=deadbeef-01 /boot/firmware vfat defaults 0 2\n\
+const FSTAB: &str = "LABEL=BOOTFS /boot/firmware vfat defaults 0 2\n\
                      PARTUUID=deadbeef-02 / ext4 defaults,noatime 0 1\n\
                      /var/swap none swap sw 0 0\n";
+/// As Raspberry Pi OS has it.
+pub const MBR: &str = "label: dos\nlabel-id: 0xdeadbeef\nstart=4MiB, size=40MiB, type=c\n\
+                       start=44MiB, type=83\n";
+/// As Debian's images for clouds have it: the root is the first by number and the last by place. (The
+/// kernel's command line and fstab name it otherwise; nothing here boots.)
+pub const GPT: &str = "label: gpt\n15: start=4MiB, size=40MiB, type=U\n1: start=44MiB, type=L\n";
 
 /// An image in a folder that goes with the value.
 pub struct Stock {
@@ -37,7 +43,7 @@ impl Drop for Stock {
 
 impl Stock {
     /// Makes one from the Debian that `./test.sh tools` makes.
-    pub fn new(name: &str) -> Self {
+    pub fn new(name: &str, table: &str) -> Self {
         // Not in /tmp, which may be memory.
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("image-{name}"));
         let _ = fs::remove_dir_all(&folder);
@@ -56,16 +62,12 @@ impl Stock {
         tool("mke2fs", &["-q", "-t", "ext4", "-L", "rootfs", "-d", &from, &text(&ext)]);
         fs::remove_dir_all(&root).expect("removed");
         File::create(&stock.image)
-            .and_then(|file| file.set_len(ROOT_START + ROOT_BYTES))
+            .and_then(|file| file.set_len(ROOT_START + ROOT_BYTES + MIB))
             .expect("made");
-        let table = stock.folder.join("table");
-        fs::write(
-            &table,
-            "label: dos\nlabel-id: 0xdeadbeef\nstart=4MiB, size=40MiB, type=c\nstart=44MiB, type=83\n",
-        )
-        .expect("written");
+        let rows = stock.folder.join("table");
+        fs::write(&rows, table).expect("written");
         let mut sfdisk = command("sfdisk");
-        let status = sfdisk.arg("-q").arg(&stock.image).stdin(File::open(&table).expect("there"));
+        let status = sfdisk.arg("-q").arg(&stock.image).stdin(File::open(&rows).expect("there"));
         assert!(status.status().expect("sfdisk runs").success());
         for (part, start) in [(&fat, FAT_START), (&ext, ROOT_START)] {
             copy(part, &stock.image, start);
