@@ -10,6 +10,8 @@ pub struct Link {
     pub radio: Option<Radio>,
     /// Its address.
     pub ip: Ip,
+    /// The board counts as connected without it: a cable beside Wi-Fi, a router's way out.
+    pub optional: bool,
 }
 
 impl Link {

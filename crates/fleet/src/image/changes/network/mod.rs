@@ -40,20 +40,21 @@ impl Network {
             true => fixed(cluster, board, router.is_none())?,
             false => Ip::Dhcp,
         };
+        let link = |name: Option<&String>, radio, ip, optional| {
+            Link { name: name.cloned(), radio, ip, optional }
+        };
         let links = match (router, radio) {
             (Some(router), radio) => {
-                let is_radio = router.uplink.starts_with("wl");
-                let uplink = radio.filter(|_| is_radio);
+                let uplink = radio.filter(|_| router.uplink.starts_with("wl"));
                 vec![
-                    Link { name: Some(router.inside.clone()), radio: None, ip: own },
-                    Link { name: Some(router.uplink.clone()), radio: uplink, ip: Ip::Dhcp },
+                    link(Some(&router.inside), None, own, false),
+                    link(Some(&router.uplink), uplink, Ip::Dhcp, true),
                 ]
             }
-            (None, Some(radio)) => vec![
-                Link { name: None, radio: Some(radio), ip: own },
-                Link { name: None, radio: None, ip: Ip::Dhcp },
-            ],
-            (None, None) => vec![Link { name: None, radio: None, ip: own }],
+            (None, Some(radio)) => {
+                vec![link(None, Some(radio), own, false), link(None, None, Ip::Dhcp, true)]
+            }
+            (None, None) => vec![link(None, None, own, false)],
         };
         Ok(Network { links })
     }

@@ -48,8 +48,7 @@ fn one(text: &mut String, link: &Link) {
             }
         }
     }
-    // A board that is alone must not wait for a cable that may never be there.
-    let _ = writeln!(text, "      optional: {}", link.name.is_some() && link.ip == Ip::Dhcp);
+    let _ = writeln!(text, "      optional: {}", link.optional);
     if let Some(radio) = &link.radio {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         let _ = writeln!(

@@ -10,7 +10,8 @@ const UNIT: &str = "systemd-networkd.service";
 pub fn changes(draft: &mut Draft<'_>, links: &[Link]) {
     for link in links {
         let names = if link.pattern() == "e*" { "en* eth*" } else { link.pattern() };
-        let mut text = format!("[Match]\nName={names}\n\n[Network]\n");
+        let online = if link.optional { "[Link]\nRequiredForOnline=no\n\n" } else { "" };
+        let mut text = format!("[Match]\nName={names}\n\n{online}[Network]\n");
         match &link.ip {
             Ip::Dhcp => text.push_str("DHCP=yes\n"),
             Ip::Static { address, prefix, gateway, dns } => {

@@ -107,7 +107,9 @@ fn wifi_has_the_board_s_address_and_its_country() {
     let text = written(NETPLAN);
     assert!(text.contains("  wifis:\n    wlan0:\n      dhcp4: false\n"), "{text}");
     assert!(text.contains("access-points: {\"My Net\": {password: \"a\\\\b c\"}}\n"), "{text}");
+    assert!(text.contains("dhcp4: true\n      optional: true\n"), "no cable is waited for: {text}");
     let text = written(&supplicant);
+    assert!(text.contains("[Link]\nRequiredForOnline=no\n\n[Network]\nDHCP=yes\n"), "{text}");
     assert!(text.contains("country=DE\nnetwork={\n    ssid=4d79204e6574\n    psk=\"a\\b c\"\n}\n"));
     assert!(
         text.contains("link   /etc/systemd/system/multi-user.target.wants/wpa_supplicant@wlan0")
