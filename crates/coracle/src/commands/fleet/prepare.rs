@@ -30,8 +30,9 @@ pub struct Options {
     /// Only these boards
     #[arg(long, value_delimiter = ',')]
     pub board: Vec<String>,
-    /// Binary for another processor than this machine's; the one that fits the image is taken
-    #[arg(long)]
+    /// Binary for another processor than this machine's; the one that fits the image is taken. `up`
+    /// takes it in the same form
+    #[arg(long, value_name = "[ARCH=]FILE", value_parser = binary)]
     pub binary: Vec<PathBuf>,
     /// Print what would be changed in the image, and change nothing
     #[arg(long)]
@@ -43,6 +44,11 @@ pub struct Options {
     /// Confirms the device beforehand, by its path
     #[arg(long, requires = "device", value_name = "DEVICE")]
     pub yes_i_mean: Option<PathBuf>,
+}
+
+/// A binary says itself for which processor it is.
+fn binary(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(text.split_once('=').map_or(text, |(_, file)| file).into())
 }
 
 /// Makes the images.

@@ -142,7 +142,9 @@ fn joining(cluster: &Cluster, board: &Board, given: &Given) -> Result<Joining, I
     }
     let port = cluster.server.get("https-listen-port").and_then(serde_json::Value::as_u64);
     let url = |first: &Board| {
-        let address = cluster.network.vip.unwrap_or(first.address);
+        // Servers are what holds the virtual address.
+        let vip = cluster.network.vip.filter(|_| !board.is_server());
+        let address = vip.unwrap_or(first.address);
         let host = match address.is_ipv6() {
             true => format!("[{address}]"),
             false => address.to_string(),

@@ -111,6 +111,23 @@ fn the_first_server_joins_nobody_and_others_need_a_token() {
 }
 
 #[test]
+fn agents_join_at_the_virtual_address_and_servers_at_the_first_one_s() {
+    let yaml = "name: home\nnetwork: {subnet: 192.168.1.0/24, vip: 192.168.1.40}\nboards:\n  \
+                - {name: pi1, roles: [server], address: 192.168.1.41}\n  \
+                - {name: pi2, roles: [server], address: 192.168.1.42}\n  \
+                - {name: pi3, address: 192.168.1.43}\n";
+    let cluster = Cluster::parse(yaml, "cluster.yaml", &Flags::default()).expect("a cluster");
+    for (name, server) in [("pi2", "192.168.1.41"), ("pi3", "192.168.1.40")] {
+        let plan = plan(RASPBERRY_PI_OS, &cluster, name);
+        let config = text(&plan, "/etc/coracle/config.yaml");
+        assert!(config.contains(&format!("server: \"https://{server}:6443\"\n")), "{config}");
+        // Several servers run etcd, which the distribution has in a package.
+        let packages = text(&plan, "/etc/coracle/first-start.packages");
+        assert_eq!(packages == "etcd-server\n", name == "pi2", "{packages}");
+    }
+}
+
+#[test]
 fn what_cannot_work_is_refused() {
     let cluster = cluster("");
     let said = |image: &[(&str, &str)], given: &Given| {

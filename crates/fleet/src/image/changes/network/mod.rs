@@ -40,8 +40,11 @@ impl Network {
             true => fixed(cluster, board, router.is_none())?,
             false => Ip::Dhcp,
         };
-        let link = |name: Option<&String>, radio, ip, optional| {
-            Link { name: name.cloned(), radio, ip, optional }
+        let link = |name: Option<&String>, radio, ip, optional| Link {
+            name: name.cloned(),
+            radio,
+            ip,
+            optional,
         };
         let links = match (router, radio) {
             (Some(router), radio) => {
