@@ -1,6 +1,8 @@
 //! What a cluster can hold: the table of resources, schemas, defaulting, validation, patches. Pure functions.
 
 pub mod apply;
+#[cfg(test)]
+mod arbitrary;
 pub mod convert;
 pub mod custom;
 pub mod openapi;

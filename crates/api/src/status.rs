@@ -6,7 +6,7 @@
 mod field;
 
 pub(crate) use field::aggregate;
-pub use field::{FieldError, FieldErrorKind, Path, go_quote};
+pub use field::{FieldError, FieldErrorKind, Path, go_print, go_quote};
 
 use crate::resource::Resource;
 use serde::ser::SerializeMap;

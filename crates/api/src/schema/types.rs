@@ -160,7 +160,8 @@ impl Types {
         }
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the text form, one type a line.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut types = Self { definitions: Vec::new(), kinds: Vec::new() };
         for line in text.lines() {
             let value: Value = serde_json::from_str(line).map_err(|e| e.to_string())?;
