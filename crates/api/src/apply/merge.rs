@@ -1,6 +1,5 @@
 //! Merging a configuration into an object, and taking fields out of one.
 
-use super::compare::fields;
 use super::element::Element;
 use super::place::{Merging, Place};
 use super::set::Set;
@@ -84,50 +83,36 @@ fn merge_items(place: Place<'_>, live: Vec<Value>, applied: &[Value]) -> Vec<Val
     merged
 }
 
-/// Takes the members of `set` out of `value`, each with all that is below it. Says whether
-/// anything is left; objects and lists that lose their last member are to go too.
-pub(super) fn remove(place: Place<'_>, value: &mut Value, set: &Set) -> bool {
-    let merging = place.merging(value);
+/// Takes the members of `set` out of `value`, each with all that is below it. Objects and lists
+/// that lose their last member this way stay, empty: whoever owns them wants them.
+pub(super) fn remove(place: Place<'_>, value: &mut Value, set: &Set) {
     let stays = |element: &Element, at: Place<'_>, value: &mut Value| match set.get(element) {
         None => true,
         Some(node) if node.member => false,
-        Some(node) => remove(at, value, &node.below),
+        Some(node) => {
+            remove(at, value, &node.below);
+            true
+        }
     };
-    match (merging, &mut *value) {
+    match (place.merging(value), value) {
         (Merging::Members, Value::Object(members)) => {
             members.retain(|name, value| stays(&Element::field(name), place.member(name), value));
-            !members.is_empty()
         }
         (Merging::Items, Value::Array(items)) => {
-            let mut kept = std::mem::take(items);
-            kept.retain_mut(|item| stays(&place.stored_element(item), place.item(), item));
-            *items = kept;
-            !items.is_empty()
+            items.retain_mut(|item| stays(&place.stored_element(item), place.item(), item));
         }
-        _ => true,
+        _ => {}
     }
 }
 
 /// Takes out of a merged object what its applier set before and sets no more, unless somebody
 /// owns it still. `last` is what the applier owned before, `owned` what all managers own now.
+/// Objects with known fields go with their last owned field, and with all that nobody owns.
 pub(super) fn prune(place: Place<'_>, merged: &mut Value, last: &Set, owned: &Set) {
     if last.is_empty() {
         return;
     }
-    let named = |value: &Value| fields(place, value).with_named_fields(place);
-    let without = |set: &Set| {
-        let mut value = merged.clone();
-        remove(place, &mut value, set);
-        value
-    };
-    let last = last.with_named_fields(place);
-    let all = named(merged);
-    // First all that the applier had, then back what is owned, then back what it never had.
-    let mut gone = all.clone();
-    gone.subtract(&named(&without(&last)));
+    let mut gone = last.with_named_fields(place);
     gone.subtract(&owned.with_named_fields(place));
-    let mut dangling = all;
-    dangling.subtract(&named(&without(&gone)));
-    let gone = dangling.common(&last);
     remove(place, merged, &gone);
 }

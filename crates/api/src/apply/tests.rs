@@ -4,6 +4,7 @@ use super::*;
 use crate::resource::find_kind;
 
 mod mixtures;
+mod model;
 
 fn yaml(text: &str) -> Value {
     serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
