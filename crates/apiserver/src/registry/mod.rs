@@ -5,11 +5,13 @@
 //! `api::strategy`; the few views with a meaning of their own (scale, binding, eviction) build
 //! a change and take the same road.
 
+mod accept;
 mod allocation;
 mod call;
 pub(crate) mod codec;
 mod component_status;
 mod connect;
+mod continuation;
 pub(crate) mod conversion;
 pub(crate) mod decode;
 mod delete;

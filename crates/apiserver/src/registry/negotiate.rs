@@ -9,31 +9,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Outcome;
+pub use super::accept::{Format, Shape};
+use super::accept::{clauses, understand};
 use super::call::{Call, Content, Reply, Target};
 use crate::request::{Response, query_value};
 use crate::response;
-
-/// In which shape objects are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// Whole.
-    Object,
-    /// `metadata` alone (`as=PartialObjectMetadata[List]`).
-    Partial,
-    /// Printed columns (`as=Table`), and what goes along with each row.
-    Table(Include),
-}
-
-/// In which notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// `application/json`.
-    Json,
-    /// `application/yaml`.
-    Yaml,
-    /// `application/vnd.kubernetes.protobuf`.
-    Protobuf,
-}
 
 /// What client and server agreed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,43 +169,6 @@ pub(crate) fn notation(headers: &HeaderMap) -> Option<Format> {
         (Shape::Object, format) => Some(format),
         _ => None,
     })
-}
-
-/// The clauses of an `Accept`, best first.
-fn clauses(accept: &str) -> Vec<&str> {
-    let mut clauses: Vec<&str> = accept.split(',').collect();
-    // Stable: of clauses with one quality the first wins.
-    clauses.sort_by_key(|clause| std::cmp::Reverse(quality(clause)));
-    clauses
-}
-
-fn quality(clause: &str) -> u32 {
-    let q = clause.split(';').skip(1).find_map(|part| part.trim().strip_prefix("q="));
-    q.and_then(|q| q.trim().parse::<f32>().ok()).map_or(1000, |q| (q * 1000.0) as u32)
-}
-
-fn understand(clause: &str) -> Option<(Shape, Format)> {
-    let mut parts = clause.split(';').map(str::trim);
-    let format = match parts.next()? {
-        "application/json" | "application/*" | "*/*" => Format::Json,
-        "application/yaml" => Format::Yaml,
-        protobuf::MEDIA_TYPE => Format::Protobuf,
-        _ => return None,
-    };
-    let mut shape = Shape::Object;
-    for part in parts {
-        match part.split_once('=') {
-            Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
-                shape = Shape::Partial
-            }
-            Some(("as", "Table")) => shape = Shape::Table(Include::Metadata),
-            Some(("as", _)) => return None,
-            Some(("v", version)) if version != "v1" => return None,
-            Some(("g", group)) if group != "meta.k8s.io" => return None,
-            _ => {}
-        }
-    }
-    Some((shape, format))
 }
 
 /// An object that is not stored (a bookmark, a Scale) as the agreed shape shows it.

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use store::{Entry, List, ListError, Page, Range, Revision};
 
 use super::call::{Call, Content, Reply, Target};
-use super::codec::Continue;
+use super::continuation::Continue;
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::{ListOptions, VersionMatch};
 use super::{Outcome, Registry, component_status, conversion, negotiate};
