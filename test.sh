@@ -6,13 +6,15 @@
 #   3. unit       unit tests and tests within one process, of every crate
 #   4. build      the static binary, as it ships but not optimised
 #   5. end to end the real kubectl, two versions, against that binary
-#   6. conformance  a part of upstream's own tests against it; the first run builds them in a cache
+#   6. fuzz       every parser that reads from the network, a minute of chance
+#   7. conformance  a part of upstream's own tests against it; the first run builds them in a cache
 #                 folder outside this one (CONTRIBUTING.md)
 #
-#   ./test.sh [STEP...]     only some of: tools verify unit build e2e conformance
+#   ./test.sh [STEP...]     only some of: tools verify unit build e2e fuzz conformance
 #
 # Nothing outside this folder is changed but for packages that are missing. CORACLE_BIN names
-# another binary for steps 5 and 6; E2E_FILTER is a part of a test's name.
+# another binary for steps 5 and 7; E2E_FILTER is a part of a test's name; FUZZ_SECONDS is how long
+# step 6 looks for trouble.
 set -u
 cd "$(dirname "$0")" || exit 1
 exec </dev/null
@@ -77,12 +79,34 @@ e2e() {
     e2e_of 1 boards:: && [ $single = 0 ]
 }
 
+# What `cargo fuzz build` does, but without a sanitizer: those need another compiler, and ours is
+# safe code that checks its bounds and sums by itself.
+fuzz() {
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    llvm=-Cllvm-args=-sanitizer-coverage
+    out=$PWD/target/fuzz
+    mkdir -p "$out/corpus" "$out/seeds"
+    # The same versions of everything as in the binary.
+    cp Cargo.lock fuzz/Cargo.lock
+    RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module $llvm-level=4 $llvm-inline-8bit-counters \
+$llvm-pc-table $llvm-trace-compares" \
+        cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" \
+        --target-dir "$out" || return
+    CORACLE_SEEDS="$out/seeds" "$out/$host/release/network" -runs=0 "$out/seeds" 2>/dev/null
+    "$out/$host/release/network" -fork=2 -max_total_time="${FUZZ_SECONDS:-60}" -timeout=20 \
+        -rss_limit_mb=1024 -dict=fuzz/network.dict -artifact_prefix="$out/" \
+        "$out/corpus" "$out/seeds" >"$out/log" 2>&1
+    outcome=$?
+    tail -n "$([ $outcome = 0 ] && echo 3 || echo 60)" "$out/log"
+    return $outcome
+}
+
 conformance() {
     CORACLE_BIN="${CORACLE_BIN:-$PWD/target/$musl/debug/coracle}" \
         cargo xtask conformance run --fast --parallel 3
 }
 
-[ $# -gt 0 ] || set -- tools verify unit build e2e conformance
+[ $# -gt 0 ] || set -- tools verify unit build e2e fuzz conformance
 for name in "$@"; do
     case $name in
     # Nothing works without its tools.
@@ -92,10 +116,11 @@ for name in "$@"; do
     build) step target target && step build cargo build --locked --quiet -p coracle --target "$musl" ||
         break ;;
     e2e) step e2e e2e ;;
+    fuzz) step fuzz fuzz ;;
     conformance) step conformance conformance ;;
     *)
         echo "error: no step is called $name" >&2
-        echo "hint: tools verify unit build e2e conformance" >&2
+        echo "hint: tools verify unit build e2e fuzz conformance" >&2
         exit 2
         ;;
     esac
