@@ -98,7 +98,8 @@ impl NetworkPlan {
         if foreign_dhcp && cluster.network.addressing == Addressing::Dhcp {
             let reason = "the boards' addresses come from a DHCP server that Coracle does not \
                           know; a cluster whose addresses change does not come up again";
-            let advice = "reserve each board's address there, or write `addressing: static`";
+            let advice = "reserve each board's address there, or write `addressing: static`, which \
+                          `coracle image prepare` puts on the cards";
             findings.push(Finding::warning("network", reason, advice));
         }
         if self.subnet.is_none() {
