@@ -43,6 +43,9 @@ use crate::driver::Controller;
 pub use nodes::EvictionRates;
 pub use signer::{Authority, Signer, SigningRequest};
 
+/// Prefix length of a node's part of the pod addresses, as upstream's by default.
+pub const NODE_CIDR_PREFIX_BITS: u8 = 24;
+
 /// Settings of the cluster that controllers need.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -73,7 +76,7 @@ impl Default for Config {
         Config {
             root_ca_pem: String::new(),
             cluster_cidr: "10.42.0.0/16".into(),
-            node_cidr_prefix_bits: 24,
+            node_cidr_prefix_bits: NODE_CIDR_PREFIX_BITS,
             node_grace_seconds: 50,
             eviction_rates: EvictionRates::default(),
             terminated_pods_kept: 12_500,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches};
+use controllers::NODE_CIDR_PREFIX_BITS;
 use net::Cidr;
 use serde_json::Value;
 
@@ -54,7 +55,7 @@ pub struct Server {
     #[arg(long, env = "CORACLE_TLS_SAN", value_delimiter = ',')]
     pub tls_san: Vec<String>,
     /// Addresses for pods
-    #[arg(long, env = "CORACLE_CLUSTER_CIDR", default_value = "10.42.0.0/16", value_parser = network)]
+    #[arg(long, env = "CORACLE_CLUSTER_CIDR", default_value = "10.42.0.0/16", value_parser = pod_network)]
     pub cluster_cidr: Cidr,
     /// Addresses for services
     #[arg(long, env = "CORACLE_SERVICE_CIDR", default_value = "10.43.0.0/16", value_parser = network)]
@@ -240,6 +241,18 @@ fn network(text: &str) -> Result<Cidr, String> {
         (true, 8..=28, true) => Ok(cidr),
         (true, 8..=28, false) => Err(format!("that is inside the network {cidr}; name this")),
         _ => Err("an IPv4 network with a prefix of 8 to 28 bits is needed".into()),
+    }
+}
+
+/// A network with room for at least one board's pods.
+fn pod_network(text: &str) -> Result<Cidr, String> {
+    let cidr = network(text)?;
+    match cidr.prefix() <= NODE_CIDR_PREFIX_BITS {
+        true => Ok(cidr),
+        false => Err(format!(
+            "each board gets a /{NODE_CIDR_PREFIX_BITS} for its pods: a network of that size or larger \
+             is needed"
+        )),
     }
 }
 
@@ -569,5 +582,7 @@ mod tests {
         for other in ["fd00:42::/56", "10.42.0.0/16,fd00:42::/56"] {
             assert!(network(other).expect_err("refused").contains("dual stack"), "{other}");
         }
+        assert!(pod_network("10.42.0.0/24").is_ok());
+        assert!(pod_network("10.42.0.0/25").expect_err("refused").contains("/24"));
     }
 }
