@@ -104,8 +104,8 @@ ready() {
             grep -c ' Ready ')" = 2 ]
 }
 until ready; do
-    if [ $(($(date +%s) - began)) -gt 900 ]; then
-        echo "error: the boards are not both Ready after 15 minutes" >&2
+    if [ $(($(date +%s) - began)) -gt 1200 ]; then
+        echo "error: the boards are not both Ready after 20 minutes" >&2
         echo "hint: $folder/cards/pi1.log and pi2.log are their consoles" >&2
         exit 1
     fi

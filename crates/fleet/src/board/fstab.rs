@@ -3,8 +3,9 @@
 use super::paths::DATA;
 use crate::config::DataDisk;
 
-/// How long the start of the board waits for the disk.
-const WAIT: &str = "30s";
+/// How long the service waits for the disk; the board itself does not. A disk at USB takes its time, and
+/// so does a slow board that has just formatted it.
+const WAIT: &str = "3min";
 
 /// The line that mounts the data's disk. A board without it still starts and can be reached; the
 /// service does not (see [`requires`]).

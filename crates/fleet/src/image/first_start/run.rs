@@ -9,6 +9,8 @@ use crate::image::error::{Doing, ImageError};
 
 const ROOT: &str = "/";
 const BY_LABEL: &str = "/dev/disk/by-label";
+/// Most that udev is waited for, in seconds.
+const SETTLE: &str = "--timeout=120";
 const HOST_KEYS: &str = "/etc/ssh";
 
 /// Disks as large as they can be, the data's disk formatted if it may be, and host keys. What fails
@@ -141,7 +143,14 @@ fn format(partition: &Path, label: &str) -> Result<(), ImageError> {
         ));
     }
     println!("formatting {name}");
-    run("mkfs.ext4", &["-q", "-m", "1", "-L", label, &name])
+    run("mkfs.ext4", &["-q", "-m", "1", "-L", label, &name])?;
+    // It is mounted by its label, which udev has to see first; at a start it has much else to do.
+    run("udevadm", &["trigger", "--action=change", &name])?;
+    let seen = format!("--exit-if-exists={BY_LABEL}/{label}");
+    run("udevadm", &["settle", SETTLE, &seen]).or_else(|error| {
+        println!("{error}; the service waits for the disk by itself");
+        Ok(())
+    })
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), ImageError> {
