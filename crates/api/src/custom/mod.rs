@@ -10,6 +10,7 @@ pub mod definition;
 mod document;
 mod format;
 mod path;
+mod pattern;
 mod rules;
 mod structural;
 mod value;

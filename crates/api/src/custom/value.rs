@@ -3,16 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use regex::Regex;
 use serde_json::Value;
 
-use super::{format, list};
+use super::{format, list, pattern};
 use crate::status::{FieldError, Path, go_quote};
 
 /// Errors of one object; what is more is not told.
 const ERRORS_MAX: usize = 100;
-/// Largest compiled pattern, in bytes.
-const PATTERN_MAX_BYTES: usize = 1 << 20;
 
 /// What is wrong with an object's values.
 pub(super) fn validate(schema: &Value, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -128,7 +125,7 @@ fn number(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>)
         }
     }
     if let Some(step) = bound(schema, "multipleOf").filter(|step| *step > 0.0)
-        && (found / step).fract() != 0.0
+        && !is_multiple(found, step)
     {
         out.push(says(path, value, &format!("should be a multiple of {step}")));
     }
@@ -137,6 +134,14 @@ fn number(schema: &Value, value: &Value, path: &Path, out: &mut Vec<FieldError>)
     {
         out.push(says(path, value, &format!("must be of type {format}: {found}")));
     }
+}
+
+/// As upstream decides it, so that 0.3 is a multiple of 0.1.
+fn is_multiple(value: f64, step: f64) -> bool {
+    const EPSILON: f64 = 1e-9;
+    let times = if step < 1.0 { 1.0 / step * value } else { value / step };
+    let whole = times.trunc();
+    times == whole || (times - whole).abs() / (times.abs() + whole.abs()) < EPSILON
 }
 
 fn limit(schema: &Value, name: &str) -> Option<usize> {
@@ -153,7 +158,7 @@ fn string(schema: &Value, text: &str, path: &Path, out: &mut Vec<FieldError>) {
         out.push(says(path, &value, &format!("should be at least {min} chars long")));
     }
     if let Some(pattern) = schema["pattern"].as_str() {
-        match compiled(pattern) {
+        match pattern::compiled(pattern) {
             Some(regex) if regex.is_match(text) => {}
             Some(_) => out.push(says(path, &value, &format!("should match '{pattern}'"))),
             None => out.push(says(
@@ -169,11 +174,6 @@ fn string(schema: &Value, text: &str, path: &Path, out: &mut Vec<FieldError>) {
         let why = format!("{} must be of type {format}: {}", name(path), go_quote(text));
         out.push(FieldError::type_invalid(path, text, why));
     }
-}
-
-/// A pattern as ECMA 262 and Go read it, where they and we agree.
-pub(super) fn compiled(pattern: &str) -> Option<Regex> {
-    regex::RegexBuilder::new(pattern).size_limit(PATTERN_MAX_BYTES).build().ok()
 }
 
 fn array(

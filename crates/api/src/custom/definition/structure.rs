@@ -167,7 +167,7 @@ fn judging(
         nested(&schema["not"], false, &path.child("not"), out);
     }
     if let Some(pattern) = schema["pattern"].as_str()
-        && super::super::value::compiled(pattern).is_none()
+        && super::super::pattern::compiled(pattern).is_none()
     {
         let why = format!("must be a valid regular expression, but isn't: {pattern}");
         out.push(FieldError::invalid(path.child("pattern"), pattern, why));

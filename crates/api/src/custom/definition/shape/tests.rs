@@ -177,3 +177,43 @@ fn costly_rules_are_refused_where_they_are_new() {
     let unchanged = Options { limit_rules: false, ..ALL };
     assert!(!say(&costly, unchanged).contains("estimated rule cost exceeds"));
 }
+
+/// Rules as the Gateway API has them, which every cluster of upstream's takes.
+#[test]
+fn rules_of_widely_used_definitions_keep_within_their_limits() {
+    let text = |most: u64| json!({"type": "string", "maxLength": most});
+    let reference = json!({"type": "object", "required": ["name"], "properties": {
+        "group": text(253), "kind": text(63), "namespace": text(63), "name": text(253),
+        "sectionName": text(253), "port": {"type": "integer", "format": "int32"}}});
+    let same = "p1.group == p2.group && p1.kind == p2.kind && p1.name == p2.name && \
+        (((!has(p1.__namespace__) || p1.__namespace__ == '') && (!has(p2.__namespace__) || p2.__namespace__ == '')) || \
+        (has(p1.__namespace__) && has(p2.__namespace__) && p1.__namespace__ == p2.__namespace__ ))";
+    let sections = "((!has(p1.sectionName) || p1.sectionName == '') && (!has(p2.sectionName) || p2.sectionName == '')) || \
+        ( has(p1.sectionName) && has(p2.sectionName) && p1.sectionName == p2.sectionName)";
+    let matches = json!({"type": "object", "properties": {"path": {"type": "object", "properties": {
+            "type": {"type": "string", "enum": ["Exact", "PathPrefix", "RegularExpression"]}, "value": text(1024)},
+        "x-kubernetes-validations": [
+            {"rule": "(self.type in ['Exact','PathPrefix']) ? self.value.startsWith('/') : true", "message": "m"},
+            {"rule": "(self.type in ['Exact','PathPrefix']) ? !self.value.contains('//') : true", "message": "m"},
+            {"rule": "(self.type in ['Exact','PathPrefix']) ? self.value.matches(r\"\"\"^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$\"\"\") : true", "message": "m"}]},
+        "headers": {"type": "array", "maxItems": 16, "items": {"type": "object", "properties": {"name": text(256), "value": text(4096)}}}}});
+    let filters = json!({"type": "array", "maxItems": 16, "items": {"type": "object", "required": ["type"], "properties": {
+            "type": {"type": "string", "enum": ["RequestHeaderModifier", "RequestRedirect", "URLRewrite"]}}},
+        "x-kubernetes-validations": [
+            {"rule": "!(self.exists(f, f.type == 'RequestRedirect') && self.exists(f, f.type == 'URLRewrite'))", "message": "m"},
+            {"rule": "self.filter(f, f.type == 'RequestHeaderModifier').size() <= 1", "message": "m"}]});
+    let sizes: Vec<String> =
+        (0..16).map(|n| format!("(self.size() > {n} ? self[{n}].matches.size() : 0)")).collect();
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "hostnames": {"type": "array", "maxItems": 16, "items": text(253)},
+        "parentRefs": {"type": "array", "maxItems": 32, "items": reference, "x-kubernetes-validations": [
+            {"rule": format!("self.all(p1, self.all(p2, {same} ? ((!has(p1.sectionName) || p1.sectionName == '') == (!has(p2.sectionName) || p2.sectionName == '')) : true))"), "message": "m"},
+            {"rule": format!("self.all(p1, self.exists_one(p2, {same} && ({sections})))"), "message": "m"}]},
+        "rules": {"type": "array", "maxItems": 16,
+            "items": {"type": "object", "properties": {"name": text(253), "filters": filters,
+                "matches": {"type": "array", "maxItems": 64, "items": matches}}},
+            "x-kubernetes-validations": [
+                {"rule": format!("{} <= 128", sizes.join(" + ")), "message": "m"},
+                {"rule": "self.all(l1, !has(l1.name) || self.exists_one(l2, has(l2.name) && l1.name == l2.name))", "message": "m"}]}}}}});
+    assert_eq!(say(&schema, ALL), "");
+}
