@@ -54,7 +54,7 @@ mod webhook;
 
 pub use access::{Access, FrontProxy};
 pub use admission::AdmissionPlugins;
-pub use audit::{AuditOptions, LogOptions, Policy};
+pub use audit::{AuditOptions, EventServerOptions, LogOptions, Policy};
 pub use authn::{
     Anonymous, AuthenticationConfiguration, ClaimRule, ExtraMapping, Issuer, JwtAuthenticator,
     Mapping, Mappings, PathCondition, StaticTokens, UserRule,

@@ -104,7 +104,7 @@ impl ApiServer {
             definitions: Defined::cached(&store),
             oidc: Oidc::new(&config.access.jwt).map_err(NewError::Issuers)?,
             audit: match &config.access.audit {
-                Some(options) => Some(Audit::open(options).map_err(NewError::Audit)?),
+                Some(options) => Some(Audit::open(options, &store).map_err(NewError::Audit)?),
                 None => None,
             },
             aggregator: Aggregator::new(&store, config.access.front_proxy.clone()),

@@ -1,5 +1,6 @@
-//! The audit log's file: events as lines of JSON, written in batches by a thread of its own,
-//! turned over by size and kept within limits, so that a card is neither filled nor worn.
+//! Where audit events go, in batches, by a thread of its own: a file of lines of JSON, turned over
+//! by size and kept within limits, so that a card is neither filled nor worn, or another server,
+//! which gets them as lists.
 //!
 //! Names of files that were turned over are those that upstream's rotation gives them
 //! (NAME-TIME.ENDING, the time in UTC).
@@ -13,7 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use store::Store;
 use tokio::sync::mpsc;
+
+use crate::webhook::remote::{Remote, RemoteConfig};
 
 /// Events that wait for the writer.
 const BUFFER_EVENTS: usize = 4096;
@@ -21,6 +25,11 @@ const BUFFER_EVENTS: usize = 4096;
 const BUFFER_BYTES: u64 = 16 << 20;
 /// Events in one write.
 const BATCH_EVENTS: usize = 400;
+/// How often another server is asked to take a batch.
+const ATTEMPTS: u32 = 5;
+/// The pause before it is asked again.
+const RETRY: base::Backoff =
+    base::Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
 const DAY: Duration = Duration::from_secs(86_400);
 /// Ending of a time in the name of a file that was turned over.
 const TIME: &str = "%Y-%m-%dT%H-%M-%S%.3f";
@@ -42,6 +51,17 @@ pub struct LogOptions {
     pub gather: Duration,
 }
 
+/// Another server that gets the events.
+#[derive(Clone, Debug)]
+pub struct EventServerOptions {
+    /// The server.
+    pub remote: RemoteConfig,
+    /// Whether requests wait while too many events do.
+    pub blocking: bool,
+    /// How long events are gathered before they are sent.
+    pub gather: Duration,
+}
+
 /// The entry to the writer.
 pub(super) struct Log {
     sender: mpsc::Sender<String>,
@@ -54,16 +74,24 @@ pub(super) struct Log {
 impl Log {
     /// Opens the file and starts the writer.
     pub(super) fn open(options: LogOptions) -> io::Result<Log> {
-        let output = Output::open(&options)?;
+        Self::start(Output::open(&options)?, options.gather, options.blocking)
+    }
+
+    /// Starts sending to another server.
+    pub(super) fn send(options: &EventServerOptions, store: &Store) -> io::Result<Log> {
+        let remote = Remote::new(&options.remote, store).map_err(io::Error::other)?;
+        Self::start(Output::Server(Box::new(remote)), options.gather, options.blocking)
+    }
+
+    fn start(output: Output, gather: Duration, blocking: bool) -> io::Result<Log> {
         let (sender, receiver) = mpsc::channel(BUFFER_EVENTS);
         let (waiting, lost) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
-        let blocking = options.blocking;
         let writer = Writer {
             receiver,
             output,
             waiting: Arc::clone(&waiting),
             lost: Arc::clone(&lost),
-            gather: options.gather,
+            gather,
         };
         std::thread::Builder::new().name("audit-log".to_owned()).spawn(|| writer.run())?;
         Ok(Log { sender, waiting, blocking, lost })
@@ -105,15 +133,18 @@ struct Writer {
 impl Writer {
     /// Ends when nobody can send any more.
     fn run(mut self) {
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_time().build()
-        else {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
             return;
         };
         loop {
             let mut batch = Vec::with_capacity(BATCH_EVENTS);
             let open = runtime.block_on(self.gather(&mut batch));
             let bytes: usize = batch.iter().map(String::len).sum();
-            if let Err(error) = self.output.write(&batch) {
+            let written = match &mut self.output {
+                Output::Server(remote) => runtime.block_on(hand_over(remote, &batch)),
+                file => file.write(&batch),
+            };
+            if let Err(error) = written {
                 tracing::error!(%error, "writing the audit log");
                 self.lost.fetch_add(batch.len() as u64, Ordering::Relaxed);
             }
@@ -148,6 +179,25 @@ impl Writer {
 enum Output {
     Stdout,
     File { options: LogOptions, file: File, bytes: u64 },
+    Server(Box<Remote>),
+}
+
+/// Sends events to another server, several times where it does not take them.
+async fn hand_over(remote: &Remote, batch: &[String]) -> io::Result<()> {
+    let items = batch.concat().trim_end().replace('\n', ",");
+    // Events are JSON, each on a line: a list of them is made without reading them.
+    let list = format!(
+        r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{items}]}}"#
+    );
+    let mut last = String::new();
+    for attempt in 0..ATTEMPTS {
+        tokio::time::sleep(RETRY.jittered(attempt)).await;
+        match remote.post(list.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(io::Error::other(last))
 }
 
 impl Output {
@@ -163,6 +213,8 @@ impl Output {
     fn write(&mut self, batch: &[String]) -> io::Result<()> {
         let text: String = batch.concat();
         match self {
+            // It is sent to by whoever can wait.
+            Output::Server(_) => Ok(()),
             Output::Stdout => io::stdout().lock().write_all(text.as_bytes()),
             Output::File { options, file, bytes } => {
                 let limit = options.max_megabytes << 20;

@@ -16,6 +16,7 @@ use http::HeaderValue;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use serde_json::Value;
+use store::Store;
 
 use crate::authz::{self, Attributes};
 use crate::metrics::{MetricKind, MetricsPage};
@@ -24,7 +25,7 @@ use crate::request::{Body, Request, RequestInfo, Response};
 use crate::user::User;
 use crate::{body, response};
 use event::Draft;
-pub use log::LogOptions;
+pub use log::{EventServerOptions, LogOptions};
 pub use policy::{Level, Policy, Stage};
 
 /// Objects larger than this are left out of events, which then say so.
@@ -38,24 +39,33 @@ pub struct AuditOptions {
     /// Which requests.
     pub policy: Arc<Policy>,
     /// The file.
-    pub log: LogOptions,
+    pub log: Option<LogOptions>,
+    /// Another server that gets the events.
+    pub server: Option<EventServerOptions>,
 }
 
 /// The audit log of a server.
 pub(crate) struct Audit {
     policy: Arc<Policy>,
-    log: log::Log,
+    logs: Vec<log::Log>,
     written: AtomicU64,
 }
 
 impl Audit {
     /// Opens the log.
-    pub(crate) fn open(options: &AuditOptions) -> Result<Arc<Audit>, String> {
-        let path = options.log.path.display();
-        let log = log::Log::open(options.log.clone());
-        let log = log.map_err(|error| format!("opening the audit log {path}: {error}"))?;
+    pub(crate) fn open(options: &AuditOptions, store: &Store) -> Result<Arc<Audit>, String> {
+        let mut logs = Vec::new();
+        if let Some(file) = &options.log {
+            let log = log::Log::open(file.clone());
+            let path = file.path.display();
+            logs.push(log.map_err(|error| format!("opening the audit log {path}: {error}"))?);
+        }
+        if let Some(server) = &options.server {
+            let log = log::Log::send(server, store);
+            logs.push(log.map_err(|error| format!("sending audit events: {error}"))?);
+        }
         let policy = Arc::clone(&options.policy);
-        Ok(Arc::new(Audit { policy, log, written: AtomicU64::new(0) }))
+        Ok(Arc::new(Audit { policy, logs, written: AtomicU64::new(0) }))
     }
 
     /// Begins to follow a request.
@@ -76,7 +86,16 @@ impl Audit {
         page.sample(name, &[], self.written.load(Ordering::Relaxed) as f64);
         let name = "apiserver_audit_error_total";
         page.metric(name, MetricKind::Counter, "Audit events that were lost.");
-        page.sample(name, &[("plugin", "log")], self.log.lost.load(Ordering::Relaxed) as f64);
+        page.sample(name, &[("plugin", "log")], self.lost() as f64);
+    }
+
+    fn lost(&self) -> u64 {
+        self.logs.iter().map(|log| log.lost.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Hands an event over to whoever wants it, without waiting.
+    fn write_now(&self, line: &str) {
+        self.logs.iter().for_each(|log| log.write_now(line.to_owned()));
     }
 
     fn line(&self, draft: &Draft, stage: Stage) -> Option<String> {
@@ -210,7 +229,9 @@ impl Trail {
 
     async fn write(&self, line: Option<String>) {
         if let Some(line) = line {
-            self.audit.log.write(line).await;
+            for log in &self.audit.logs {
+                log.write(line.clone()).await;
+            }
         }
     }
 }
@@ -256,7 +277,7 @@ impl Drop for Ending {
         let Some(trail) = self.trail.take() else { return };
         let line = trail.with(|draft| trail.audit.line(draft, Stage::ResponseComplete));
         if let Some(line) = line {
-            trail.audit.log.write_now(line);
+            trail.audit.write_now(&line);
         }
     }
 }

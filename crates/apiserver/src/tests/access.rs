@@ -17,7 +17,7 @@ use crate::testing::{config, create, empty, get, read, request, send, until};
 use crate::user::User;
 use crate::{
     Access, ApiServer, AuditOptions, AuthenticationConfiguration, AuthorizationWebhookOptions,
-    LogOptions, Policy, RemoteConfig, StaticTokens, TokenWebhookOptions,
+    EventServerOptions, LogOptions, Policy, RemoteConfig, StaticTokens, TokenWebhookOptions,
 };
 
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
@@ -159,7 +159,10 @@ fn audited(folder: &Path, rules: &str) -> Access {
         gather: Duration::from_millis(1),
     };
     let policy = Arc::new(Policy::parse(&policy).unwrap());
-    Access { audit: Some(AuditOptions { policy, log }), ..Access::default() }
+    Access {
+        audit: Some(AuditOptions { policy, log: Some(log), server: None }),
+        ..Access::default()
+    }
 }
 
 #[tokio::test]
@@ -342,6 +345,19 @@ async fn reviewer() -> (RemoteConfig, Arc<AtomicUsize>) {
     let text = json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "s"}}],
         "clusters": [{"name": "s", "cluster": {"server": url}}]});
     (RemoteConfig::parse(&text.to_string(), |_| Err(String::new())).unwrap(), asked)
+}
+
+#[tokio::test]
+async fn another_server_gets_the_audit_log() {
+    let (remote, asked) = reviewer().await;
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
+    let policy = Arc::new(Policy::parse(policy).unwrap());
+    let gather = Duration::from_millis(1);
+    let server = EventServerOptions { remote, blocking: true, gather };
+    let audit = Some(AuditOptions { policy, log: None, server: Some(server) });
+    let server = self::server(Access { audit, ..Access::default() }).await;
+    get(&server, &User::admin(), "/api/v1/namespaces").await;
+    until("events have come", async || asked.load(Ordering::Relaxed) > 0).await;
 }
 
 #[tokio::test]

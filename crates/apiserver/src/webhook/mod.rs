@@ -157,6 +157,14 @@ async fn exchange(
     client: &HookClient,
     request: http::Request<Full<Bytes>>,
 ) -> Result<Value, Trouble> {
+    let bytes = send(client, request).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        Trouble::Answer(format!("couldn't get version/kind; json parse error: {error}"))
+    })
+}
+
+/// Sends a request and gives what comes back where it is no failure.
+async fn send(client: &HookClient, request: http::Request<Full<Bytes>>) -> Result<Bytes, Trouble> {
     let road = |error: &dyn std::error::Error| Trouble::Road(reason(error));
     let answer = client.request(request).await.map_err(|error| road(&error))?;
     let (parts, body) = answer.into_parts();
@@ -165,9 +173,7 @@ async fn exchange(
     if !parts.status.is_success() {
         return Err(Trouble::Answer(refusal(parts.status, &bytes)));
     }
-    serde_json::from_slice(&bytes).map_err(|error| {
-        Trouble::Answer(format!("couldn't get version/kind; json parse error: {error}"))
-    })
+    Ok(bytes)
 }
 
 /// The last cause, which alone says something to people.

@@ -18,7 +18,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use store::Store;
 
-use super::{Dial, HookClient, IDLE, IDLE_MAX, Trouble, exchange, trust};
+use super::{Dial, HookClient, IDLE, IDLE_MAX, Trouble, exchange, send, trust};
 
 /// How long an answer may take; upstream has no setting for it either.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -118,7 +118,17 @@ impl Remote {
 
     /// POSTs a question and gives the answer. The error says why there is none.
     pub(crate) async fn ask(&self, question: &Value) -> Result<Value, String> {
-        let failed = |why: String| format!("Post {:?}: {why}", self.url.to_string());
+        let request = self.request(question.to_string())?;
+        self.in_time(exchange(&self.client, request)).await
+    }
+
+    /// POSTs a text of which no more is to be heard than that it was taken.
+    pub(crate) async fn post(&self, text: String) -> Result<(), String> {
+        let request = self.request(text)?;
+        self.in_time(send(&self.client, request)).await.map(drop)
+    }
+
+    fn request(&self, text: String) -> Result<http::Request<Full<Bytes>>, String> {
         let mut request = http::Request::builder()
             .method(Method::POST)
             .uri(self.url.clone())
@@ -127,14 +137,24 @@ impl Remote {
         if !self.token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));
         }
-        let body = Full::new(Bytes::from(question.to_string()));
-        let request = request.body(body).map_err(|error| failed(error.to_string()))?;
-        match tokio::time::timeout(PATIENCE, exchange(&self.client, request)).await {
+        let request = request.body(Full::new(Bytes::from(text)));
+        request.map_err(|error| self.failed(&error.to_string()))
+    }
+
+    async fn in_time<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, String> {
+        match tokio::time::timeout(PATIENCE, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Trouble::Road(why))) => Err(failed(why)),
+            Ok(Err(Trouble::Road(why))) => Err(self.failed(&why)),
             Ok(Err(Trouble::Answer(why))) => Err(why),
-            Err(_) => Err(failed("context deadline exceeded".to_owned())),
+            Err(_) => Err(self.failed("context deadline exceeded")),
         }
+    }
+
+    fn failed(&self, why: &str) -> String {
+        format!("Post {:?}: {why}", self.url.to_string())
     }
 }
 

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use apiserver::{
     Access, AdmissionPlugins, AuditOptions, AuthenticationConfiguration,
-    AuthorizationWebhookOptions, ClaimRule, FrontProxy, Issuer, JwtAuthenticator, LogOptions,
-    Mapping, Mappings, Policy, RemoteConfig, StaticTokens, TokenWebhookOptions,
+    AuthorizationWebhookOptions, ClaimRule, EventServerOptions, FrontProxy, Issuer,
+    JwtAuthenticator, LogOptions, Mapping, Mappings, Policy, RemoteConfig, StaticTokens,
+    TokenWebhookOptions,
 };
 use clap::Args;
 
@@ -171,11 +172,21 @@ pub struct OidcOptions {
 #[derive(Debug, Clone, Args)]
 pub struct AuditFlags {
     /// File Policy (audit.k8s.io): which requests are written to the audit log
-    #[arg(long, env = "CORACLE_AUDIT_POLICY_FILE", requires = "audit_log_path")]
+    #[arg(long, env = "CORACLE_AUDIT_POLICY_FILE")]
     pub audit_policy_file: Option<PathBuf>,
     /// The audit log's file, - for the standard output
     #[arg(long, env = "CORACLE_AUDIT_LOG_PATH", requires = "audit_policy_file")]
     pub audit_log_path: Option<PathBuf>,
+    /// File in the form of a kubeconfig: the server that audit events are sent to
+    #[arg(long, env = "CORACLE_AUDIT_WEBHOOK_CONFIG_FILE", requires = "audit_policy_file")]
+    pub audit_webhook_config_file: Option<PathBuf>,
+    /// Whether events are lost when it does not take them fast enough (batch), or requests wait
+    /// (blocking)
+    #[arg(long, env = "CORACLE_AUDIT_WEBHOOK_MODE", default_value = "batch", value_parser = ["batch", "blocking"])]
+    pub audit_webhook_mode: String,
+    /// How long events are gathered before they are sent to it
+    #[arg(long, env = "CORACLE_AUDIT_WEBHOOK_BATCH_MAX_WAIT", default_value = "30s")]
+    pub audit_webhook_batch_max_wait: Span,
     /// Days for which files of the audit log that are full are kept, 0 for ever
     #[arg(long, env = "CORACLE_AUDIT_LOG_MAXAGE", default_value_t = 30)]
     pub audit_log_maxage: u64,
@@ -298,20 +309,30 @@ impl OidcOptions {
 
 impl AuditFlags {
     fn options(&self) -> Outcome<Option<AuditOptions>> {
-        let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) else {
-            return Ok(None);
-        };
-        Ok(Some(AuditOptions {
-            policy: Arc::new(parsed(policy, "--audit-policy-file", Policy::parse)?),
-            log: LogOptions {
-                path: path.clone(),
-                max_megabytes: self.audit_log_maxsize,
-                max_age_days: self.audit_log_maxage,
-                max_backups: self.audit_log_maxbackup,
-                blocking: self.audit_log_mode == "blocking",
-                gather: self.audit_log_batch_max_wait.duration(),
-            },
-        }))
+        let Some(policy) = &self.audit_policy_file else { return Ok(None) };
+        let log = self.audit_log_path.as_ref().map(|path| LogOptions {
+            path: path.clone(),
+            max_megabytes: self.audit_log_maxsize,
+            max_age_days: self.audit_log_maxage,
+            max_backups: self.audit_log_maxbackup,
+            blocking: self.audit_log_mode == "blocking",
+            gather: self.audit_log_batch_max_wait.duration(),
+        });
+        let flag = "--audit-webhook-config-file";
+        let named = self.audit_webhook_config_file.as_deref();
+        let server = named.map(|path| remote(path, flag)).transpose()?;
+        let server = server.map(|remote| EventServerOptions {
+            remote,
+            blocking: self.audit_webhook_mode == "blocking",
+            gather: self.audit_webhook_batch_max_wait.duration(),
+        });
+        if log.is_none() && server.is_none() {
+            return Err(Failure::new("an audit policy without a log").hint(
+                "name a file with --audit-log-path or a server with --audit-webhook-config-file",
+            ));
+        }
+        let policy = Arc::new(parsed(policy, "--audit-policy-file", Policy::parse)?);
+        Ok(Some(AuditOptions { policy, log, server }))
     }
 }
 

@@ -139,7 +139,7 @@ impl Total {
         self.sum = self.sum.saturating_add(cost);
         if cost >= SCHEMA_LIMIT / 100 {
             self.largest.push((cost, path));
-            self.largest.sort_by(|a, b| b.0.cmp(&a.0));
+            self.largest.sort_by_key(|one| std::cmp::Reverse(one.0));
             self.largest.truncate(NAMED_MAX);
         }
     }
