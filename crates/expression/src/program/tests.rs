@@ -145,6 +145,26 @@ fn what_would_take_long_is_refused() {
         Err(EvaluateError::Cost)
     );
     assert_eq!(evaluate("self.few.all(x, self.few.all(y, x + y >= 0))"), Ok(json!(true)));
+    // Sizes are followed through variables: a long text elsewhere counts for nothing.
+    let pods: Vec<_> =
+        (0..20).map(|n| json!({"env": [{"name": "a", "value": n.to_string()}]})).collect();
+    let value = json!({"text": "x".repeat(100_000), "pods": pods, "words": "a,b"});
+    let evaluate = |source: &str| {
+        compile(source, &[("self", Kind::Any)]).unwrap().evaluate(&[("self", &value)])
+    };
+    for source in [
+        "self.pods.all(p, p.env.all(e, e.name == 'a' && e.value != 'x'))",
+        "self.pods.filter(p, has(p.env)).all(p, p.env.exists(e, e.name == 'a'))",
+        "self.pods.all(i, p, p.?env.orValue([]).all(j, e, e.name == 'a' && j >= 0))",
+        "cel.bind(all, self.pods, all.all(p, all.exists(q, q.env[0].name == p.env[0].name)))",
+        "self.words.split(',').all(w, self.pods.all(p, p.env.map(e, e.name).all(n, n != w + 'x')))",
+    ] {
+        assert_eq!(evaluate(source), Ok(json!(true)), "{source}");
+    }
+    assert_eq!(
+        evaluate("self.text.split('').all(c, self.pods.all(p, p.env[0].name != c))"),
+        Err(EvaluateError::Cost)
+    );
     let deep = format!("{}1", "1+".repeat(5000));
     assert!(compile(&deep, &[]).is_err());
     assert!(compile(&"(".repeat(5000), &[]).is_err());
