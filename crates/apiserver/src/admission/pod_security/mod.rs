@@ -127,10 +127,10 @@ pub(super) fn check(attributes: &Attributes<'_>, object: &Value) -> Outcome<()> 
         }
         (_, "") => {
             let template = TEMPLATES.iter().find(|(kind, _)| *kind == collection);
-            if let Some(template) = template.and_then(|(_, path)| object.pointer(path)) {
-                if !is_exempt(attributes, &template["spec"]) {
-                    tell(attributes, template);
-                }
+            if let Some(template) = template.and_then(|(_, path)| object.pointer(path))
+                && !is_exempt(attributes, &template["spec"])
+            {
+                tell(attributes, template);
             }
             Ok(())
         }
