@@ -1,6 +1,6 @@
 //! Cards and sticks: a stock image of Raspberry Pi OS, Debian or Ubuntu becomes one for a board.
 //!
-//! [`Layout`] is what an image has, [`changes`] decides what is to be different (pure), [`Source::prepare`] puts
+//! [`Layout`] is what an image has, [`changes()`] decides what is to be different (pure), [`Source::prepare`] puts
 //! that into a copy and reads it back, [`device`] writes it to a card, and [`first_start`] is what is left
 //! for the board itself. Neither root nor a loop device is needed for all but the card: partition
 //! tables are read here, FAT is written by a crate, ext4 by e2fsprogs' `debugfs`, and all of it is read
