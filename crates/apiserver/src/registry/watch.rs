@@ -40,6 +40,8 @@ const LAST_BOOKMARK: Duration = Duration::from_secs(2);
 /// A watch without a timeout of its own lasts this long, and up to twice as long, so that
 /// the watches of one moment do not all come back in one moment.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
+/// The longest that a watch lasts, whatever it asks for.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 /// Marks the bookmark that ends the initial state.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 
@@ -94,7 +96,9 @@ impl Registry {
         };
         let now = Instant::now();
         let jitter = || DEFAULT_TIMEOUT.mul_f64(1.0 + fastrand::f64());
-        let end = now + options.timeout.unwrap_or_else(jitter);
+        // What is asked for can be longer than the clock goes.
+        let asked = options.timeout.unwrap_or_else(jitter);
+        let end = now + asked.min(LONGEST_TIMEOUT);
         let bookmark = options
             .bookmarks
             .then(|| (now + BOOKMARK_INTERVAL).min(end - LAST_BOOKMARK.min(end - now)));

@@ -135,3 +135,14 @@ async fn the_old_form_names_its_object_in_the_path() {
     server.post(MAPS, configmap("b", json!({}))).await.ok();
     assert_eq!(watch.lines(1).await, ["ADDED b"]);
 }
+
+#[tokio::test]
+async fn a_watch_may_ask_for_longer_than_clocks_go() {
+    let server = Server::start().await;
+    server.post(MAPS, configmap("a", json!({}))).await.ok();
+    for seconds in [u64::from(u32::MAX), i64::MAX.unsigned_abs()] {
+        let path = format!("{MAPS}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}");
+        assert_eq!(server.watch(&path).await.lines(1).await, ["ADDED a"]);
+        assert_eq!(server.get(&format!("{MAPS}?limit={seconds}")).await.code, 200);
+    }
+}
