@@ -1,4 +1,5 @@
 use super::*;
+use crate::arbitrary::{Arbitrary, cases, seed};
 use crate::schema::{Schema, Type};
 use serde_json::{Value, json};
 
@@ -262,6 +263,28 @@ fn objects_of_every_kind_survive() {
                 assert!(schema.check(&object).is_empty(), "{object}");
                 schema.prune(&mut object);
                 assert_same(&round(&object), &object, &resource.kind);
+            }
+        }
+    }
+}
+
+/// Zeros, empty texts, lists and objects: which of them count is decided at the first reading, and
+/// what was read then stays as it is.
+#[test]
+fn what_was_read_is_read_again() {
+    let mut arbitrary = Arbitrary::new(seed(), 100);
+    for resource in crate::resource::RESOURCES.iter() {
+        for version in &resource.versions {
+            let schema = Schema::of(&resource.group, version, &resource.kind).unwrap();
+            for _ in 0..cases(4) {
+                let mut object = arbitrary.value(schema, DEPTH).unwrap();
+                object["apiVersion"] = resource.api_version(version).into();
+                object["kind"] = resource.kind.as_ref().into();
+                assert!(schema.check(&object).is_empty(), "{object}");
+                schema.prune(&mut object);
+                let once = round(&object);
+                assert!(schema.check(&once).is_empty(), "{once}");
+                assert_same(&round(&once), &once, &resource.kind);
             }
         }
     }
