@@ -311,6 +311,9 @@ impl Arbitrary {
                     _ => {}
                 }
             }
+            if self.chance(16) {
+                list.extend(list.first().cloned());
+            }
             if self.chance(8) {
                 list.push(json!({"$patch": "replace"}));
             }
