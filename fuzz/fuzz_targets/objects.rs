@@ -144,7 +144,8 @@ pub fn apply(data: &[u8]) {
         if apply::check(resource, &api_version, &config).is_err() {
             return;
         }
-        let apply = |live: &Value| apply::apply(resource, Some(live), &config, &manager(name), true);
+        let apply =
+            |live: &Value| apply::apply(resource, Some(live), &config, &manager(name), true);
         let Ok(once) = apply(&live) else { return };
         assert_eq!(apply(&once).as_ref(), Ok(&once), "applying again is nothing");
         live = once;

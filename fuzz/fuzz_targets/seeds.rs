@@ -30,8 +30,16 @@ const TEXTS: [&str; 35] = [
     "w\u{1}\u{0}",
     "y\u{0}\u{0}\u{0}\u{1}\u{0}\u{0}\u{0}\u{2}hi",
     "Aapplication/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-    "Qm", "Q1Ki", "Q+.5u", "Q1e-9", "Q00012.500M",
-    "L", "La=b,c==d", "Lx.y/z in (,)", "F\x02", "E1",
+    "Qm",
+    "Q1Ki",
+    "Q+.5u",
+    "Q1e-9",
+    "Q00012.500M",
+    "L",
+    "La=b,c==d",
+    "Lx.y/z in (,)",
+    "F\x02",
+    "E1",
 ];
 
 const POD: &str = r#"{"metadata":{"name":"p","labels":{"a":"b"},"finalizers":["x/y"]},"spec":{"containers":[{"name":"c","image":"i","ports":[{"containerPort":80}],"env":[{"name":"A","value":"b"}],"resources":{"limits":{"cpu":"1"}},"livenessProbe":{"httpGet":{"port":"http"}}}],"volumes":[{"name":"v","emptyDir":{}}],"tolerations":[{"key":"k","operator":"Exists"}],"nodeSelector":{"a":"b"}},"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#;
@@ -49,9 +57,8 @@ pub fn write(folder: &Path) {
             "Pod" => POD,
             _ => r#"{"metadata":{"name":"a","annotations":{"x":"y"}},"spec":{},"status":{}}"#,
         };
-        let with = |letter: u8, lines: &[&str]| {
-            [&[letter, at][..], lines.join("\n").as_bytes()].concat()
-        };
+        let with =
+            |letter: u8, lines: &[&str]| [&[letter, at][..], lines.join("\n").as_bytes()].concat();
         seeds.push(with(b'b', &[object]));
         seeds.push(with(b'o', &[object, object]));
         seeds.push(with(b's', &[object, PATCH]));

@@ -92,7 +92,8 @@ pub fn expression(data: &[u8]) {
         ("map", Kind::map(Kind::Text)),
     ];
     let this = Kind::object(fields);
-    let variables = [("self", this.clone()), ("oldSelf", Kind::Optional(std::sync::Arc::new(this)))];
+    let variables =
+        [("self", this.clone()), ("oldSelf", Kind::Optional(std::sync::Arc::new(this)))];
     let object = json!({"a": 3, "s": "text", "items": [{"name": "x", "n": 1}, {"name": "y"}],
         "map": {"k": "v"}});
     super::caught(|| {

@@ -418,7 +418,8 @@ fn agrees(resource: &Resource, density: u8, count: u64) {
         if difference(resource, &steps).is_none() {
             continue;
         }
-        let steps = shrink(steps, ways, |steps| difference(resource, steps).is_some());
+        let steps =
+            shrink(steps, |steps| ways(steps), |steps| difference(resource, steps).is_some());
         let what = difference(resource, &steps).unwrap();
         let lines: Vec<String> = steps
             .iter()
@@ -429,10 +430,10 @@ fn agrees(resource: &Resource, density: u8, count: u64) {
 }
 
 /// Fewer steps, or one that says less.
-fn ways(steps: &Vec<Step>) -> Vec<Vec<Step>> {
+fn ways(steps: &[Step]) -> Vec<Vec<Step>> {
     let mut all = Vec::new();
     for at in 0..steps.len() {
-        let mut fewer = steps.clone();
+        let mut fewer = steps.to_vec();
         fewer.remove(at);
         all.push(fewer);
     }
@@ -443,7 +444,7 @@ fn ways(steps: &Vec<Step>) -> Vec<Vec<Step>> {
                 && body["kind"].is_string()
         };
         for body in smaller(&step.body).into_iter().filter(whole) {
-            let mut less = steps.clone();
+            let mut less = steps.to_vec();
             less[at].body = body;
             all.push(less);
         }

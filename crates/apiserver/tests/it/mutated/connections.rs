@@ -80,7 +80,7 @@ impl Listening {
     pub async fn half(&self, number: usize) {
         let mut tcp = TcpStream::connect(self.address).await.expect("a connection");
         let part = HALVES[number % HALVES.len()];
-        if number % 3 == 0 {
+        if number.is_multiple_of(3) {
             // Not even TLS. The server may have hung up by now.
             let _ = tcp.write_all(part).await;
             return;
@@ -89,7 +89,7 @@ impl Listening {
         let name = "127.0.0.1".try_into().expect("a name");
         let mut tls = connector.connect(name, tcp).await.expect("TLS");
         tls.write_all(part).await.expect("an open connection");
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             let _ = tls.shutdown().await;
             let _ = tls.read(&mut [0; 64]).await;
         }
