@@ -184,7 +184,8 @@ fetch disk fdisk libfdisk1 dosfstools mtools
 fetch mmdebstrap mmdebstrap
 fetch_debian
 fetch_repository etcd-server dnsmasq dnsmasq-base nftables libjansson4 libnetfilter-conntrack3 \
-    libnfnetlink0 libnftables1 libnftnl11 libreadline8 readline-common netbase
+    libnfnetlink0 libnftables1 libnftnl11 libreadline8 readline-common netbase e2fsprogs libext2fs2 \
+    libss2 libcom-err2 logsave fdisk libfdisk1 libncursesw6
 fetch_sid kubectl-new kubectl
 rm -rf "$tools/apt-sid"
 fetch_s3rver

@@ -151,6 +151,10 @@ pub fn packages(cluster: &Cluster, board: &Board, settings: &Settings) -> Vec<St
     if board.is_router() {
         packages.extend(["dnsmasq".into(), "nftables".into()]);
     }
+    // What a disk is divided and formatted by; small systems come without.
+    if settings.data.as_ref().is_some_and(|disk| disk.format) {
+        packages.extend(["e2fsprogs".into(), "fdisk".into()]);
+    }
     packages.sort();
     packages.dedup();
     packages

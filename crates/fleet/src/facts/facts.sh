@@ -1,5 +1,5 @@
 # What a board is: one `key=value` a line, texts of several lines in base64 behind `key:=`. It changes
-# nothing and needs nothing but a POSIX shell and coreutils; what a board cannot say is left out.
+# nothing on disks and needs nothing but a POSIX shell and coreutils; what a board cannot say is left out.
 # Variables before it: files, packages, sysctls, names, devices (lists of words), login, sums (0: leave
 # out the checksum of the binary).
 set -u
@@ -7,6 +7,15 @@ export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 say() { printf '%s=%s\n' "$1" "$2"; }
 text() { printf '%s:=%s\n' "$1" "$(base64 | tr -d '\n')"; }
 file() { [ -r "$2" ] && text "$1" <"$2"; }
+# The checksum of a large file, kept in memory until the file or the board's start is another.
+kept_sum() {
+    kept=/run/coracle-up.sum
+    is=$(stat -c '%i %s %y %z' "$1")
+    if [ "$(head -n 1 "$kept" 2>/dev/null)" != "$is" ]; then
+        printf '%s\n%s\n' "$is" "$(sha256sum <"$1" | cut -d' ' -f1)" >"$kept.new" && mv -f "$kept.new" "$kept"
+    fi
+    tail -n 1 "$kept"
+}
 
 say time "$(date +%s.%N)"
 say arch "$(uname -m)"
@@ -49,6 +58,8 @@ done
 
 # Disks.
 lsblk -P -b -o PATH,TYPE,SIZE,FSTYPE,LABEL,MOUNTPOINT,MODEL,RO 2>/dev/null | text disks
+# What lsblk has from udev, where there is no udev.
+blkid 2>/dev/null | text blkid
 for device in $devices; do
     say "device.$device" "$(readlink -f "$device" 2>/dev/null)"
 done
@@ -91,7 +102,7 @@ home=$(getent passwd "$login" | cut -d: -f6)
 # Coracle.
 binary=/usr/local/bin/coracle
 if [ -x "$binary" ]; then
-    [ "$sums" = 0 ] || say binary "$(sha256sum <"$binary" | cut -d' ' -f1)"
+    [ "$sums" = 0 ] || say binary "$(kept_sum "$binary")"
     release=$("$binary" version 2>/dev/null | awk '{ print $2 }')
     say release "$release"
 fi
@@ -103,7 +114,7 @@ for unit in coracle.service coracle-agent.service; do
     say "enabled.$unit" "$(systemctl is-enabled "$unit" 2>/dev/null)"
 done
 [ "$(systemctl is-active coracle.service 2>/dev/null)" = active ] &&
-    timeout 5 "$binary" board nodes 2>/dev/null | text nodes
+    timeout 15 "$binary" board nodes 2>/dev/null | text nodes
 data=/var/lib/coracle
 file server-authority "$data/server/tls/server-ca.crt"
 file agent-cluster "$data/agent/cluster.json"

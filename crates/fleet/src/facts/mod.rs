@@ -154,17 +154,28 @@ impl Facts {
     pub fn disks(&self) -> Vec<Disk> {
         let disk = |line: &str| {
             let value = |key: &str| quoted_value(line, key).unwrap_or_default();
+            let path = value("PATH");
+            let holds = |key: &str, other: &str| match value(key) {
+                empty if empty.is_empty() => self.of_blkid(&path, other),
+                known => known,
+            };
             Disk {
-                path: value("PATH"),
                 sort: value("TYPE"),
                 bytes: value("SIZE").parse().unwrap_or(0),
-                filesystem: value("FSTYPE"),
-                label: value("LABEL"),
+                filesystem: holds("FSTYPE", "TYPE"),
+                label: holds("LABEL", "LABEL"),
+                path: path.clone(),
                 mounted: value("MOUNTPOINT"),
                 model: value("MODEL").trim().to_owned(),
             }
         };
         self.get("disks").lines().map(disk).collect()
+    }
+
+    fn of_blkid(&self, path: &str, key: &str) -> String {
+        let mut lines = self.get("blkid").lines();
+        let line = lines.find_map(|line| line.strip_prefix(path)?.strip_prefix(':'));
+        line.and_then(|line| quoted_value(line, key)).unwrap_or_default()
     }
 
     /// The device that is mounted at exactly this folder.
@@ -274,12 +285,13 @@ mod tests {
                 "links:",
                 "1: lo: <UP> mtu 65536 x\n2: eth0@if3: <UP> mtu 1400 qdisc noqueue state UP\n",
             ),
+            ("blkid:", "/dev/sdb: LABEL=\"coracle\" UUID=\"1-2\" TYPE=\"ext4\"\n"),
             ("listening:", "0100007F:0016\n00000000:192B\n"),
             ("swaps:", "Filename Type Size Used Priority\n/var/swap file 102396 0 -2\n"),
             ("fstab:", "# /x none swap sw 0 0\n/var/swap none swap sw 0 0\n"),
             (
                 "disks:",
-                "PATH=\"/dev/sda1\" TYPE=\"part\" SIZE=\"1000\" FSTYPE=\"ext4\" LABEL=\"my data\" MOUNTPOINT=\"/mnt\" MODEL=\"\" RO=\"0\"\n",
+                "PATH=\"/dev/sda1\" TYPE=\"part\" SIZE=\"1000\" FSTYPE=\"ext4\" LABEL=\"my data\" MOUNTPOINT=\"/mnt\" MODEL=\"\" RO=\"0\"\nPATH=\"/dev/sdb\" TYPE=\"disk\" FSTYPE=\"\" LABEL=\"\"\n",
             ),
             (
                 "space:",
@@ -296,6 +308,8 @@ mod tests {
         assert_eq!(facts.swaps(), ["/var/swap"]);
         assert!(facts.fstab_swaps());
         assert_eq!(facts.disks()[0].label, "my data");
+        let other = &facts.disks()[1];
+        assert_eq!((other.filesystem.as_str(), other.label.as_str()), ("ext4", "coracle"));
         assert_eq!(facts.free(), Some(4096));
         assert_eq!(facts.memory(), Some(1 << 20));
         assert_eq!(facts.file("/etc/x"), Some((0o600, "abc")));

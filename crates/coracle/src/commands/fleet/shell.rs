@@ -54,7 +54,6 @@ pub struct Logs {
 
 /// Becomes ssh.
 pub fn ssh(options: &Ssh) -> Outcome {
-    let none = Vec::new();
     let reach = Reach {
         file: options.file.clone(),
         board: vec![options.name.clone()],
@@ -63,8 +62,7 @@ pub fn ssh(options: &Ssh) -> Outcome {
     let crew = Crew::open(&reach)?;
     let board =
         crew.boards().into_iter().next().ok_or_else(|| Failure::new("no board is named"))?;
-    let words = if options.words.is_empty() { &none } else { &options.words };
-    let mut command = System::interactive(&crew.target(board), words);
+    let mut command = System::interactive(&crew.target(board), &options.words);
     drop(crew.system);
     // Only where ssh does not take this process's place.
     Err::<(), _>(command.exec())

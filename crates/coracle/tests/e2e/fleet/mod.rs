@@ -1,5 +1,6 @@
 //! A stack of boards from one file: from bare Debian to a cluster, over real SSH.
 
+mod disk;
 mod figures;
 mod interrupted;
 mod router;

@@ -148,6 +148,24 @@ impl Fleet {
         Said { code: status.code(), out: text(stdout), error: text(stderr), took: began.elapsed() }
     }
 
+    /// Runs it on a terminal of its own, where somebody types `answer`; what was shown.
+    pub fn at_terminal(&self, words: &str, answer: &str) -> String {
+        use std::io::Write;
+        let line = format!("{} {words}", coracle().display());
+        let mut command = self.lan.command("script");
+        command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        command.current_dir(&self.folder).env("HOME", self.folder.join("home"));
+        command.env_remove("KUBECONFIG").env_remove("SSH_AUTH_SOCK");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("script");
+        let mut input = child.stdin.take().expect("a pipe");
+        input.write_all(answer.as_bytes()).expect("typed");
+        // What is typed ends only with the command, or the terminal would go before it.
+        let said = child.wait_with_output().expect("script");
+        drop(input);
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    }
+
     /// Runs something while boards that switch themselves off come on again, as boards do that
     /// reboot.
     pub fn with_power<T>(&self, work: impl FnOnce() -> T) -> T {

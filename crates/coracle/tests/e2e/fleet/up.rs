@@ -27,6 +27,7 @@ fn three() -> Fleet {
 fn three_bare_boards_become_a_cluster_and_bare_again() {
     let fleet = three();
     fleet.boot(0..2);
+    fleet.on(0, "hostname raspberrypi");
     let said = fleet.run("up --yes").fails();
     assert!(said.contains("the host key of pi1 is not known"), "{said}");
     assert!(said.contains("--accept-new-host-keys"), "{said}");
@@ -36,6 +37,8 @@ fn three_bare_boards_become_a_cluster_and_bare_again() {
     println!("{}{} ({:?})", up.out, up.error, up.took);
     let said = up.fails();
     assert!(said.contains("pi3 cannot be reached"), "{said}");
+    assert!(said.contains("host name: raspberrypi -> pi1"), "{said}");
+    assert_eq!(fleet.on(0, "cat /etc/hostname /proc/sys/kernel/hostname"), "pi1\npi1\n");
     let kubectl = fleet.kubectl();
     let names = "get nodes -o name";
     assert_eq!(kubectl.ok(names), "node/pi1\nnode/pi2\n");
@@ -83,8 +86,15 @@ fn changes_are_made_and_nothing_else(fleet: &Fleet) {
         dry.contains("pi2:\n  + configuration: node-label\n  + node: room=attic, disk-\n"),
         "{dry}"
     );
-    let said = fleet.run("up --yes").ok();
+    // Nobody is there to say yes; then somebody is, at a terminal, and says no, and yes.
+    let said = fleet.run("up").fails();
+    assert!(said.contains("there is nobody to ask"), "{said}");
+    let said = fleet.at_terminal("up", "no\n");
+    assert!(said.contains("error: nothing was changed"), "{said}");
+    let said = fleet.at_terminal("up", "yes\n");
     assert!(!said.contains("restart") && said.contains("pi1: no change"), "{said}");
+    assert!(said.contains("\u{1b}[2Kpi2  [1/2] configuration: node-label"), "{said}");
+    assert!(said.contains("\u{1b}[1A\u{1b}[2Kpi2  done"), "rows are drawn over: {said}");
     let kubectl = fleet.kubectl();
     assert_eq!(kubectl.field("node/pi2", ".metadata.labels.disk"), "");
     assert_eq!(kubectl.field("node/pi2", ".metadata.labels.room"), "attic");
