@@ -266,11 +266,12 @@ fn untyped(applied: &Value, errors: &[String]) -> ApplyError {
         [one] => one.clone(),
         many => format!("errors:\n  {}", many.join("\n  ")),
     };
+    let api_version = text(&applied["apiVersion"]);
+    let group = if api_version.contains('/') { "" } else { "/" };
     ApplyError::Untyped(format!(
-        "failed to create typed patch object ({}/{}; {}, Kind={}): {why}",
+        "failed to create typed patch object ({}/{}; {group}{api_version}, Kind={}): {why}",
         text(&metadata["namespace"]),
         text(&metadata["name"]),
-        text(&applied["apiVersion"]),
         text(&applied["kind"]),
     ))
 }

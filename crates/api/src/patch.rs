@@ -22,10 +22,30 @@ const DELETE_FROM: &str = "$deleteFromPrimitiveList";
 /// Begins the name of a member that gives the order of a merged list.
 const SET_ORDER: &str = "$setElementOrder";
 
-/// Why a patch cannot be applied; the message is upstream's.
+/// Why a patch cannot be applied; the messages are upstream's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct PatchError(pub String);
+pub enum PatchError {
+    /// It is no patch.
+    #[error("{0}")]
+    Malformed(String),
+    /// It is about lists of lists.
+    #[error("lists of lists are not supported")]
+    ListOfLists,
+    /// What it says cannot be done.
+    #[error("{0}")]
+    Impossible(String),
+}
+
+impl PatchError {
+    /// The HTTP status that upstream answers with.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Malformed(_) => 400,
+            Self::ListOfLists => 422,
+            Self::Impossible(_) => 500,
+        }
+    }
+}
 
 type Outcome<T> = Result<T, PatchError>;
 
@@ -37,7 +57,9 @@ pub fn strategic(
     patch: &Value,
 ) -> Outcome<()> {
     let Some(patch) = patch.as_object() else {
-        return Err(PatchError("error decoding patch: the patch is not an object".to_owned()));
+        return Err(PatchError::Malformed(
+            "error decoding patch: the patch is not an object".to_owned(),
+        ));
     };
     let schema = Schema::of(&resource.group, version, &resource.kind);
     merge_object(schema, object(original), patch)
@@ -71,7 +93,7 @@ fn merge_object(
         retain(original, patch, retained)?;
     }
     for (name, order) in addressed(patch, SET_ORDER) {
-        let name = name.ok_or_else(|| bad_format("setElementOrder"))?;
+        let name = name.ok_or_else(|| bad_format("setElementOrder list"))?;
         merge_in_order(schema, name, original, patch, order)?;
     }
     let plain = patch.iter().filter(|(name, _)| !is_directive(name));
@@ -79,7 +101,7 @@ fn merge_object(
         merge_member(schema.and_then(|schema| schema.member(name)), name, original, value)?;
     }
     for (name, values) in addressed(patch, DELETE_FROM) {
-        let name = name.ok_or_else(|| bad_format("primitive"))?;
+        let name = name.ok_or_else(|| bad_format("primitive list"))?;
         list::remove(original.get_mut(name), values)?;
     }
     Ok(())
@@ -203,10 +225,10 @@ fn members_taken(members: &Map<String, Value>) -> Map<String, Value> {
 }
 
 fn bad_format(list: &str) -> PatchError {
-    PatchError(format!("invalid patch format of {list} list"))
+    PatchError::Malformed(format!("invalid patch format of {list}"))
 }
 
 fn unknown_directive(directive: &Value, patch: &Map<String, Value>) -> PatchError {
     let map = go_print(&Value::Object(patch.clone()));
-    PatchError(format!("unknown patch type: {} in map: {map}", go_print(directive)))
+    PatchError::Impossible(format!("unknown patch type: {} in map: {map}", go_print(directive)))
 }

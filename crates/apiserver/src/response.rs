@@ -57,7 +57,7 @@ pub(crate) async fn settled(wanted: Option<Format>, answer: Response) -> Respons
     };
     let (mut parts, body) = answer.into_parts();
     let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let accept = Negotiated { shape: Shape::Object, format, pretty: false };
+    let accept = Negotiated { shape: Shape::Object, format, pretty: false, beta: false };
     let written = negotiate::parse(&bytes).and_then(|value| accept.write(&value));
     let body = match written {
         Ok(written) => {

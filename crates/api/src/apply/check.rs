@@ -1,5 +1,5 @@
-//! What keeps a configuration from being applied: fields that the schema does not declare, and
-//! list items that cannot be told apart.
+//! What keeps a configuration from being applied: fields that the schema does not declare, values
+//! of another type than it says, and list items that cannot be told apart.
 
 use super::place::{Merging, Place};
 use serde_json::Value;
@@ -19,6 +19,9 @@ const PROBLEMS_LIMIT_COUNT: usize = 100;
 fn walk(place: Place<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
     if errors.len() >= PROBLEMS_LIMIT_COUNT {
         return;
+    }
+    if let Some(why) = place.misfit(value) {
+        return errors.push(format!("{path}: {why}"));
     }
     match value {
         Value::Object(members) if place.has_fields() => {

@@ -3,6 +3,7 @@
 
 use super::element::Element;
 use crate::schema::{ListType, Schema, Type};
+use crate::status::go_print;
 use serde_json::Value;
 
 /// A place in an object. Without a schema (an untyped custom resource) objects merge member by
@@ -23,6 +24,18 @@ pub(super) enum Merging {
     Members,
     /// A list, item by item; [`Place::element`] tells them apart.
     Items,
+}
+
+/// A value's type as Go names it.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 /// The definition of `metadata`.
@@ -93,6 +106,28 @@ impl<'s> Place<'s> {
     /// Whether the schema lists the fields of the object here.
     pub(super) fn has_fields(self) -> bool {
         self.schema.is_some_and(|schema| schema.kind() == Type::Object && !schema.is_open())
+    }
+
+    /// Upstream's message about a value of another type than the schema has here. Bytes, times and
+    /// amounts may be written in more than one way.
+    pub(super) fn misfit(self, value: &Value) -> Option<String> {
+        // Go shows the struct that holds the value.
+        let held = || format!("&{{{}}}", go_print(value));
+        let (fits, wanted, found) = match self.schema?.kind() {
+            _ if value.is_null() => return None,
+            Type::Object | Type::Map => (value.is_object(), "map", held()),
+            Type::List => (value.is_array(), "list", held()),
+            Type::Boolean => (value.is_boolean(), "boolean", held()),
+            Type::Int32 | Type::Int64 | Type::Number => {
+                (value.is_number(), "numeric (int or float)", go_type(value).to_owned())
+            }
+            Type::String => {
+                let held = format!("&value.valueUnstructured{{Value:{}}}", go_print(value));
+                (value.is_string(), "string", held)
+            }
+            _ => return None,
+        };
+        (!fits).then(|| format!("expected {wanted}, got {found}"))
     }
 
     /// How `value` merges here. A value that does not fit the schema is one value.

@@ -415,6 +415,14 @@ fn configurations_that_do_not_fit_are_refused_with_upstreams_words() {
     for (change, expected) in [
         (("replicas: 3", "replica: 3"), ".spec.replica: field not declared in schema"),
         (
+            ("replicas: 3", "replicas: x"),
+            ".spec.replicas: expected numeric (int or float), got string",
+        ),
+        (
+            ("image: nginx", "image: nginx\n        args: a"),
+            r#".spec.template.spec.containers[name="c"].args: expected list, got &{a}"#,
+        ),
+        (
             ("name: c\n        image", "image"),
             r#".spec.template.spec.containers: element 0: associative list with keys has an element that omits key field "name" (and doesn't have default value)"#,
         ),

@@ -27,7 +27,7 @@ pub(super) fn of(value: &Value) -> Outcome<&[Value]> {
 
 /// Takes scalars out of a list (`$deleteFromPrimitiveList`).
 pub(super) fn remove(list: Option<&mut Value>, values: &Value) -> Outcome<()> {
-    let Some(values) = values.as_array() else { return Err(bad_format("primitive")) };
+    let Some(values) = values.as_array() else { return Err(bad_format("primitive list")) };
     if let Some(list) = list.and_then(Value::as_array_mut) {
         let gone: HashSet<&Value> = values.iter().collect();
         list.retain(|own| !gone.contains(own));
@@ -44,20 +44,20 @@ pub(super) fn merge(
 ) -> Outcome<Vec<Value>> {
     let Some(first) = original.first().or(patch.first()) else { return Ok(original) };
     if first.is_array() {
-        return Err(PatchError("lists of lists are not supported".to_owned()));
+        return Err(PatchError::ListOfLists);
     }
     if original.iter().chain(patch).any(|item| go_type(item) != go_type(first)) {
         let lists = Value::Array(vec![Value::Array(original), Value::Array(patch.to_vec())]);
-        return Err(PatchError(format!(
+        return Err(PatchError::Impossible(format!(
             "list element types are not identical: {}",
             go_print(&lists)
         )));
     }
     match (first, schema.patch_merge_key()) {
         (Value::Object(_), Some(key)) => merge_by_key(schema.items(), key, original, patch),
-        (Value::Object(_), None) => {
-            Err(PatchError("cannot merge lists without merge key for type struct".to_owned()))
-        }
+        (Value::Object(_), None) => Err(PatchError::Impossible(
+            "cannot merge lists without merge key for type struct".to_owned(),
+        )),
         _ => {
             let places = Places::of(None, &original)?;
             let mut known = HashSet::new();
@@ -86,7 +86,7 @@ fn merge_by_key(
             Some("replace") => replaces = true,
             Some("merge") => {
                 let why = "merging lists cannot yet be specified in the patch";
-                return Err(PatchError(why.to_owned()));
+                return Err(PatchError::Impossible(why.to_owned()));
             }
             _ => {
                 let members = item.as_object().cloned().unwrap_or_default();
@@ -164,7 +164,7 @@ pub(super) fn check_order(key: Option<&str>, patch: &[Value], order: &[Value]) -
             let Some(next) = rest.next() else {
                 let [patch, order] =
                     [patch, order].map(|list| go_print(&Value::Array(list.to_vec())));
-                return Err(PatchError(format!(
+                return Err(PatchError::Impossible(format!(
                     "The order in patch list:\n{patch}\n doesn't match $setElementOrder list:\n{order}\n"
                 )));
             };
@@ -183,12 +183,15 @@ fn identity<'v>(key: Option<&str>, item: &'v Value) -> Outcome<&'v Value> {
         return Err(wrong_type(go_type(&Value::Object(Map::new())), item));
     };
     members.get(key).ok_or_else(|| {
-        PatchError(format!("map: {} does not contain declared merge key: {key}", go_print(item)))
+        PatchError::Impossible(format!(
+            "map: {} does not contain declared merge key: {key}",
+            go_print(item)
+        ))
     })
 }
 
 fn wrong_type(expected: &str, found: &Value) -> PatchError {
-    PatchError(format!("expected a {expected}, but received a {}", go_type(found)))
+    PatchError::Impossible(format!("expected a {expected}, but received a {}", go_type(found)))
 }
 
 /// The type that upstream's decoder gives a value.

@@ -3,230 +3,12 @@
 //! the way are never made. What depends on other fields follows in code.
 //! Source: k8s.io/kubernetes `pkg/apis/*/v1/defaults.go`.
 
+mod rows;
+
 use base64::Engine;
 use serde_json::{Map, Value, json};
 
-/// A path and the default in JSON.
-type Rows = &'static [(&'static str, &'static str)];
-
-const CONTAINER: Rows = &[
-    ("terminationMessagePath", r#""/dev/termination-log""#),
-    ("terminationMessagePolicy", r#""File""#),
-    ("resources", "{}"),
-    ("ports[].protocol", r#""TCP""#),
-    ("env[].valueFrom.fieldRef.apiVersion", r#""v1""#),
-    ("lifecycle.postStart.httpGet.path", r#""/""#),
-    ("lifecycle.postStart.httpGet.scheme", r#""HTTP""#),
-    ("lifecycle.preStop.httpGet.path", r#""/""#),
-    ("lifecycle.preStop.httpGet.scheme", r#""HTTP""#),
-];
-
-const PROBE: Rows = &[
-    ("timeoutSeconds", "1"),
-    ("periodSeconds", "10"),
-    ("successThreshold", "1"),
-    ("failureThreshold", "3"),
-    ("httpGet.path", r#""/""#),
-    ("httpGet.scheme", r#""HTTP""#),
-    ("grpc.service", r#""""#),
-];
-
-const POD_SPEC: Rows = &[
-    ("restartPolicy", r#""Always""#),
-    ("terminationGracePeriodSeconds", "30"),
-    ("dnsPolicy", r#""ClusterFirst""#),
-    ("securityContext", "{}"),
-    ("schedulerName", r#""default-scheduler""#),
-    ("volumes[].secret.defaultMode", "420"),
-    ("volumes[].configMap.defaultMode", "420"),
-    ("volumes[].downwardAPI.defaultMode", "420"),
-    ("volumes[].downwardAPI.items[].fieldRef.apiVersion", r#""v1""#),
-    ("volumes[].projected.defaultMode", "420"),
-    ("volumes[].projected.sources[].serviceAccountToken.expirationSeconds", "3600"),
-    ("volumes[].projected.sources[].downwardAPI.items[].fieldRef.apiVersion", r#""v1""#),
-    ("volumes[].hostPath.type", r#""""#),
-    ("volumes[].ephemeral.volumeClaimTemplate.spec.volumeMode", r#""Filesystem""#),
-];
-
-const JOB_SPEC: Rows =
-    &[("completionMode", r#""NonIndexed""#), ("suspend", "false"), ("parallelism", "1")];
-
-/// Rows of kinds by their collection.
-const KINDS: &[(&str, Rows)] = &[
-    ("pods", &[("spec.enableServiceLinks", "true")]),
-    (
-        "apps/deployments",
-        &[
-            ("spec.replicas", "1"),
-            ("spec.strategy", "{}"),
-            ("spec.strategy.type", r#""RollingUpdate""#),
-            ("spec.revisionHistoryLimit", "10"),
-            ("spec.progressDeadlineSeconds", "600"),
-        ],
-    ),
-    ("apps/replicasets", &[("spec.replicas", "1")]),
-    ("replicationcontrollers", &[("spec.replicas", "1")]),
-    (
-        "apps/daemonsets",
-        &[
-            ("spec.updateStrategy", "{}"),
-            ("spec.updateStrategy.type", r#""RollingUpdate""#),
-            ("spec.revisionHistoryLimit", "10"),
-        ],
-    ),
-    (
-        "apps/statefulsets",
-        &[
-            ("spec.replicas", "1"),
-            ("spec.podManagementPolicy", r#""OrderedReady""#),
-            ("spec.updateStrategy", "{}"),
-            ("spec.updateStrategy.type", r#""RollingUpdate""#),
-            ("spec.revisionHistoryLimit", "10"),
-            ("spec.persistentVolumeClaimRetentionPolicy", "{}"),
-            ("spec.persistentVolumeClaimRetentionPolicy.whenDeleted", r#""Retain""#),
-            ("spec.persistentVolumeClaimRetentionPolicy.whenScaled", r#""Retain""#),
-            ("spec.volumeClaimTemplates[].spec.volumeMode", r#""Filesystem""#),
-        ],
-    ),
-    (
-        "batch/cronjobs",
-        &[
-            ("spec.concurrencyPolicy", r#""Allow""#),
-            ("spec.suspend", "false"),
-            ("spec.successfulJobsHistoryLimit", "3"),
-            ("spec.failedJobsHistoryLimit", "1"),
-        ],
-    ),
-    (
-        "services",
-        &[
-            ("spec.type", r#""ClusterIP""#),
-            ("spec.sessionAffinity", r#""None""#),
-            ("spec.ports[].protocol", r#""TCP""#),
-        ],
-    ),
-    ("endpoints", &[("subsets[].ports[].protocol", r#""TCP""#)]),
-    (
-        "discovery.k8s.io/endpointslices",
-        &[("ports[].name", r#""""#), ("ports[].protocol", r#""TCP""#)],
-    ),
-    ("secrets", &[("type", r#""Opaque""#)]),
-    (
-        "persistentvolumes",
-        &[
-            ("spec.persistentVolumeReclaimPolicy", r#""Retain""#),
-            ("spec.volumeMode", r#""Filesystem""#),
-        ],
-    ),
-    ("persistentvolumeclaims", &[("spec.volumeMode", r#""Filesystem""#)]),
-    (
-        "storage.k8s.io/storageclasses",
-        &[("reclaimPolicy", r#""Delete""#), ("volumeBindingMode", r#""Immediate""#)],
-    ),
-    (
-        "storage.k8s.io/csidrivers",
-        &[
-            ("spec.attachRequired", "true"),
-            ("spec.podInfoOnMount", "false"),
-            ("spec.storageCapacity", "false"),
-            ("spec.fsGroupPolicy", r#""ReadWriteOnceWithFSType""#),
-            ("spec.volumeLifecycleModes", r#"["Persistent"]"#),
-            ("spec.requiresRepublish", "false"),
-            ("spec.seLinuxMount", "false"),
-        ],
-    ),
-    ("autoscaling/horizontalpodautoscalers", &[("spec.minReplicas", "1")]),
-    (
-        "networking.k8s.io/networkpolicies",
-        &[
-            ("spec.ingress[].ports[].protocol", r#""TCP""#),
-            ("spec.egress[].ports[].protocol", r#""TCP""#),
-        ],
-    ),
-    (
-        "rbac.authorization.k8s.io/rolebindings",
-        &[("roleRef.apiGroup", r#""rbac.authorization.k8s.io""#)],
-    ),
-    (
-        "rbac.authorization.k8s.io/clusterrolebindings",
-        &[("roleRef.apiGroup", r#""rbac.authorization.k8s.io""#)],
-    ),
-    ("scheduling.k8s.io/priorityclasses", &[("preemptionPolicy", r#""PreemptLowerPriority""#)]),
-    ("apiregistration.k8s.io/apiservices", &[("spec.service.port", "443")]),
-    ("flowcontrol.apiserver.k8s.io/flowschemas", &[("spec.matchingPrecedence", "1000")]),
-    (
-        "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
-        &[
-            ("spec.exempt.nominalConcurrencyShares", "0"),
-            ("spec.exempt.lendablePercent", "0"),
-            ("spec.limited.nominalConcurrencyShares", "30"),
-            ("spec.limited.lendablePercent", "0"),
-            ("spec.limited.limitResponse.queuing.queues", "64"),
-            ("spec.limited.limitResponse.queuing.handSize", "8"),
-            ("spec.limited.limitResponse.queuing.queueLengthLimit", "50"),
-        ],
-    ),
-    ("admissionregistration.k8s.io/validatingwebhookconfigurations", WEBHOOKS),
-    ("admissionregistration.k8s.io/mutatingwebhookconfigurations", MUTATING_WEBHOOKS),
-    ("admissionregistration.k8s.io/mutatingadmissionpolicies", ADMISSION_POLICY),
-    ("admissionregistration.k8s.io/validatingadmissionpolicies", ADMISSION_POLICY),
-    ("admissionregistration.k8s.io/mutatingadmissionpolicybindings", POLICY_BINDING),
-    ("admissionregistration.k8s.io/validatingadmissionpolicybindings", POLICY_BINDING),
-    (
-        "apiextensions.k8s.io/customresourcedefinitions",
-        &[("spec.conversion", r#"{"strategy":"None"}"#)],
-    ),
-];
-
-const ADMISSION_POLICY: Rows = &[
-    ("spec.failurePolicy", r#""Fail""#),
-    ("spec.matchConstraints.matchPolicy", r#""Equivalent""#),
-    ("spec.matchConstraints.namespaceSelector", "{}"),
-    ("spec.matchConstraints.objectSelector", "{}"),
-    ("spec.matchConstraints.resourceRules[].scope", r#""*""#),
-    ("spec.matchConstraints.excludeResourceRules[].scope", r#""*""#),
-];
-
-const POLICY_BINDING: Rows = &[
-    ("spec.matchResources.matchPolicy", r#""Equivalent""#),
-    ("spec.matchResources.namespaceSelector", "{}"),
-    ("spec.matchResources.objectSelector", "{}"),
-    ("spec.matchResources.resourceRules[].scope", r#""*""#),
-];
-
-const WEBHOOKS: Rows = &[
-    ("webhooks[].failurePolicy", r#""Fail""#),
-    ("webhooks[].matchPolicy", r#""Equivalent""#),
-    ("webhooks[].namespaceSelector", "{}"),
-    ("webhooks[].objectSelector", "{}"),
-    ("webhooks[].timeoutSeconds", "10"),
-    ("webhooks[].rules[].scope", r#""*""#),
-    ("webhooks[].clientConfig.service.port", "443"),
-];
-
-const MUTATING_WEBHOOKS: Rows = &[
-    ("webhooks[].failurePolicy", r#""Fail""#),
-    ("webhooks[].matchPolicy", r#""Equivalent""#),
-    ("webhooks[].namespaceSelector", "{}"),
-    ("webhooks[].objectSelector", "{}"),
-    ("webhooks[].timeoutSeconds", "10"),
-    ("webhooks[].rules[].scope", r#""*""#),
-    ("webhooks[].clientConfig.service.port", "443"),
-    ("webhooks[].reinvocationPolicy", r#""Never""#),
-];
-
-/// Where the pod template of a kind stands.
-const TEMPLATES: &[(&str, &str)] = &[
-    ("apps/daemonsets", "/spec/template/spec"),
-    ("apps/deployments", "/spec/template/spec"),
-    ("apps/replicasets", "/spec/template/spec"),
-    ("apps/statefulsets", "/spec/template/spec"),
-    ("batch/cronjobs", "/spec/jobTemplate/spec/template/spec"),
-    ("batch/jobs", "/spec/template/spec"),
-    ("pods", "/spec"),
-    ("podtemplates", "/template/spec"),
-    ("replicationcontrollers", "/spec/template/spec"),
-];
+use rows::{CONTAINER, EXACT, JOB_SPEC, KINDS, POD_SPEC, PROBE, Rows, TEMPLATES};
 
 /// Fills in an object of a collection.
 pub(super) fn fill(collection: &str, object: &mut Value) {
@@ -249,11 +31,16 @@ pub(super) fn fill(collection: &str, object: &mut Value) {
                 json!({"maxUnavailable": 1, "maxSurge": 0}),
             );
         }
-        "apps/statefulsets" => {
-            rolling_update(object.pointer_mut("/spec/updateStrategy"), json!({"partition": 0}));
+        "apps/statefulsets" => stateful_set(object.pointer_mut("/spec/updateStrategy")),
+        "autoscaling/horizontalpodautoscalers" => autoscaler(object.get_mut("spec")),
+        "batch/jobs" => job(object),
+        "limitranges" => limit_range(object),
+        "nodes" => allocatable(object.get_mut("status")),
+        "persistentvolumeclaims" => data_source(object.get_mut("spec")),
+        "resource.k8s.io/resourceclaims" => devices(object.pointer_mut("/spec/devices")),
+        "resource.k8s.io/resourceclaimtemplates" => {
+            devices(object.pointer_mut("/spec/spec/devices"));
         }
-        "batch/jobs" => job(object.get_mut("spec")),
-        "batch/cronjobs" => job(object.pointer_mut("/spec/jobTemplate/spec")),
         "replicationcontrollers" => replication_controller(object),
         "networking.k8s.io/networkpolicies" => policy_types(object),
         "rbac.authorization.k8s.io/rolebindings"
@@ -266,6 +53,9 @@ pub(super) fn fill(collection: &str, object: &mut Value) {
         && let Some(spec) = object.pointer_mut(pointer).filter(|spec| spec.is_object())
     {
         pod_spec(spec);
+        if collection == "pods" {
+            host_ports(spec);
+        }
     }
 }
 
@@ -307,25 +97,49 @@ fn items<'a>(object: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut 
 
 fn pod_spec(spec: &mut Value) {
     apply(spec, POD_SPEC);
-    let host_network = spec["hostNetwork"] == true;
+    account_names(spec);
     for volume in items(spec, "volumes") {
         if let Some(fields) = volume.as_object_mut().filter(|fields| fields.len() == 1) {
             fields.insert("emptyDir".to_owned(), json!({}));
+        }
+        if let Some(image) = volume.get_mut("image").filter(|image| image.is_object()) {
+            pull_policy(image, "reference", "pullPolicy");
         }
     }
     for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in items(spec, list) {
             apply(container, CONTAINER);
-            pull_policy(container);
+            pull_policy(container, "image", "imagePullPolicy");
             for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
                 if let Some(probe) = container.get_mut(probe).filter(|probe| probe.is_object()) {
                     drop_zeros(probe);
                     apply(probe, PROBE);
                 }
             }
-            for port in items(container, "ports").filter(|_| host_network) {
-                let own = port["containerPort"].clone();
-                set(port, "hostPort", &own.to_string());
+        }
+    }
+}
+
+/// The account has an old name and a new one; the new one wins, and both are shown.
+fn account_names(spec: &mut Value) {
+    let named = |field: &str| spec[field].as_str().filter(|name| !name.is_empty());
+    if let Some(name) = named("serviceAccountName").or(named("serviceAccount")) {
+        let name = json!(name);
+        spec["serviceAccountName"] = name.clone();
+        spec["serviceAccount"] = name;
+    }
+}
+
+/// In the board's own network a container's port is the board's port (pods only, not their
+/// templates).
+fn host_ports(spec: &mut Value) {
+    if spec["hostNetwork"] != true {
+        return;
+    }
+    for list in ["containers", "initContainers"] {
+        for port in items(spec, list).flat_map(|container| items(container, "ports")) {
+            if port["hostPort"].as_i64().unwrap_or(0) == 0 {
+                port["hostPort"] = port["containerPort"].clone();
             }
         }
     }
@@ -339,12 +153,12 @@ fn drop_zeros(probe: &mut Value) {
 }
 
 /// A moving tag is pulled every time.
-fn pull_policy(container: &mut Value) {
-    let image = container["image"].as_str().unwrap_or_default();
+fn pull_policy(of: &mut Value, image: &str, policy: &str) {
+    let image = of[image].as_str().unwrap_or_default();
     let last = image.rsplit('/').next().unwrap_or_default();
     let moving =
         !image.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
-    set(container, "imagePullPolicy", if moving { r#""Always""# } else { r#""IfNotPresent""# });
+    set(of, policy, if moving { r#""Always""# } else { r#""IfNotPresent""# });
 }
 
 /// A limit without a request is the request too (pods only, not their templates).
@@ -374,6 +188,102 @@ fn rolling_update(strategy: Option<&mut Value>, defaults: Value) {
     }
 }
 
+/// Where no kind of update is named it rolls, with all that this has; where one is named what
+/// is missing stays missing, but for the partition.
+fn stateful_set(strategy: Option<&mut Value>) {
+    let Some(strategy) = strategy else { return };
+    if strategy["type"].as_str().is_none_or(str::is_empty) {
+        set(strategy, "type", r#""RollingUpdate""#);
+        set(strategy, "rollingUpdate", "{}");
+    }
+    if strategy["type"] == "RollingUpdate" {
+        set(strategy, "rollingUpdate.partition", "0");
+    }
+}
+
+/// Four fifths of the processor time asked for is what an autoscaler aims at if it is not told.
+/// A behaviour that is begun is completed.
+fn autoscaler(spec: Option<&mut Value>) {
+    let Some(spec) = spec.filter(|spec| spec.is_object()) else { return };
+    if spec["metrics"].as_array().is_none_or(Vec::is_empty) {
+        let target = json!({"type": "Utilization", "averageUtilization": 80});
+        let cpu = json!({"name": "cpu", "target": target});
+        spec["metrics"] = json!([{"type": "Resource", "resource": cpu}]);
+    }
+    if !spec["behavior"].is_object() {
+        return;
+    }
+    let policy =
+        |kind: &str, value: i64| json!({"type": kind, "value": value, "periodSeconds": 15});
+    let up = json!([policy("Pods", 4), policy("Percent", 100)]);
+    let down = json!([policy("Percent", 100)]);
+    for (direction, policies) in [("scaleUp", up), ("scaleDown", down)] {
+        set(&mut spec["behavior"], direction, "{}");
+        let rules = &mut spec["behavior"][direction];
+        set(rules, "selectPolicy", r#""Max""#);
+        set(rules, "policies", &policies.to_string());
+    }
+    set(spec, "behavior.scaleUp.stabilizationWindowSeconds", "0");
+}
+
+/// What a container gets unless it says otherwise follows from what is allowed.
+fn limit_range(object: &mut Value) {
+    let Some(spec) = object.get_mut("spec") else { return };
+    for item in items(spec, "limits").filter(|item| item["type"] == "Container") {
+        for (to, from) in
+            [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")]
+        {
+            for (name, amount) in item[from].as_object().cloned().into_iter().flatten() {
+                set(item, to, "{}");
+                if let Some(amounts) = item[to].as_object_mut() {
+                    amounts.entry(name).or_insert(amount);
+                }
+            }
+        }
+    }
+}
+
+/// A node that names no part for pods gives them all of it.
+fn allocatable(status: Option<&mut Value>) {
+    let Some(status) = status.filter(|status| status.is_object()) else { return };
+    if status["allocatable"].is_null() && status["capacity"].is_object() {
+        status["allocatable"] = status["capacity"].clone();
+    }
+}
+
+/// The old and the new way to say what a claim is filled with say the same.
+fn data_source(spec: Option<&mut Value>) {
+    let Some(spec) = spec.filter(|spec| spec.is_object()) else { return };
+    if spec["dataSource"].is_object() && spec["dataSourceRef"].is_null() {
+        spec["dataSourceRef"] = spec["dataSource"].clone();
+    } else if spec["dataSourceRef"].is_object()
+        && spec["dataSource"].is_null()
+        && spec["dataSourceRef"]["namespace"].as_str().is_none_or(str::is_empty)
+    {
+        spec["dataSource"] = spec["dataSourceRef"].clone();
+    }
+}
+
+/// A request for a number of devices is for one.
+fn devices(claim: Option<&mut Value>) {
+    let Some(claim) = claim else { return };
+    let count = |request: &mut Value| {
+        if request["allocationMode"] == "ExactCount" && request["count"].as_i64().unwrap_or(0) == 0
+        {
+            request["count"] = json!(1);
+        }
+    };
+    for request in items(claim, "requests") {
+        if let Some(exactly) = request.get_mut("exactly").filter(|exactly| exactly.is_object()) {
+            count(exactly);
+        }
+        for choice in items(request, "firstAvailable") {
+            set(choice, "allocationMode", EXACT);
+            count(choice);
+        }
+    }
+}
+
 fn service(object: &mut Value) {
     let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     let kind = spec["type"].as_str().unwrap_or_default().to_owned();
@@ -383,6 +293,12 @@ fn service(object: &mut Value) {
         if unset {
             port["targetPort"] = port["port"].clone();
         }
+    }
+    match spec.as_object_mut() {
+        Some(fields) if fields.get("sessionAffinity").is_some_and(|kind| kind == "None") => {
+            fields.shift_remove("sessionAffinityConfig");
+        }
+        _ => {}
     }
     if spec["sessionAffinity"] == "ClientIP" {
         set(spec, "sessionAffinityConfig", "{}");
@@ -396,8 +312,15 @@ fn service(object: &mut Value) {
     if matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && addresses) {
         set(spec, "externalTrafficPolicy", r#""Cluster""#);
     }
-    if kind == "LoadBalancer" {
-        set(spec, "allocateLoadBalancerNodePorts", "true");
+    if kind != "LoadBalancer" {
+        return;
+    }
+    set(spec, "allocateLoadBalancerNodePorts", "true");
+    let points = object.pointer_mut("/status/loadBalancer/ingress").and_then(Value::as_array_mut);
+    for point in points.into_iter().flatten() {
+        if point["ip"].as_str().is_some_and(|ip| !ip.is_empty()) {
+            set(point, "ipMode", r#""VIP""#);
+        }
     }
 }
 
@@ -413,8 +336,13 @@ fn string_data(secret: &mut Value) {
     }
 }
 
-fn job(spec: Option<&mut Value>) {
-    let Some(spec) = spec.filter(|spec| spec.is_object()) else { return };
+fn job(object: &mut Value) {
+    let labels = object["spec"]["template"]["metadata"]["labels"].clone();
+    if labels.is_object() && is_empty(&object["metadata"]["labels"]) {
+        set(object, "metadata", "{}");
+        object["metadata"]["labels"] = labels;
+    }
+    let Some(spec) = object.get_mut("spec").filter(|spec| spec.is_object()) else { return };
     if spec["completions"].is_null() && spec["parallelism"].is_null() {
         set(spec, "completions", "1");
     }
@@ -424,20 +352,38 @@ fn job(spec: Option<&mut Value>) {
     let failed_only = !spec["podFailurePolicy"].is_null();
     let policy = if failed_only { r#""Failed""# } else { r#""TerminatingOrFailed""# };
     set(spec, "podReplacementPolicy", policy);
+    set(spec, "podFailurePolicy.rules[].onPodConditions[].status", r#""True""#);
+}
+
+/// Whether there is nothing in a map, or no map.
+fn is_empty(map: &Value) -> bool {
+    map.as_object().is_none_or(Map::is_empty)
 }
 
 /// Selector and labels follow the template's labels.
 fn replication_controller(object: &mut Value) {
     let labels = object["spec"]["template"]["metadata"]["labels"].clone();
     if labels.as_object().is_some_and(|labels| !labels.is_empty()) {
-        set(object, "spec.selector", &labels.to_string());
-        set(object, "metadata.labels", &labels.to_string());
+        for pointer in ["/spec/selector", "/metadata/labels"] {
+            let (parent, field) = pointer.rsplit_once('/').unwrap_or_default();
+            if let Some(parent) = object.pointer_mut(parent)
+                && is_empty(&parent[field])
+            {
+                parent[field] = labels.clone();
+            }
+        }
     }
 }
 
 fn policy_types(object: &mut Value) {
     let egress = object["spec"]["egress"].as_array().is_some_and(|rules| !rules.is_empty());
     let types = if egress { r#"["Ingress","Egress"]"# } else { r#"["Ingress"]"# };
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        let empty = |list: &Value| list.as_array().is_some_and(Vec::is_empty);
+        if spec.get("policyTypes").is_some_and(empty) {
+            spec.shift_remove("policyTypes");
+        }
+    }
     set(object, "spec.policyTypes", types);
 }
 
@@ -450,99 +396,4 @@ fn subjects(binding: &mut Value) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn filled(collection: &str, mut object: Value) -> Value {
-        fill(collection, &mut object);
-        let once = object.clone();
-        fill(collection, &mut object);
-        assert_eq!(object, once, "filling in twice changes nothing");
-        object
-    }
-
-    #[test]
-    fn an_empty_text_is_none() {
-        let binding = json!({"roleRef": {"apiGroup": "", "kind": "Role", "name": "a"}});
-        let binding = filled("rbac.authorization.k8s.io/rolebindings", binding);
-        assert_eq!(binding["roleRef"]["apiGroup"], "rbac.authorization.k8s.io");
-    }
-
-    #[test]
-    fn the_table_is_json() {
-        let rows = KINDS.iter().flat_map(|(_, rows)| rows.iter());
-        for (path, text) in rows.chain(CONTAINER).chain(PROBE).chain(POD_SPEC).chain(JOB_SPEC) {
-            assert!(serde_json::from_str::<Value>(text).is_ok(), "{path}");
-        }
-        for (collection, _) in KINDS.iter() {
-            assert!(
-                crate::resource::RESOURCES.iter().any(|r| r.collection() == *collection),
-                "{collection}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_pod_as_upstream_shows_it() {
-        let pod = json!({"spec": {"volumes": [{"name": "v"}], "containers": [
-            {"name": "c", "image": "nginx", "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 0},
-             "resources": {"limits": {"cpu": "1"}}},
-            {"name": "d", "image": "localhost:5000/x:1"}]}});
-        assert_eq!(
-            filled("pods", pod)["spec"],
-            json!({"enableServiceLinks": true, "restartPolicy": "Always", "terminationGracePeriodSeconds": 30,
-                "dnsPolicy": "ClusterFirst", "securityContext": {}, "schedulerName": "default-scheduler",
-                "volumes": [{"name": "v", "emptyDir": {}}],
-                "containers": [
-                    {"name": "c", "image": "nginx", "imagePullPolicy": "Always", "terminationMessagePath": "/dev/termination-log",
-                     "terminationMessagePolicy": "File", "ports": [{"containerPort": 80, "protocol": "TCP"}],
-                     "livenessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"}, "timeoutSeconds": 1,
-                         "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
-                     "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}},
-                    {"name": "d", "image": "localhost:5000/x:1", "imagePullPolicy": "IfNotPresent", "resources": {},
-                     "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}]})
-        );
-    }
-
-    #[test]
-    fn workloads() {
-        let template = json!({"spec": {"containers": []}});
-        let deployment = filled("apps/deployments", json!({"spec": {"template": template}}));
-        assert_eq!(
-            deployment["spec"]["strategy"],
-            json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}})
-        );
-        assert_eq!(
-            (&deployment["spec"]["replicas"], &deployment["spec"]["revisionHistoryLimit"]),
-            (&json!(1), &json!(10))
-        );
-        assert_eq!(deployment["spec"]["template"]["spec"]["restartPolicy"], "Always");
-        let job = filled("batch/jobs", json!({"spec": {"template": template}}));
-        assert_eq!(
-            (
-                &job["spec"]["completions"],
-                &job["spec"]["parallelism"],
-                &job["spec"]["backoffLimit"]
-            ),
-            (&json!(1), &json!(1), &json!(6))
-        );
-        let parallel = filled("batch/jobs", json!({"spec": {"parallelism": 2}}));
-        assert!(parallel["spec"]["completions"].is_null());
-        assert_eq!(filled("apps/deployments", json!({})), json!({}));
-    }
-
-    #[test]
-    fn services_and_secrets() {
-        let service = filled(
-            "services",
-            json!({"spec": {"type": "NodePort", "ports": [{"port": 80}, {"port": 1, "targetPort": "web"}]}}),
-        );
-        assert_eq!(
-            service["spec"],
-            json!({"type": "NodePort", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster", "externalTrafficPolicy": "Cluster",
-                "ports": [{"port": 80, "targetPort": 80, "protocol": "TCP"}, {"port": 1, "targetPort": "web", "protocol": "TCP"}]})
-        );
-        let secret = filled("secrets", json!({"stringData": {"a": "b"}, "data": {"c": "ZA=="}}));
-        assert_eq!(secret, json!({"type": "Opaque", "data": {"c": "ZA==", "a": "Yg=="}}));
-    }
-}
+mod tests;

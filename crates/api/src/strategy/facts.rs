@@ -6,6 +6,7 @@ use crate::resource::Resource;
 /// Collections whose objects carry `metadata.generation`.
 const GENERATION: &[&str] = &[
     "admissionregistration.k8s.io/mutatingadmissionpolicies",
+    "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
     "admissionregistration.k8s.io/mutatingwebhookconfigurations",
     "admissionregistration.k8s.io/validatingadmissionpolicies",
     "admissionregistration.k8s.io/validatingadmissionpolicybindings",
@@ -25,9 +26,13 @@ const GENERATION: &[&str] = &[
     "networking.k8s.io/networkpolicies",
     "networking.k8s.io/servicecidrs",
     "pods",
+    "podtemplates",
     "policy/poddisruptionbudgets",
     "replicationcontrollers",
+    "resource.k8s.io/deviceclasses",
+    "resource.k8s.io/resourceslices",
     "scheduling.k8s.io/priorityclasses",
+    "storage.k8s.io/csidrivers",
 ];
 
 /// Collections in which a PUT (or an apply, which may everywhere) makes what is not there.
@@ -36,6 +41,7 @@ const CREATE_ON_UPDATE: &[&str] = &[
     "endpoints",
     "events",
     "limitranges",
+    "node.k8s.io/runtimeclasses",
     "rbac.authorization.k8s.io/clusterrolebindings",
     "rbac.authorization.k8s.io/clusterroles",
     "rbac.authorization.k8s.io/rolebindings",
@@ -46,6 +52,7 @@ const CREATE_ON_UPDATE: &[&str] = &[
 /// Collections in which a PUT must name the resourceVersion that it replaces.
 const CONDITIONAL_UPDATE: &[&str] = &[
     "admissionregistration.k8s.io/mutatingadmissionpolicies",
+    "admissionregistration.k8s.io/mutatingadmissionpolicybindings",
     "admissionregistration.k8s.io/mutatingwebhookconfigurations",
     "admissionregistration.k8s.io/validatingadmissionpolicies",
     "admissionregistration.k8s.io/validatingadmissionpolicybindings",
@@ -53,7 +60,12 @@ const CONDITIONAL_UPDATE: &[&str] = &[
     "apiextensions.k8s.io/customresourcedefinitions",
     "apiregistration.k8s.io/apiservices",
     "coordination.k8s.io/leases",
+    "node.k8s.io/runtimeclasses",
     "policy/poddisruptionbudgets",
+    "storage.k8s.io/csidrivers",
+    "storage.k8s.io/csinodes",
+    "storage.k8s.io/csistoragecapacities",
+    "storage.k8s.io/volumeattachments",
 ];
 
 /// Collections in which a delete answers with the object instead of a `Status`.

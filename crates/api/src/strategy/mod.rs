@@ -11,12 +11,14 @@ mod facts;
 mod initial;
 mod validate;
 mod views;
+mod warnings;
 
 pub use facts::{
     allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted,
 };
 
 pub use validate::{validate, validate_update};
+pub use warnings::warnings;
 
 use crate::custom::definition;
 use crate::resource::Resource;

@@ -45,10 +45,22 @@ fn annotated(old: &Value, new: &Value) -> Value {
     object
 }
 
-/// The status, and of the metadata labels, annotations and finalizers: kubelets and node
+/// Kinds of whose metadata a status brings nothing along.
+const BARE_STATUS: &[&str] = &[
+    "admissionregistration.k8s.io/validatingadmissionpolicies",
+    "apiextensions.k8s.io/customresourcedefinitions",
+    "apiregistration.k8s.io/apiservices",
+    "flowcontrol.apiserver.k8s.io/flowschemas",
+    "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
+    "resource.k8s.io/resourceclaims",
+    "storage.k8s.io/volumeattachments",
+];
+
+/// The status, and with most kinds labels, annotations and finalizers: kubelets and node
 /// controllers write those along with it.
 fn status(resource: &Resource, new: &mut Value, old: &Value) {
-    let mut object = annotated(old, new);
+    let bare = resource.custom.is_some() || BARE_STATUS.contains(&resource.collection());
+    let mut object = if bare { based_on(old, new) } else { annotated(old, new) };
     match new.get("status") {
         Some(status) => set_member(&mut object, "status", status.clone()),
         None => drop_member(&mut object, "status"),
@@ -167,5 +179,21 @@ mod tests {
         assert_eq!(written("ephemeralcontainers"), r#""1" "Pending" "n" "i" 1 true"#);
         assert_eq!(written("resize"), r#""1" "Pending" "n" "i" 2 false"#);
         assert_eq!(written(""), r#""2" "Pending" "m" "j" 2 true"#);
+    }
+
+    #[test]
+    fn some_statuses_bring_no_labels() {
+        let old = json!({"metadata": {"name": "a"}});
+        let wanted = json!({"metadata": {"name": "a", "labels": {"a": "b"}}, "status": {"x": 1}});
+        for (group, plural, expected) in [
+            ("apps", "deployments", json!({"a": "b"})),
+            ("apiextensions.k8s.io", "customresourcedefinitions", Value::Null),
+            ("storage.k8s.io", "volumeattachments", Value::Null),
+        ] {
+            let mut new = wanted.clone();
+            narrow(find(group, "v1", plural).unwrap(), "status", &mut new, &old);
+            assert_eq!(new["metadata"]["labels"], expected, "{plural}");
+            assert_eq!(new["status"], json!({"x": 1}));
+        }
     }
 }

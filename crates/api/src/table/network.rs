@@ -178,7 +178,9 @@ fn subsets(endpoints: &Value, _: &Context) -> Value {
             all.extend(addresses().map(|address| socket(address, &port["port"])));
         }
     }
-    json!(or(&first(&all, SHOWN, ","), "<none>"))
+    // Subsets whose addresses all wait show nothing, but not that there is nothing.
+    let missing = if items(&endpoints["subsets"]).is_empty() { "<none>" } else { "" };
+    json!(or(&first(&all, SHOWN, ","), missing))
 }
 
 fn slice_ports(slice: &Value, _: &Context) -> Value {
@@ -269,6 +271,12 @@ mod tests {
                 "Endpoints",
                 r#"{"metadata": {"name": "e"}, "subsets": [{"addresses": [{"ip": "1.1.1.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}, {"port": 81}]}]}"#,
                 "e | 1.1.1.1:80,[fd00::1]:80,1.1.1.1:81 + 1 more... | <unknown>",
+            ),
+            (
+                "",
+                "Endpoints",
+                r#"{"metadata": {"name": "e"}, "subsets": [{"notReadyAddresses": [{"ip": "1.1.1.1"}], "ports": [{"port": 80}]}]}"#,
+                "e |  | <unknown>",
             ),
             (
                 "discovery.k8s.io",

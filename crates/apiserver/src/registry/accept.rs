@@ -38,8 +38,9 @@ fn quality(clause: &str) -> u32 {
     q.and_then(|q| q.trim().parse::<f32>().ok()).map_or(1000, |q| (q * 1000.0) as u32)
 }
 
-/// What a clause asks for; `None` where it is nothing that there is.
-pub(super) fn understand(clause: &str) -> Option<(Shape, Format)> {
+/// What a clause asks for, and whether a shape is to be of `meta.k8s.io/v1beta1`; `None` where
+/// it is nothing that there is.
+pub(super) fn understand(clause: &str) -> Option<(Shape, Format, bool)> {
     let mut parts = clause.split(';').map(str::trim);
     let format = match parts.next()? {
         "application/json" | "application/*" | "*/*" => Format::Json,
@@ -47,7 +48,7 @@ pub(super) fn understand(clause: &str) -> Option<(Shape, Format)> {
         protobuf::MEDIA_TYPE => Format::Protobuf,
         _ => return None,
     };
-    let mut shape = Shape::Object;
+    let (mut shape, mut beta) = (Shape::Object, false);
     for part in parts {
         match part.split_once('=') {
             Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
@@ -55,10 +56,11 @@ pub(super) fn understand(clause: &str) -> Option<(Shape, Format)> {
             }
             Some(("as", "Table")) => shape = Shape::Table(Include::Metadata),
             Some(("as", _)) => return None,
+            Some(("v", "v1beta1")) => beta = true,
             Some(("v", version)) if version != "v1" => return None,
             Some(("g", group)) if group != "meta.k8s.io" => return None,
             _ => {}
         }
     }
-    Some((shape, format))
+    Some((shape, format, beta && shape != Shape::Object))
 }

@@ -24,30 +24,43 @@ impl Continue {
     }
 
     /// Reads a token; the error is upstream's wording of what is wrong with it.
-    pub fn decode(token: &str) -> Result<Self, &'static str> {
+    pub fn decode(token: &str) -> Result<Self, String> {
+        let wrong = |why: &str| format!("continue key is not valid: {why}");
         let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
             .decode(token.trim_end_matches('='))
-            .map_err(|_| "continue key is not valid: illegal base64 data")?;
-        let json: Value = serde_json::from_slice(&bytes)
-            .map_err(|_| "continue key is not valid: the token is not JSON")?;
+            .map_err(|error| {
+                let at = match error {
+                    base64::DecodeError::InvalidByte(at, _) => at,
+                    _ => token.len(),
+                };
+                wrong(&format!("illegal base64 data at input byte {at}"))
+            })?;
+        let json: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e.to_string()))?;
         if json["v"] != "meta.k8s.io/v1" {
-            return Err(
-                "continue key is not valid: server does not recognize this encoded version",
-            );
+            return Err(wrong("server does not recognize this encoded version"));
         }
         let revision = match json["rv"].as_i64() {
             Some(-1) => None,
             Some(revision) if revision > 0 => Some(revision as u64),
             _ => {
-                return Err(
-                    "continue key is not valid: incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
-                );
+                let why = "incorrect encoded start resourceVersion (version meta.k8s.io/v1)";
+                return Err(wrong(why));
             }
         };
-        let start = json["start"].as_str().unwrap_or_default().trim_end_matches('\u{0}');
-        let (namespace, name) = start
-            .split_once('/')
-            .ok_or("continue key is not valid: encoded start key empty (version meta.k8s.io/v1)")?;
+        let start = json["start"].as_str().unwrap_or_default();
+        if start.is_empty() {
+            return Err(wrong("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        let key = start.trim_end_matches('\u{0}').trim_start_matches('/');
+        let steps = |part: &str| matches!(part, "." | "..");
+        let (namespace, name) = match key.split_once('/') {
+            Some((namespace, name)) if !name.contains('/') => (namespace, name),
+            None => ("", key),
+            Some(_) => return Err(wrong(start)),
+        };
+        if steps(namespace) || steps(name) || name.is_empty() {
+            return Err(wrong(start));
+        }
         Ok(Self { revision, after: (namespace.to_owned(), name.to_owned()) })
     }
 }
@@ -55,6 +68,7 @@ impl Continue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn continue_round_trip_and_refusals() {
@@ -62,7 +76,23 @@ mod tests {
         assert_eq!(Continue::decode(&token.encode()), Ok(token));
         let inconsistent = Continue { revision: None, after: (String::new(), "n".into()) };
         assert_eq!(Continue::decode(&inconsistent.encode()), Ok(inconsistent));
-        assert!(Continue::decode("%%").is_err());
-        assert!(Continue::decode("e30").is_err());
+        let token =
+            |json: Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(json.to_string());
+        for (text, expected) in [
+            ("ab%".to_owned(), "illegal base64 data at input byte 2"),
+            (token(json!({})), "server does not recognize this encoded version"),
+            (
+                token(json!({"v": "meta.k8s.io/v1", "rv": 0, "start": "a"})),
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ),
+            (
+                token(json!({"v": "meta.k8s.io/v1", "rv": 1})),
+                "encoded start key empty (version meta.k8s.io/v1)",
+            ),
+            (token(json!({"v": "meta.k8s.io/v1", "rv": 1, "start": "../a"})), "../a"),
+        ] {
+            let expected = format!("continue key is not valid: {expected}");
+            assert_eq!(Continue::decode(&text), Err(expected));
+        }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Outcome;
 use super::call::Call;
+use super::twice::Twice;
 
 /// Media types that objects may be sent in.
 const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", api::protobuf::MEDIA_TYPE];
@@ -22,8 +23,8 @@ pub(crate) fn parse(content_type: &str, body: &[u8]) -> Outcome<Value> {
 }
 
 /// The same, and the fields that the body has twice.
-fn tracked(content_type: &str, body: &[u8]) -> Outcome<(Value, Vec<String>)> {
-    let whole = |value| (value, Vec::new());
+fn tracked(content_type: &str, body: &[u8]) -> Outcome<(Value, Twice)> {
+    let whole = |value| (value, Twice::default());
     match content_type {
         "" | "application/json" | "*/*" => json(body).map_err(|error| {
             unreadable(&format!("couldn't get version/kind; json parse error: {error}"))
@@ -37,35 +38,74 @@ fn tracked(content_type: &str, body: &[u8]) -> Outcome<(Value, Vec<String>)> {
 }
 
 /// Reads JSON, and notes the fields that it has twice.
-pub fn json(body: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
+pub fn json(body: &[u8]) -> serde_json::Result<(Value, Twice)> {
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let read = schema::decode(&mut reader)?;
+    let (value, paths) = schema::decode(&mut reader)?;
     reader.end()?;
-    Ok(read)
+    Ok((value, Twice::of_json(&paths)))
+}
+
+/// How YAML is read: of a field that is there twice the last counts.
+pub(super) fn yaml_options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
+    }
 }
 
 /// Reads YAML (of which JSON is a part), and notes the fields that it has twice.
-pub fn yaml(body: &[u8]) -> Outcome<(Value, Vec<String>)> {
+pub fn yaml(body: &[u8]) -> Outcome<(Value, Twice)> {
     let text = std::str::from_utf8(body).map_err(|_| unreadable("the body is not UTF-8"))?;
-    let options = serde_saphyr::options! {
-        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::LastWins,
-    };
-    serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
-        schema::decode(yaml)
-    })
-    .map_err(|error| unreadable(&format!("error converting YAML to JSON: {error}")))
+    let read =
+        serde_saphyr::with_deserializer_from_str_with_options(text, yaml_options(), |yaml| {
+            schema::decode(yaml)
+        });
+    let (value, paths) =
+        read.map_err(|error| unreadable(&format!("error converting YAML to JSON: {error}")))?;
+    // Which lines it is about takes another reading, which most bodies are spared.
+    let twice = if paths.is_empty() { Twice::default() } else { Twice::of_yaml(text) };
+    Ok((value, twice))
 }
 
+const UNREADABLE: &str = "the object provided is unrecognized";
+
 fn unreadable(why: &str) -> Status {
-    Status::bad_request(format!("the object provided is unrecognized: {why}"))
+    Status::bad_request(format!("{UNREADABLE}: {why}"))
+}
+
+/// The beginning of a body: as text if it may be JSON, else in hexadecimal digits.
+fn summary(body: &[u8]) -> String {
+    const SHOWN_MAX_BYTES: usize = 30;
+    let more = if body.len() > SHOWN_MAX_BYTES { " ..." } else { "" };
+    let shown = &body[..body.len().min(SHOWN_MAX_BYTES)];
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => {
+            let digits: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{digits}{more}")
+        }
+    }
 }
 
 /// Reads the object of a create or an update, and which of its fields were there twice.
-pub fn object(call: &Call) -> Outcome<(Value, Vec<String>)> {
-    let (mut object, duplicates) = tracked(&call.content_type(), &call.body)?;
+pub fn object(call: &Call) -> Outcome<(Value, Twice)> {
+    let kind = &call.target.resource.kind;
+    let (mut object, duplicates) =
+        tracked(&call.content_type(), &call.body).map_err(|mut status| {
+            if let Some(why) = status.message.strip_prefix(UNREADABLE) {
+                let body = summary(&call.body);
+                status.message = format!("{UNREADABLE} (must be of type {kind}){why} ({body})");
+            }
+            status
+        })?;
     if !object.is_object() {
-        let why = format!("must be of type {}", call.target.resource.kind);
-        return Err(unreadable(&why));
+        let body = summary(&call.body);
+        let why = "couldn't get version/kind; json parse error: json: cannot unmarshal";
+        let (found, into) =
+            (type_name(&object), "Go value of type struct { APIVersion string; Kind string }");
+        let why =
+            format!("{UNREADABLE} (must be of type {kind}): {why} {found} into {into} ({body})");
+        return Err(Status::bad_request(why));
     }
     settle_kind(&call.target.resource, &call.target.version, &mut object)?;
     Ok((object, duplicates))
@@ -167,12 +207,19 @@ mod tests {
             yaml,
             json!({"kind": "Pod", "metadata": {"name": "a", "labels": {"on": "yes"}}, "spec": {"n": 1}})
         );
-        for (kind, body) in [
-            ("application/yaml", "a: {b: 1, c: x, b: 2}"),
-            ("application/json", r#"{"a": {"b": 1, "c": "x", "b": 2}}"#),
+        for (kind, body, told) in [
+            (
+                "application/yaml",
+                "a: {b: 1, c: x, b: 2}",
+                "yaml: unmarshal errors:\n  line 1: key \"b\" already set in map",
+            ),
+            ("application/json", r#"{"a": {"b": 1, "c": "x", "b": 2}}"#, "duplicate field \"a.b\""),
         ] {
             let (value, twice) = tracked(kind, body.as_bytes()).unwrap();
-            assert_eq!((value, twice), (json!({"a": {"b": 2, "c": "x"}}), vec!["a.b".to_owned()]));
+            assert_eq!(
+                (value, twice.errors()),
+                (json!({"a": {"b": 2, "c": "x"}}), vec![told.to_owned()])
+            );
         }
         assert_eq!(parse("text/plain", b"").unwrap_err().code, 415);
         assert_eq!(parse("application/json", b"{").unwrap_err().code, 400);

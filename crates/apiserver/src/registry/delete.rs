@@ -5,15 +5,15 @@ use api::strategy;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
-use store::{Entry, Expect, Page, WriteError};
+use store::{Entry, Expect, WriteError};
 
 use super::call::{Call, Content, Reply, Target};
 use super::deletion::{self, Plan};
 use super::negotiate::Shape;
 use super::options::{DeleteOptions, ListOptions};
-use super::read::{Selection, invalid_options};
+use super::read::Selection;
 use super::write::{Writer, may_be_stale, write_failure};
-use super::{Outcome, Registry, codec, decode, meta, negotiate};
+use super::{Outcome, Registry, codec, decode, meta, negotiate, read};
 use crate::admission::Operation;
 use crate::user::User;
 
@@ -126,13 +126,12 @@ impl Registry {
     /// DELETE of a collection: everything that a list with the same query shows.
     pub(super) async fn delete_collection(&self, call: &Call) -> Outcome<Reply> {
         let options = delete_options(call)?;
-        let selected = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
+        let selected = ListOptions::parse(&call.query, false)?;
         let selection = Selection::parse(&call.target, &selected)?;
-        self.context.fresh().await?;
-        let list = self.store().list(selection.range(&call.target), Page::default());
-        let list = list.map_err(|error| Status::internal_error(&error.to_string()))?;
+        // A limit bounds what is deleted: the first page of the list goes.
+        let page = self.page(&call.target, &selected, &selection).await?;
         let mut items = Vec::new();
-        for entry in list.entries.iter().filter(|entry| selection.matches(&call.target, entry)) {
+        for entry in &page.entries {
             let mut target = call.target.named(&entry.key.name);
             target.namespace = entry.key.namespace.to_string();
             match self.remove(&target, &call.user, &options).await {
@@ -145,7 +144,7 @@ impl Registry {
         }
         let list = json!({
             "kind": call.target.resource.list_kind, "apiVersion": call.target.api_version(),
-            "metadata": {"resourceVersion": list.revision.to_string()}, "items": items,
+            "metadata": read::metadata(&page), "items": items,
         });
         Ok(Reply::ok(Content::Ready(crate::response::with_type(
             StatusCode::OK,
@@ -169,7 +168,7 @@ fn delete_options(call: &Call) -> Outcome<DeleteOptions> {
             "the body of a delete must be DeleteOptions, not {kind}"
         )));
     }
-    DeleteOptions::parse(&call.query, body.as_ref()).map_err(invalid_options)
+    DeleteOptions::parse(&call.query, body.as_ref())
 }
 
 pub(super) fn check_preconditions(
@@ -177,7 +176,9 @@ pub(super) fn check_preconditions(
     live: &Value,
     options: &DeleteOptions,
 ) -> Outcome<()> {
-    let refuse = |why: String| Err(Status::conflict(&*target.resource, &target.name, &why));
+    // Upstream names the kind here where it names the resource elsewhere.
+    let subject = (target.resource.group.as_ref(), target.resource.kind.as_ref());
+    let refuse = |why: String| Err(Status::conflict(subject, &target.name, &why));
     let uid = meta::uid(live);
     if let Some(wanted) = options.uid.as_deref().filter(|wanted| *wanted != uid) {
         return refuse(format!(

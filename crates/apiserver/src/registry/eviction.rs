@@ -8,7 +8,6 @@ use store::{Page, Range};
 use super::call::{Call, Reply, Target};
 use super::delete::check_preconditions;
 use super::options::{DeleteOptions, WriteOptions};
-use super::read::invalid_options;
 use super::views::success;
 use super::write::{Change, Writer};
 use super::{Outcome, Registry, decode, meta, names, negotiate};
@@ -35,14 +34,13 @@ enum Ruling {
 impl Registry {
     /// POST on `pods/NAME/eviction`.
     pub(super) async fn evict(&self, call: &Call) -> Outcome<Reply> {
-        let options = WriteOptions::parse(&call.query, "CreateOptions").map_err(invalid_options)?;
+        let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let eviction = decode::parse(&call.content_type(), &call.body)?;
         let target = &call.target;
         if !meta::name(&eviction).is_empty() && meta::name(&eviction) != target.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        let mut delete =
-            DeleteOptions::parse("", Some(&eviction["deleteOptions"])).map_err(invalid_options)?;
+        let mut delete = DeleteOptions::parse("", Some(&eviction["deleteOptions"]))?;
         delete.dry_run |= options.dry_run;
         let writer = Writer {
             user: &call.user,

@@ -29,6 +29,7 @@ mod read;
 pub(crate) mod scale;
 mod services;
 mod signing;
+mod twice;
 mod views;
 mod watch;
 mod write;
@@ -146,17 +147,19 @@ impl Registry {
         }
         let namespace = if resource.namespaced { info.namespace.clone() } else { String::new() };
         let in_namespace = !info.namespace.is_empty() && resource.collection() != "namespaces";
-        let collection = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+        let collection = matches!(info.verb.as_str(), "list" | "watch");
+        let of_one = matches!(info.verb.as_str(), "get" | "update" | "patch" | "delete");
+        let misnamed = (of_one && info.name.is_empty())
+            || (info.verb == "create" && info.subresource.is_empty() && !info.name.is_empty());
+        if misnamed {
+            return Err(no_such_method());
+        }
         if !resource.namespaced && in_namespace {
             return Err(Status::unknown_path());
         }
         if resource.namespaced && namespace.is_empty() && !collection {
-            return Err(if info.verb == "create" {
-                Status::new(
-                    405,
-                    "MethodNotAllowed",
-                    "the server does not allow this method on the requested resource",
-                )
+            return Err(if matches!(info.verb.as_str(), "create" | "deletecollection") {
+                no_such_method()
             } else {
                 Status::unknown_path()
             });
@@ -227,11 +230,13 @@ fn check_verb(resource: &Resource, info: &RequestInfo) -> Outcome<()> {
     if verbs.contains(&info.verb.as_str()) {
         return Ok(());
     }
-    Err(Status::new(
-        405,
-        "MethodNotAllowed",
-        "the server does not allow this method on the requested resource",
-    ))
+    Err(no_such_method())
+}
+
+/// What a path answers to a method that it does not have.
+fn no_such_method() -> Status {
+    let why = "the server does not allow this method on the requested resource";
+    Status::new(405, "MethodNotAllowed", why)
 }
 
 impl Cluster for Registry {

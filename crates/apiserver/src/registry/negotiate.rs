@@ -24,6 +24,8 @@ pub struct Negotiated {
     pub format: Format,
     /// Whether JSON is indented.
     pub pretty: bool,
+    /// Whether a shape other than the object's own is to be of `meta.k8s.io/v1beta1`.
+    pub beta: bool,
 }
 
 /// Kinds that upstream advises against, and what it says of them.
@@ -60,13 +62,14 @@ impl Negotiated {
             None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person)),
         };
         let include = query_value(query, "includeObject").unwrap_or_default();
-        let (shape, format) = if accept.is_empty() {
-            (Shape::Object, Format::Json)
+        let (shape, format, beta) = if accept.is_empty() {
+            (Shape::Object, Format::Json, false)
         } else {
             clauses(accept)
                 .into_iter()
                 .find_map(|clause| {
-                    understand(clause).filter(|(_, format)| messages || *format != Format::Protobuf)
+                    understand(clause)
+                        .filter(|(_, format, _)| messages || *format != Format::Protobuf)
                 })
                 .ok_or_else(|| Status::not_acceptable(served(messages)))?
         };
@@ -79,12 +82,13 @@ impl Negotiated {
             })?),
             shape => shape,
         };
-        Ok(Negotiated { shape, format, pretty })
+        Ok(Negotiated { shape, format, pretty, beta })
     }
 
     /// Whether bytes from the store can be sent as they are.
     pub fn is_plain(&self) -> bool {
-        *self == Negotiated { shape: Shape::Object, format: Format::Json, pretty: false }
+        *self
+            == Negotiated { shape: Shape::Object, format: Format::Json, pretty: false, beta: false }
     }
 
     /// The `Content-Type` of an answer.
@@ -106,8 +110,18 @@ impl Negotiated {
         }
     }
 
+    /// The `apiVersion` of shapes other than the object's own.
+    pub fn meta_version(&self) -> &'static str {
+        if self.beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+    }
+
     /// An object in the notation that was agreed on.
     pub fn write(&self, value: &Value) -> Outcome<Vec<u8>> {
+        if self.beta {
+            let mut value = value.clone();
+            version_shapes(&mut value, self.meta_version());
+            return Negotiated { beta: false, ..*self }.write(&value);
+        }
         let mut bytes = match (self.format, self.pretty) {
             (Format::Json, false) => serde_json::to_vec(value),
             (Format::Json, true) => serde_json::to_vec_pretty(value),
@@ -121,6 +135,23 @@ impl Negotiated {
         .map_err(|error| Status::internal_error(&error.to_string()))?;
         bytes.push(b'\n');
         Ok(bytes)
+    }
+}
+
+/// Gives a shape, and the shapes inside it, another version of their group.
+fn version_shapes(value: &mut Value, version: &str) {
+    let shape = matches!(
+        value["kind"].as_str(),
+        Some("Table" | "PartialObjectMetadata" | "PartialObjectMetadataList")
+    );
+    if !shape || value["apiVersion"] != "meta.k8s.io/v1" {
+        return;
+    }
+    value["apiVersion"] = version.into();
+    for (list, inside) in [("items", ""), ("rows", "/object")] {
+        for item in value.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            item.pointer_mut(inside).into_iter().for_each(|value| version_shapes(value, version));
+        }
     }
 }
 
@@ -143,7 +174,9 @@ pub fn message(target: &Target, accept: &Negotiated, stored: &[u8]) -> Option<Ou
         Shape::Object if target.is_storage_version() => {
             (form(target)?, target.api_version(), &*target.resource.kind)
         }
-        Shape::Partial => (Form::partial()?, "meta.k8s.io/v1".to_owned(), "PartialObjectMetadata"),
+        Shape::Partial => {
+            (Form::partial()?, accept.meta_version().to_owned(), "PartialObjectMetadata")
+        }
         Shape::Object | Shape::Table(_) => return None,
     };
     let document =
@@ -166,7 +199,7 @@ pub(crate) fn notation(headers: &HeaderMap) -> Option<Format> {
         return Some(Format::Json);
     };
     clauses(accept).into_iter().find_map(|clause| match understand(clause)? {
-        (Shape::Object, format) => Some(format),
+        (Shape::Object, format, _) => Some(format),
         _ => None,
     })
 }
@@ -276,10 +309,21 @@ mod tests {
                 "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
                 Some((Shape::Table(Include::Metadata), Format::Json)),
             ),
-            ("application/json;as=Table;v=v1beta1;g=meta.k8s.io", None),
+            (
+                "application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+                Some((Shape::Table(Include::Metadata), Format::Json)),
+            ),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io", None),
         ] {
             assert_eq!(agreed(accept), expected, "{accept}");
         }
+        let mut table = json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "rows": [
+            {"object": {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1"}},
+            {"object": {"kind": "Pod", "apiVersion": "v1"}}]});
+        version_shapes(&mut table, "meta.k8s.io/v1beta1");
+        let versions = ["/apiVersion", "/rows/0/object/apiVersion", "/rows/1/object/apiVersion"];
+        let versions = versions.map(|pointer| table.pointer(pointer).unwrap().clone());
+        assert_eq!(versions, ["meta.k8s.io/v1beta1", "meta.k8s.io/v1beta1", "v1"]);
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, protobuf::MEDIA_TYPE.parse().unwrap());
         let refused = Negotiated::new(&headers, "", false).unwrap_err();

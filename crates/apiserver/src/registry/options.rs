@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use api::status::{FieldError, Status};
+use serde_json::{Value, json};
 
+use super::Outcome;
 use super::call::MANAGER_MAX_BYTES;
-use crate::request::{query_true, query_value};
+use crate::request::{is_on, query_true, query_value};
 
 /// How unknown and repeated fields of a body are met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,96 +84,116 @@ pub struct DeleteOptions {
     pub dry_run: bool,
 }
 
-/// Upstream's sentence for options that do not fit together or do not parse.
-fn invalid(kind: &str, detail: &str) -> String {
-    format!("{kind}.meta.k8s.io \"\" is invalid: {detail}")
+/// 422 about options, where there is anything wrong with them.
+fn refuse(kind: &str, errors: &[FieldError]) -> Outcome<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(("meta.k8s.io", kind), "", errors))
 }
+
+/// A parameter that is a number.
+fn number(query: &str, key: &str) -> Outcome<Option<i64>> {
+    let Some(text) = query_value(query, key).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let wrong = |_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
+    text.parse().map(Some).map_err(wrong).map_err(Status::bad_request)
+}
+
+const MATCH: &str = "resourceVersionMatch";
+const INITIAL: &str = "sendInitialEvents";
+const WITH_CONTINUE: &str = "resourceVersionMatch is forbidden when continue is provided";
 
 impl ListOptions {
     /// Reads the query of a list (`watch` false) or a watch.
-    pub fn parse(query: &str, watch: bool) -> Result<Self, String> {
+    pub fn parse(query: &str, watch: bool) -> Outcome<Self> {
         let value = |key: &str| query_value(query, key).unwrap_or_default();
-        let number = |key: &str| match value(key) {
-            text if text.is_empty() => Ok(None),
-            text => text
-                .parse::<i64>()
-                .map(Some)
-                .map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax")),
-        };
-        let version_match = match value("resourceVersionMatch").as_str() {
-            "" => None,
-            "Exact" => Some(VersionMatch::Exact),
-            "NotOlderThan" => Some(VersionMatch::NotOlderThan),
-            other => {
-                let detail = format!(
-                    "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""
-                );
-                return Err(invalid("ListOptions", &detail));
-            }
-        };
+        let how = value(MATCH);
         let options = ListOptions {
             labels: value("labelSelector"),
             fields: value("fieldSelector"),
-            limit: number("limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
+            limit: number(query, "limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
             continue_token: value("continue"),
             resource_version: value("resourceVersion"),
-            version_match,
-            timeout: number("timeoutSeconds")?
+            version_match: match how.as_str() {
+                "Exact" => Some(VersionMatch::Exact),
+                "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+                _ => None,
+            },
+            timeout: number(query, "timeoutSeconds")?
                 .and_then(|n| u64::try_from(n).ok())
                 .filter(|n| *n > 0)
                 .map(Duration::from_secs),
             bookmarks: query_true(query, "allowWatchBookmarks"),
-            send_initial_events: query_value(query, "sendInitialEvents")
-                .map(|_| query_true(query, "sendInitialEvents")),
+            send_initial_events: query_value(query, INITIAL).map(|_| query_true(query, INITIAL)),
         };
-        options.check(watch).map_err(|detail| invalid("ListOptions", &detail))?;
+        let errors = if watch { options.watch_errors(&how) } else { options.list_errors(&how) };
+        refuse("ListOptions", &errors)?;
         Ok(options)
     }
 
-    fn check(&self, watch: bool) -> Result<(), String> {
-        if watch {
-            return self.check_watch();
+    fn list_errors(&self, how: &str) -> Vec<FieldError> {
+        let known = self.version_match.is_some();
+        let exact_of_any =
+            self.version_match == Some(VersionMatch::Exact) && self.resource_version == "0";
+        let mut errors = Vec::new();
+        for (wrong, why) in [
+            (
+                self.resource_version.is_empty(),
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ),
+            (!self.continue_token.is_empty(), WITH_CONTINUE),
+        ] {
+            errors.extend((wrong && !how.is_empty()).then(|| FieldError::forbidden(MATCH, why)));
+        }
+        if !how.is_empty() && !known {
+            let supported = ["Exact", "NotOlderThan", ""];
+            errors.push(FieldError::not_supported(MATCH, how, &supported));
+        }
+        if exact_of_any {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            errors.push(FieldError::forbidden(MATCH, why));
         }
         if self.send_initial_events.is_some() {
-            return Err(
-                "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list".into()
-            );
+            let why = "sendInitialEvents is forbidden for list";
+            errors.push(FieldError::forbidden(INITIAL, why));
         }
-        let Some(how) = self.version_match else { return Ok(()) };
-        if self.resource_version.is_empty() {
-            return Err("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".into());
-        }
-        if !self.continue_token.is_empty() {
-            return Err("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided".into());
-        }
-        if how == VersionMatch::Exact && self.resource_version == "0" {
-            return Err("resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".into());
-        }
-        Ok(())
+        errors
     }
 
-    fn check_watch(&self) -> Result<(), String> {
-        match (self.send_initial_events, self.version_match) {
-            (Some(_), None) => Err("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan".into()),
-            (Some(_), Some(VersionMatch::NotOlderThan)) if self.bookmarks || self.send_initial_events == Some(false) => Ok(()),
-            (Some(_), Some(VersionMatch::NotOlderThan)) => Err("allowWatchBookmarks: Forbidden: sendInitialEvents requires setting allowWatchBookmarks to true".into()),
-            (Some(_), Some(VersionMatch::Exact)) => Err("resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"".into()),
-            (None, Some(_)) => Err("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided".into()),
-            (None, None) => Ok(()),
+    fn watch_errors(&self, how: &str) -> Vec<FieldError> {
+        let not_older = self.version_match == Some(VersionMatch::NotOlderThan);
+        let mut errors = Vec::new();
+        if self.send_initial_events.is_some() && !not_older {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            errors.push(FieldError::forbidden(MATCH, why));
         }
+        if how.is_empty() {
+            return errors;
+        }
+        if self.send_initial_events.is_none() {
+            let why =
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            errors.push(FieldError::forbidden(MATCH, why));
+        }
+        if !not_older {
+            errors.push(FieldError::not_supported(MATCH, how, &["NotOlderThan"]));
+        }
+        if !self.continue_token.is_empty() {
+            errors.push(FieldError::forbidden(MATCH, WITH_CONTINUE));
+        }
+        errors
     }
 }
 
-fn dry_run(values: impl Iterator<Item = String>, kind: &str) -> Result<bool, String> {
-    let mut dry = false;
-    for value in values {
-        if value != "All" {
-            let detail = format!("dryRun: Unsupported value: {value:?}: supported values: \"All\"");
-            return Err(invalid(kind, &detail));
-        }
-        dry = true;
+/// Whether nothing is to be written; all values have to say so.
+fn dry_run(values: impl Iterator<Item = String>, errors: &mut Vec<FieldError>) -> bool {
+    let values: Vec<String> = values.collect();
+    if values.iter().any(|value| value != "All") {
+        errors.push(FieldError::not_supported("dryRun", json!(values), &["All"]));
     }
-    Ok(dry)
+    !values.is_empty()
 }
 
 fn query_values<'a>(query: &'a str, key: &'a str) -> impl Iterator<Item = String> + 'a {
@@ -181,46 +203,57 @@ fn query_values<'a>(query: &'a str, key: &'a str) -> impl Iterator<Item = String
 }
 
 /// A manager's name is short and printable.
-fn check_manager(name: &str) -> Result<(), String> {
+fn manager_errors(name: &str, errors: &mut Vec<FieldError>) {
     if name.len() > MANAGER_MAX_BYTES {
-        return Err(format!(
-            "fieldManager: Too long: may not be more than {MANAGER_MAX_BYTES} bytes"
-        ));
+        errors.push(FieldError::too_long("fieldManager", MANAGER_MAX_BYTES));
     }
-    match name.char_indices().find(|(_, c)| c.is_control()) {
-        Some((at, _)) => Err(format!(
-            "fieldManager: Invalid value: {}: should only contain printable characters (error position: {at})",
-            api::status::go_quote(name)
-        )),
-        None => Ok(()),
+    if let Some((at, _)) = name.char_indices().find(|(_, c)| c.is_control()) {
+        let why = format!("should only contain printable characters (error position: {at})");
+        errors.push(FieldError::invalid("fieldManager", name, why));
     }
 }
 
 impl WriteOptions {
     /// Reads the query of a create, update or patch; `kind` is `CreateOptions` and so on.
-    pub fn parse(query: &str, kind: &str) -> Result<Self, String> {
-        let field_validation = match query_value(query, "fieldValidation")
-            .unwrap_or_default()
-            .as_str()
-        {
-            "" | "Warn" => FieldValidation::Warn,
+    pub fn parse(query: &str, kind: &str) -> Outcome<Self> {
+        Self::parse_for(query, kind, None)
+    }
+
+    /// The same of a patch, which is or is not an apply.
+    pub fn of_patch(query: &str, apply: bool) -> Outcome<Self> {
+        Self::parse_for(query, "PatchOptions", Some(apply))
+    }
+
+    fn parse_for(query: &str, kind: &str, apply: Option<bool>) -> Outcome<Self> {
+        let mut errors = Vec::new();
+        let field_manager = query_value(query, "fieldManager").unwrap_or_default();
+        let force = query_value(query, "force");
+        match apply {
+            Some(true) if field_manager.is_empty() => {
+                errors.push(FieldError::required("fieldManager", "is required for apply patch"));
+            }
+            Some(false) if force.is_some() => {
+                let why = "may not be specified for non-apply patch";
+                errors.push(FieldError::forbidden("force", why));
+            }
+            _ => {}
+        }
+        manager_errors(&field_manager, &mut errors);
+        let dry_run = dry_run(query_values(query, "dryRun"), &mut errors);
+        let wanted = query_value(query, "fieldValidation").unwrap_or_default();
+        let field_validation = match wanted.as_str() {
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
+            "" | "Warn" => FieldValidation::Warn,
             other => {
-                let detail = format!(
-                    "fieldValidation: Unsupported value: {other:?}: supported values: \"\", \"Ignore\", \"Warn\", \"Strict\""
-                );
-                return Err(invalid(kind, &detail));
+                let supported = ["", "Ignore", "Strict", "Warn"];
+                errors.push(FieldError::not_supported("fieldValidation", other, &supported));
+                FieldValidation::Warn
             }
         };
-        let field_manager = query_value(query, "fieldManager").unwrap_or_default();
-        check_manager(&field_manager).map_err(|detail| invalid(kind, &detail))?;
-        Ok(WriteOptions {
-            dry_run: dry_run(query_values(query, "dryRun"), kind)?,
-            field_validation,
-            field_manager,
-            force: query_true(query, "force"),
-        })
+        refuse(kind, &errors)?;
+        let force = force.is_some_and(|force| is_on(&force));
+        Ok(WriteOptions { dry_run, field_validation, field_manager, force })
     }
 }
 
@@ -245,52 +278,45 @@ impl DeleteOptions {
     }
 
     /// Reads the body of a delete, and the query for what the body does not say.
-    pub fn parse(query: &str, body: Option<&Value>) -> Result<Self, String> {
+    pub fn parse(query: &str, body: Option<&Value>) -> Outcome<Self> {
         let empty = Value::Null;
         let body = body.unwrap_or(&empty);
         let in_query = |key: &str| query_value(query, key);
         let grace = match body["gracePeriodSeconds"].as_i64() {
             Some(seconds) => Some(seconds),
-            None => in_query("gracePeriodSeconds")
-                .map(|text| {
-                    text.parse()
-                        .map_err(|_| format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-                })
-                .transpose()?,
+            None => number(query, "gracePeriodSeconds")?,
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let in_body = super::meta::strings(&body["dryRun"]);
-        let options = DeleteOptions {
+        let asked = in_body.into_iter().chain(query_values(query, "dryRun"));
+        let mut errors = Vec::new();
+        let orphans = in_query("orphanDependents").map(|orphans| is_on(&orphans));
+        let mut options = DeleteOptions {
             grace_period_seconds: grace,
             uid: text(&body["preconditions"]["uid"]),
             resource_version: text(&body["preconditions"]["resourceVersion"]),
-            orphan_dependents: body["orphanDependents"].as_bool().or_else(|| {
-                in_query("orphanDependents").map(|_| query_true(query, "orphanDependents"))
-            }),
+            orphan_dependents: body["orphanDependents"].as_bool().or(orphans),
             propagation_policy: text(&body["propagationPolicy"])
                 .or_else(|| in_query("propagationPolicy")),
-            dry_run: dry_run(
-                in_body.into_iter().chain(query_values(query, "dryRun")),
-                "DeleteOptions",
-            )?,
+            dry_run: false,
         };
-        options.check().map_err(|detail| invalid("DeleteOptions", &detail))?;
+        options.policy_errors(&mut errors);
+        options.dry_run = dry_run(asked, &mut errors);
+        refuse("DeleteOptions", &errors)?;
         Ok(options)
     }
 
-    fn check(&self) -> Result<(), String> {
-        let Some(policy) = &self.propagation_policy else { return Ok(()) };
+    fn policy_errors(&self, errors: &mut Vec<FieldError>) {
+        const FIELD: &str = "propagationPolicy";
+        let Some(policy) = &self.propagation_policy else { return };
         if self.orphan_dependents.is_some() {
-            return Err(format!(
-                "propagationPolicy: Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set"
-            ));
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(FieldError::invalid(FIELD, policy.as_str(), why));
         }
         if !matches!(policy.as_str(), "Orphan" | "Background" | "Foreground") {
-            return Err(format!(
-                "propagationPolicy: Unsupported value: {policy:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
-            ));
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            errors.push(FieldError::not_supported(FIELD, policy.as_str(), &supported));
         }
-        Ok(())
     }
 }
 
@@ -301,27 +327,110 @@ mod tests {
 
     #[test]
     fn list_options_that_do_not_fit_are_refused() {
+        const UNLESS: &str = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided";
+        const CONTINUED: &str = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided";
+        const WATCH: &str = "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        const REQUIRES: &str = "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
         for (query, watch, expected) in [
-            ("resourceVersionMatch=Exact", false, "unless resourceVersion is provided"),
+            ("resourceVersionMatch=Exact", false, &[UNLESS][..]),
             (
                 "resourceVersion=0&resourceVersionMatch=Exact",
                 false,
-                "is forbidden for resourceVersion \"0\"",
+                &[
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                ],
             ),
-            ("resourceVersion=3&resourceVersionMatch=Near", false, "Unsupported value: \"Near\""),
             (
-                "resourceVersion=3&resourceVersionMatch=Exact&continue=x",
+                "resourceVersionMatch=Near",
                 false,
-                "when continue is provided",
+                &[
+                    UNLESS,
+                    "resourceVersionMatch: Unsupported value: \"Near\": supported values: \"Exact\", \"NotOlderThan\", \"\"",
+                ],
             ),
-            ("sendInitialEvents=true", true, "requires setting resourceVersionMatch"),
-            ("sendInitialEvents=true", false, "forbidden for list"),
-            ("limit=x", false, "invalid syntax"),
+            ("resourceVersion=3&resourceVersionMatch=Exact&continue=x", false, &[CONTINUED]),
+            ("resourceVersionMatch=Exact&continue=x", false, &[UNLESS, CONTINUED]),
+            ("resourceVersion=3&resourceVersionMatch=Exact", false, &[]),
+            ("resourceVersion=0&resourceVersionMatch=NotOlderThan", false, &[]),
+            ("sendInitialEvents=true", true, &[REQUIRES]),
+            ("sendInitialEvents=false", true, &[REQUIRES]),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=Exact",
+                true,
+                &[
+                    REQUIRES,
+                    "resourceVersionMatch: Unsupported value: \"Exact\": supported values: \"NotOlderThan\"",
+                ],
+            ),
+            ("resourceVersionMatch=NotOlderThan", true, &[WATCH]),
+            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", true, &[]),
+            (
+                "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&continue=x",
+                true,
+                &[CONTINUED],
+            ),
+            (
+                "sendInitialEvents=true",
+                false,
+                &["sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"],
+            ),
         ] {
-            let error = ListOptions::parse(query, watch).unwrap_err();
-            assert!(error.contains(expected), "{query}: {error}");
+            let found = match ListOptions::parse(query, watch) {
+                Ok(_) => Vec::new(),
+                Err(status) => {
+                    let details = status.details.unwrap();
+                    assert_eq!((&*details.group, &*details.kind), ("meta.k8s.io", "ListOptions"));
+                    let lines =
+                        details.causes.iter().map(|c| format!("{}: {}", c.field, c.message));
+                    lines.collect()
+                }
+            };
+            assert_eq!(found, expected, "{query}");
+        }
+        let refused = |query: &str| ListOptions::parse(query, false).unwrap_err();
+        for query in ["limit=x", "timeoutSeconds=x"] {
+            let status = refused(query);
+            assert_eq!(
+                (status.code, &*status.message),
+                (400, "strconv.ParseInt: parsing \"x\": invalid syntax")
+            );
         }
         assert_eq!(ListOptions::parse("limit=5", false).unwrap().limit, Some(5));
+    }
+
+    #[test]
+    fn write_options_that_do_not_fit_are_refused() {
+        let long = format!("fieldManager={}", "x".repeat(MANAGER_MAX_BYTES + 1));
+        for (query, apply, expected) in [
+            ("dryRun=All&fieldManager=a&fieldValidation=Strict", None, ""),
+            ("dryRun=foo", None, "dryRun: Unsupported value: [\"foo\"]: supported values: \"All\""),
+            (
+                "fieldValidation=Foo",
+                None,
+                "fieldValidation: Unsupported value: \"Foo\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
+            ),
+            (&long, None, "fieldManager: Too long: may not be more than 128 bytes"),
+            (
+                "fieldManager=a%0Ab",
+                None,
+                "fieldManager: Invalid value: \"a\\nb\": should only contain printable characters (error position: 1)",
+            ),
+            ("", Some(true), "fieldManager: Required value: is required for apply patch"),
+            (
+                "force=true",
+                Some(false),
+                "force: Forbidden: may not be specified for non-apply patch",
+            ),
+            ("force=true&fieldManager=a", Some(true), ""),
+        ] {
+            let parsed = match apply {
+                None => WriteOptions::parse(query, "CreateOptions"),
+                Some(apply) => WriteOptions::of_patch(query, apply),
+            };
+            let found = parsed.err().map(|status| status.message).unwrap_or_default();
+            let found = found.split_once("is invalid: ").map_or("", |(_, why)| why);
+            assert_eq!(found, expected, "{query}");
+        }
     }
 
     #[test]

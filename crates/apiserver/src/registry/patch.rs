@@ -3,13 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use api::apply::{ApplyError, Conflict, Manager};
-use api::status::{Cause, Status};
+use api::schema::{self, Problem};
+use api::status::{Cause, FieldError, Status};
 use json_patch::{PatchError, PatchOperation};
 use serde_json::Value;
 
 use super::call::{Call, Reply};
-use super::options::WriteOptions;
-use super::read::invalid_options;
+use super::options::{FieldValidation, WriteOptions};
+use super::twice::Twice;
 use super::write::{Change, Writer, check_fields};
 use super::{Outcome, Registry, decode, meta, names};
 
@@ -40,22 +41,12 @@ impl Patch {
     }
 
     /// The same, and the fields that it has twice.
-    fn tracked(call: &Call) -> Outcome<(Self, Vec<String>)> {
+    fn tracked(call: &Call) -> Outcome<(Self, Twice)> {
         let broken = |error: serde_json::Error| {
             Status::bad_request(format!("error decoding patch: {error}"))
         };
         match call.content_type().as_str() {
-            JSON => {
-                let patch: json_patch::Patch =
-                    serde_json::from_slice(&call.body).map_err(broken)?;
-                if patch.0.len() > JSON_PATCH_MAX_OPERATIONS {
-                    return Err(Status::request_entity_too_large(&format!(
-                        "The allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {}",
-                        patch.0.len()
-                    )));
-                }
-                Ok((Patch::Json(patch), Vec::new()))
-            }
+            JSON => json_patch(&call.body),
             MERGE => {
                 let (patch, twice) = decode::json(&call.body).map_err(broken)?;
                 Ok((Patch::Merge(patch), twice))
@@ -67,7 +58,13 @@ impl Patch {
                 let (patch, twice) = decode::json(&call.body).map_err(broken)?;
                 Ok((Patch::Strategic(patch), twice))
             }
-            APPLY => decode::yaml(&call.body).map(|(patch, twice)| (Patch::Apply(patch), twice)),
+            APPLY => decode::yaml(&call.body)
+                .map(|(patch, twice)| (Patch::Apply(patch), twice))
+                .map_err(|mut status| {
+                    let why = status.message.split_once(": ").map_or("", |(_, why)| why);
+                    status.message = format!("error decoding YAML: {why}");
+                    status
+                }),
             _ => Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
         }
     }
@@ -76,29 +73,36 @@ impl Patch {
     pub fn patched(&self, call: &Call, live: &Value) -> Outcome<Value> {
         let mut object = live.clone();
         match self {
-            Patch::Json(patch) => json_patched(&mut object, patch).map_err(|error| {
-                let mut status = Status::new(
-                    422,
-                    "Invalid",
-                    "the server rejected our request due to an error in our request",
-                );
-                let cause = Cause {
-                    reason: "UnexpectedServerResponse".to_owned(),
-                    message: error.to_string(),
-                    field: String::new(),
-                };
-                status.details.get_or_insert_default().causes.push(cause);
-                status
-            })?,
+            Patch::Json(patch) => {
+                json_patched(&mut object, patch).map_err(|error| unpatched(error.to_string()))?;
+            }
             Patch::Merge(patch) => json_patch::merge(&mut object, patch),
             Patch::Strategic(patch) => {
                 let target = &call.target;
                 api::patch::strategic(&target.resource, &target.version, &mut object, patch)
-                    .map_err(|error| Status::bad_request(error.to_string()))?;
+                    .map_err(|error| match error.code() {
+                        400 => Status::bad_request(error.to_string()),
+                        422 => unpatched(error.to_string()),
+                        code => Status::new(code, "", error.to_string()),
+                    })?;
             }
             Patch::Apply(_) => {}
         }
         Ok(object)
+    }
+}
+
+impl Patch {
+    /// A patched object that cannot be read: upstream says that the patch is invalid, and shows
+    /// what came of it, or a strategic patch itself.
+    fn refused(&self, call: &Call, live: &Value, status: Status) -> Status {
+        let prefix = schema::decode_error(&call.target.resource.kind, &call.target.version, "");
+        let Some(why) = status.message.strip_prefix(&prefix) else { return status };
+        let shown = match self {
+            Patch::Strategic(patch) => api::status::go_print(patch),
+            _ => self.patched(call, live).map(|object| object.to_string()).unwrap_or_default(),
+        };
+        Status::invalid(("", ""), "", &[FieldError::invalid("patch", shown, why)])
     }
 }
 
@@ -119,7 +123,7 @@ impl Registry {
         let applied = match &patch {
             Patch::Apply(applied) => {
                 let mut applied = applied.clone();
-                set(&warnings, settle_applied(call, &options, duplicates.clone(), &mut applied)?);
+                set(&warnings, settle_applied(call, &options, &duplicates, &mut applied)?);
                 Some(applied)
             }
             _ => None,
@@ -141,7 +145,8 @@ impl Registry {
                 let mut object = patch.patched(call, live)?;
                 decode::settle_kind(&target.resource, &target.version, &mut object)?;
                 call.check_names(&object)?;
-                set(&warnings, check_fields(target, &options, duplicates.clone(), &mut object)?);
+                let checked = check_fields(target, &options, &duplicates, &mut object);
+                set(&warnings, checked.map_err(|status| patch.refused(call, live, status))?);
                 Ok(object)
             }
             (None, None) => Err(Status::not_found(&*target.resource, &target.name)),
@@ -158,6 +163,44 @@ impl Registry {
         let warnings = warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Reply::written(written.value, written.created).with_warnings(warnings))
     }
+}
+
+/// Reads a JSON patch. What is no list of objects cannot be read (400); what its operations say
+/// is looked at where they are carried out (422).
+fn json_patch(body: &[u8]) -> Outcome<(Patch, Twice)> {
+    let broken = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
+    let (value, twice) = decode::json(body).map_err(|error| broken(error.to_string()))?;
+    let operations = match value.as_array() {
+        Some(list) if list.iter().all(Value::is_object) => list,
+        _ => return Err(broken("a JSON patch is a list of operations".to_owned())),
+    };
+    if operations.len() > JSON_PATCH_MAX_OPERATIONS {
+        return Err(Status::request_entity_too_large(&format!(
+            "The allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {}",
+            operations.len()
+        )));
+    }
+    let known = ["op", "path", "from", "value"];
+    let unknown = operations.iter().enumerate().flat_map(|(i, operation)| {
+        let names = operation.as_object().into_iter().flat_map(|fields| fields.keys());
+        let names = names.filter(|name| !known.contains(&name.as_str()));
+        names.map(move |name| Problem::Unknown(format!("[{i}].{name}")).to_string())
+    });
+    // What is inside the values is none of the patch's own.
+    let own = |line: &String| line.matches('.').count() == 1;
+    let told: Vec<String> = twice.warnings().into_iter().filter(own).chain(unknown).collect();
+    let patch = serde_json::from_value(value).map_err(|error| unpatched(error.to_string()))?;
+    Ok((Patch::Json(patch), Twice::of_patch(told.into_iter())))
+}
+
+/// 422 about a patch that does not fit.
+fn unpatched(why: String) -> Status {
+    let text = "the server rejected our request due to an error in our request";
+    let mut status = Status::new(422, "Invalid", text);
+    let cause =
+        Cause { reason: "UnexpectedServerResponse".to_owned(), message: why, field: String::new() };
+    status.details.get_or_insert_default().causes.push(cause);
+    status
 }
 
 /// Applies a JSON patch as upstream's library does: a test for null holds where there is nothing,
@@ -181,25 +224,14 @@ fn set(warnings: &Mutex<Vec<String>>, texts: Vec<String>) {
 
 /// Reads and checks the query of a patch.
 pub fn patch_options(call: &Call) -> Outcome<WriteOptions> {
-    let options = WriteOptions::parse(&call.query, "PatchOptions").map_err(invalid_options)?;
-    let refuse = |detail: &str| {
-        Status::new(422, "Invalid", format!("PatchOptions.meta.k8s.io \"\" is invalid: {detail}"))
-    };
-    let apply = call.content_type() == APPLY;
-    if apply && options.field_manager.is_empty() {
-        return Err(refuse("fieldManager: Required value: is required for apply patch"));
-    }
-    if !apply && options.force {
-        return Err(refuse("force: Forbidden: may not be specified for non-apply patch"));
-    }
-    Ok(options)
+    WriteOptions::of_patch(&call.query, call.content_type() == APPLY)
 }
 
 /// Makes an applied configuration whole: its kind, its name, its namespace.
 fn settle_applied(
     call: &Call,
     options: &WriteOptions,
-    duplicates: Vec<String>,
+    duplicates: &Twice,
     applied: &mut Value,
 ) -> Outcome<Vec<String>> {
     let target = &call.target;
@@ -230,6 +262,12 @@ fn settle_applied(
     }
     call.check_names(applied)?;
     api::apply::check(&target.resource, &expected, applied).map_err(apply_failure)?;
+    if let (FieldValidation::Strict, [wrong]) =
+        (options.field_validation, duplicates.errors().as_slice())
+    {
+        let why = format!("error strict decoding YAML: error converting YAML to JSON: {wrong}");
+        return Err(Status::bad_request(why));
+    }
     check_fields(target, options, duplicates, applied)
 }
 

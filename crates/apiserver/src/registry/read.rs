@@ -31,6 +31,8 @@ const SCAN_ENTRIES: usize = 500;
 /// What stands between the items of a list in JSON, and behind them.
 const JSON_BETWEEN: &[u8] = b",";
 const JSON_END: &[u8] = b"]}\n";
+/// Whose tables are not in the order of names.
+const FLOW_SCHEMAS: &str = "flowcontrol.apiserver.k8s.io/flowschemas";
 /// How long a read waits for a revision that is yet to come.
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
 
@@ -102,9 +104,10 @@ impl Selection {
 }
 
 /// A page as it is shown.
-struct Shown {
+pub struct Shown {
     revision: Revision,
-    entries: Vec<Arc<Entry>>,
+    /// What is on it.
+    pub entries: Vec<Arc<Entry>>,
     next: Option<Continue>,
     remaining: Option<usize>,
 }
@@ -125,7 +128,7 @@ impl Registry {
 
     /// Reads a collection.
     pub(super) async fn list(&self, call: &Call) -> Outcome<Reply> {
-        let options = ListOptions::parse(&call.query, false).map_err(invalid_options)?;
+        let options = ListOptions::parse(&call.query, false)?;
         let selection = Selection::parse(&call.target, &options)?;
         let mut shown = match component_status::all(&self.context, &call.target) {
             Some(all) => self.whole(&call.target, &selection, all),
@@ -142,7 +145,7 @@ impl Registry {
         Shown { revision, entries: all, next: None, remaining: None }
     }
 
-    async fn page(
+    pub(super) async fn page(
         &self,
         target: &Target,
         options: &ListOptions,
@@ -151,12 +154,13 @@ impl Registry {
         let (mut after, mut at) = (None, None);
         let paged = !options.continue_token.is_empty();
         if paged {
+            let token = Continue::decode(&options.continue_token)
+                .map_err(|why| Status::bad_request(format!("invalid continue token: {why}")))?;
             if !matches!(options.resource_version.as_str(), "" | "0") {
                 return Err(Status::bad_request(
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            let token = Continue::decode(&options.continue_token).map_err(Status::bad_request)?;
             at = token.revision;
             match token.revision {
                 // The first page may have come from a server that was ahead of this one.
@@ -242,21 +246,12 @@ impl Registry {
                 0
             }
             text => text.parse().map_err(|_| {
-                Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+                Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
             })?,
         };
         let reached = tokio::time::timeout(AHEAD_WAIT, self.store().reached(wanted)).await;
         reached.map_err(|_| too_new(wanted, self.store().revision()))?;
         Ok(wanted)
-    }
-}
-
-/// Upstream's 422 of list options is worded whole by the options themselves.
-pub fn invalid_options(message: String) -> Status {
-    if message.contains("is invalid:") {
-        Status::new(422, "Invalid", message)
-    } else {
-        Status::bad_request(message)
     }
 }
 
@@ -279,7 +274,8 @@ fn expired_token(token: &str) -> Status {
     status
 }
 
-fn metadata(shown: &Shown) -> Value {
+/// `metadata` of the list that a page is.
+pub fn metadata(shown: &Shown) -> Value {
     let mut metadata = json!({"resourceVersion": shown.revision.to_string()});
     if let Some(next) = &shown.next {
         metadata["continue"] = next.encode().into();
@@ -294,6 +290,9 @@ fn metadata(shown: &Shown) -> Value {
 fn answer(target: &Target, accept: Negotiated, shown: Shown) -> Outcome<Response> {
     let api_version = target.api_version();
     let (kind, api_version) = match accept.shape {
+        Shape::Partial if accept.format == Format::Protobuf => {
+            ("PartialObjectMetadataList", accept.meta_version())
+        }
         Shape::Partial => ("PartialObjectMetadataList", "meta.k8s.io/v1"),
         Shape::Object | Shape::Table(_) => {
             (target.resource.list_kind.as_ref(), api_version.as_str())
@@ -319,7 +318,7 @@ fn answer(target: &Target, accept: Negotiated, shown: Shown) -> Outcome<Response
     for entry in &shown.entries {
         items.push(negotiate::presented(target, accept.shape, &entry.value)?);
     }
-    if accept.format == Format::Json && !accept.pretty {
+    if accept.format == Format::Json && !accept.pretty && !accept.beta {
         let items = items.iter().map(|item| item.to_string().into());
         return Ok(spliced(accept, head.into(), JSON_BETWEEN, items.collect(), JSON_END));
     }
@@ -368,8 +367,18 @@ fn table(
     for entry in entries {
         rows.push(negotiate::row(target, include, &negotiate::parse(&entry.value)?)?);
     }
+    if target.resource.collection() == FLOW_SCHEMAS {
+        rows.sort_by_cached_key(by_precedence);
+    }
     let table = negotiate::printer(target).assemble(rows, list["metadata"].clone(), true);
     Ok(response::with_type(StatusCode::OK, accept.content_type(), accept.write(&table)?))
+}
+
+/// Rules about requests are shown in the order in which they are asked.
+fn by_precedence(row: &Value) -> (i64, String) {
+    const PRECEDENCE: usize = 2;
+    let cells = &row["cells"];
+    (cells[PRECEDENCE].as_i64().unwrap_or(0), cells[0].as_str().unwrap_or_default().to_owned())
 }
 
 /// The list's body, made piece by piece so that a long list is never held twice.

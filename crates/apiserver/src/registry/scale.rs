@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use super::call::{Call, Content, Reply, Target};
 use super::options::WriteOptions;
 use super::patch::{Patch, apply_failure, patch_options};
-use super::read::invalid_options;
 use super::write::{Change, Writer};
 use super::{Outcome, Registry, conversion, decode, meta, names, negotiate};
 
@@ -28,9 +27,10 @@ impl Registry {
 
     /// PUT of a scale.
     pub(super) async fn put_scale(&self, call: &Call) -> Outcome<Reply> {
-        let options = WriteOptions::parse(&call.query, "UpdateOptions").map_err(invalid_options)?;
+        let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
         let mut scale = decode::parse(&call.content_type(), &call.body)?;
         decode::drop_nulls(&mut scale);
+        check_kind(&scale)?;
         call.check_names(&scale)?;
         self.write_scale(call, &options, &|_| Ok(scale.clone())).await
     }
@@ -58,8 +58,12 @@ impl Registry {
         scale: &Value,
     ) -> Outcome<Reply> {
         let target = &call.target;
-        check_applied(call, scale)?;
-        let config = applied_to(target, scale);
+        let mut scale = scale.clone();
+        if meta::name(&scale).is_empty() {
+            meta::set(&mut scale, "name", target.name.as_str());
+        }
+        check_applied(call, &scale)?;
+        let config = applied_to(target, &scale);
         let (writer, time) = (writer(call, options), names::time(self.now()));
         let api_version = target.api_version();
         let manager = Manager {
@@ -131,6 +135,20 @@ fn places(resource: &Resource, version: &str) -> Scale {
 
 fn writer<'a>(call: &'a Call, options: &WriteOptions) -> Writer<'a> {
     Writer { user: &call.user, manager: call.field_manager(options), dry_run: options.dry_run }
+}
+
+/// Refuses what says that it is something other than a Scale.
+fn check_kind(scale: &Value) -> Outcome<()> {
+    let text = |field: &str| scale[field].as_str().filter(|text| !text.is_empty());
+    let api_version = text("apiVersion").unwrap_or("autoscaling/v1");
+    let kind = text("kind").unwrap_or("Scale");
+    if (api_version, kind) == ("autoscaling/v1", "Scale") {
+        return Ok(());
+    }
+    let (_, version) = api::resource::split_api_version(api_version);
+    Err(Status::bad_request(format!(
+        "{kind} in version {version:?} cannot be handled as a Scale: no kind {kind:?} is registered for version {api_version:?} in scheme \"coracle\""
+    )))
 }
 
 /// Refuses what is no configuration of a Scale.

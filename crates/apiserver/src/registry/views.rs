@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Content, Reply, Target};
 use super::options::WriteOptions;
-use super::read::invalid_options;
 use super::write::{Change, Writer};
 use super::{Outcome, Registry, decode, meta, names};
 
 impl Registry {
     /// POST on `pods/NAME/binding` or `bindings`: puts a pod on a node.
     pub(super) async fn bind(&self, call: &Call) -> Outcome<Reply> {
-        let options = WriteOptions::parse(&call.query, "CreateOptions").map_err(invalid_options)?;
+        let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let mut binding = decode::parse(&call.content_type(), &call.body)?;
         decode::drop_nulls(&mut binding);
         let name = match call.target.name.as_str() {

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Call, Content, Reply, Target};
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::ListOptions;
-use super::read::{Selection, invalid_options};
+use super::read::Selection;
 use super::{Outcome, Registry, conversion, negotiate};
 use crate::request::{BoxError, Response};
 use crate::server::Context;
@@ -48,7 +48,7 @@ const INITIAL_END: &str = "k8s.io/initial-events-end";
 impl Registry {
     /// Opens a watch.
     pub(super) async fn watch(&self, call: &Call) -> Outcome<Reply> {
-        let options = ListOptions::parse(&call.query, true).map_err(invalid_options)?;
+        let options = ListOptions::parse(&call.query, true)?;
         let selection = Selection::parse(&call.target, &options)?;
         let wanted = self.wanted_revision(&options.resource_version).await?;
         let initial = match options.send_initial_events {
@@ -75,7 +75,7 @@ impl Registry {
                     ready.push_back(lens.line("ADDED", entry)?);
                 }
             }
-            if options.send_initial_events == Some(true) {
+            if options.send_initial_events == Some(true) && options.bookmarks {
                 ready.push_back(lens.bookmark(list.revision, true)?);
             }
             list.revision
@@ -160,7 +160,9 @@ impl Lens {
         if self.accept.format == Format::Protobuf {
             return Ok(protobuf::event(kind, &self.accept.write(&object)?).into());
         }
-        Ok(encode(kind, object.to_string().as_bytes()))
+        let dense = Negotiated { format: Format::Json, pretty: false, ..self.accept };
+        let text = dense.write(&object)?;
+        Ok(encode(kind, text.trim_ascii_end()))
     }
 
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Outcome<Bytes> {

@@ -11,11 +11,12 @@ use store::{Entry, Expect, WriteError};
 use super::allocation::is_unresolved;
 use super::call::{Call, Reply, Target};
 use super::options::{FieldValidation, WriteOptions};
-use super::read::invalid_options;
+use super::twice::Twice;
 use super::{Outcome, Registry, codec, conversion, decode, meta, names, negotiate, signing};
 use crate::admission::{self, Attributes, Operation};
 use crate::authz::{self, escalation};
 use crate::fresh;
+use crate::notes;
 use crate::user::User;
 
 /// The definition of `metadata`.
@@ -65,9 +66,9 @@ pub struct Change<'a> {
 impl Registry {
     /// POST on a collection.
     pub(super) async fn post(&self, call: &Call) -> Outcome<Reply> {
-        let options = WriteOptions::parse(&call.query, "CreateOptions").map_err(invalid_options)?;
+        let options = WriteOptions::parse(&call.query, "CreateOptions")?;
         let (mut object, duplicates) = decode::object(call)?;
-        let warnings = check_fields(&call.target, &options, duplicates, &mut object)?;
+        let warnings = check_fields(&call.target, &options, &duplicates, &mut object)?;
         let namespace = meta::namespace(&object);
         if !namespace.is_empty() && namespace != call.target.namespace {
             return Err(Status::bad_request(
@@ -181,6 +182,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(invalid(&target, &errors));
         }
+        strategy::warnings(resource, &object, None).into_iter().for_each(notes::warn);
         self.admission.validate(&attributes, &object).await?;
         let charged = self.charge(&attributes, &object).await?;
         let written = self.put_new(&target, writer, &object).await;
@@ -223,9 +225,9 @@ impl Registry {
 
     /// PUT on an object or one of its views.
     pub(super) async fn put(&self, call: &Call) -> Outcome<Reply> {
-        let options = WriteOptions::parse(&call.query, "UpdateOptions").map_err(invalid_options)?;
+        let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
         let (mut object, duplicates) = decode::object(call)?;
-        let warnings = check_fields(&call.target, &options, duplicates, &mut object)?;
+        let warnings = check_fields(&call.target, &options, &duplicates, &mut object)?;
         call.check_names(&object)?;
         let writer = Writer {
             user: &call.user,
@@ -346,6 +348,9 @@ impl Registry {
                 time: &time,
             };
             track(resource, Some(&live), &mut object, &manager);
+        }
+        if change.subresource.is_empty() {
+            strategy::warnings(resource, &object, Some(&live)).into_iter().for_each(notes::warn);
         }
         self.admission.validate(&attributes, &object).await?;
         let charged = self.charge(&attributes, &object).await?;
@@ -468,14 +473,13 @@ impl Registry {
 pub fn check_fields(
     target: &Target,
     options: &WriteOptions,
-    duplicates: Vec<String>,
+    duplicates: &Twice,
     object: &mut Value,
 ) -> Outcome<Vec<String>> {
     let resource = &target.resource;
     let refuse =
         |why: &str| Status::bad_request(schema::decode_error(&resource.kind, &target.version, why));
-    let mut unknown: Vec<String> =
-        duplicates.iter().map(|path| schema::duplicate_field(path)).collect();
+    let mut unknown: Vec<String> = Vec::new();
     let mut settle = |schema: Schema<'_>, value: &mut Value, below: &str| {
         for problem in schema.check(value) {
             match problem {
@@ -503,12 +507,14 @@ pub fn check_fields(
         decode::drop_nulls(object);
         return Ok(Vec::new());
     }
+    let with = |told: Vec<String>| -> Vec<String> { told.into_iter().chain(unknown).collect() };
     match options.field_validation {
-        FieldValidation::Strict if !unknown.is_empty() => {
-            Err(refuse(&schema::strict_error(&unknown)))
-        }
-        FieldValidation::Warn => Ok(unknown),
-        _ => Ok(Vec::new()),
+        FieldValidation::Strict => match with(duplicates.errors()).as_slice() {
+            [] => Ok(Vec::new()),
+            wrong => Err(refuse(&schema::strict_error(wrong))),
+        },
+        FieldValidation::Warn => Ok(with(duplicates.warnings())),
+        FieldValidation::Ignore => Ok(Vec::new()),
     }
 }
 

@@ -148,7 +148,7 @@ async fn requests_that_cannot_be_applied_are_refused() {
             "?fieldManager=a",
             format!("{}date: {{}}\n", map("{}")),
             500,
-            "failed to create typed patch object (default/m; v1, Kind=ConfigMap): .date: field not declared in schema",
+            "failed to create typed patch object (default/m; /v1, Kind=ConfigMap): .date: field not declared in schema",
         ),
     ] {
         let (found, status) = patch(&server, kind, &format!("{MAPS}/m{query}"), &body).await;

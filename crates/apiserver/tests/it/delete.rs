@@ -14,7 +14,7 @@ async fn gone_at_once() {
     let path = format!("{MAPS}/a");
     let wrong = json!({"preconditions": {"uid": "other"}});
     let refused = server.delete(&path, wrong).await.short();
-    assert!(refused.starts_with("409 Operation cannot be fulfilled on configmaps \"a\": the UID in the precondition (other) does not match"), "{refused}");
+    assert!(refused.starts_with("409 Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (other) does not match"), "{refused}");
     let answer =
         server.delete(&path, json!({"preconditions": {"uid": made["metadata"]["uid"]}})).await.ok();
     assert_eq!(

@@ -2,6 +2,7 @@
 
 #[path = "../../../testkit/src/config.rs"]
 mod config;
+mod corners;
 mod delete;
 mod harness;
 mod list;

@@ -26,7 +26,7 @@ const CONFIGS: [(&str, &str); 8] = [
     ),
     (
         "annotations: {q: r}",
-        "{template: {metadata: {labels: {app: web, x: y}, annotations: {q: r}}}, paused: true}",
+        "{template: {metadata: {labels: {app: web, x: z}, annotations: {q: r}}}, paused: true}",
     ),
     ("", "{}"),
 ];

@@ -117,6 +117,38 @@ fn container_resource(name: &str, at: &At<'_>, out: &mut Errors) {
     }
 }
 
+fn is_standard(name: &str) -> bool {
+    CONTAINER.contains(&name) || QUOTA.contains(&name) || is_huge(name) || name == "storage"
+}
+
+fn resource(name: &str, at: &At<'_>, out: &mut Errors) {
+    for why in formats::qualified_name(name) {
+        out.invalid_as(at, name, why);
+    }
+    if !name.contains('/') && !is_standard(name) {
+        out.invalid_as(at, name, "must be a standard resource type or fully qualified");
+    }
+}
+
+/// The name of a resource that is bounded, of containers or of anything.
+pub(super) fn name(name: &str, containers: bool, at: &At<'_>, out: &mut Errors) {
+    if containers { container_resource(name, at, out) } else { resource(name, at, out) }
+}
+
+/// Whether a quota knows a resource by a name without a domain.
+pub(super) fn is_quota(name: &str) -> bool {
+    let asked = name.strip_prefix("requests.").unwrap_or(name);
+    CONTAINER.contains(&name) || QUOTA.contains(&name) || is_huge(asked)
+}
+
+/// The name of a resource in a quota.
+pub(super) fn quota_name(name: &str, at: &At<'_>, out: &mut Errors) {
+    resource(name, at, out);
+    if !name.contains('/') && !is_quota(name) {
+        out.invalid_as(at, name, "must be a standard resource for quota");
+    }
+}
+
 /// One amount of a named resource.
 pub(super) fn value(name: &str, at: &At<'_>, out: &mut Errors) {
     let Some(amount) = at.quantity() else { return };

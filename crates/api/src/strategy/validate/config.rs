@@ -253,6 +253,8 @@ mod tests {
                        metadata.taints[0].effect: Unsupported value: "Never": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"
                        status.capacity.cpu: Invalid value: "-1": must be greater than or equal to 0
                        status.capacity.pods: Invalid value: "1500m": must be an integer
+                       status.allocatable.cpu: Invalid value: "-1": must be greater than or equal to 0
+                       status.allocatable.pods: Invalid value: "1500m": must be an integer
                        spec.podCIDRs[2]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
                        spec.podCIDRs: Invalid value: ["10.42.0.0/24","10.42.0.0/24","x"]: may specify no more than one CIDR for each IP family
                        spec.podCIDRs[1]: Duplicate value: "10.42.0.0/24""#,

@@ -156,17 +156,49 @@ pub(super) fn ip(text: &str) -> Vec<String> {
     wrong.then(why).into_iter().collect()
 }
 
+/// The name of an IPAddress: its address as it is usually written.
+pub(super) fn ip_name(text: &str) -> Vec<String> {
+    match text.parse::<IpAddr>() {
+        Ok(ip) if ip.to_string() == text => Vec::new(),
+        Ok(ip) => vec![format!("must be in canonical form (\"{ip}\")")],
+        Err(_) => ip(text),
+    }
+}
+
+/// A range of addresses: its first and the length of what they share.
+pub(super) fn parsed_cidr(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    length.parse().ok().filter(|length| *length <= most).map(|length| (address, length))
+}
+
+/// Whether an address lies in a range.
+pub(super) fn holds(range: (IpAddr, u8), address: IpAddr) -> bool {
+    let (network, length) = range;
+    let (a, b, width): (u128, u128, u8) = match (network, address) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(a).into(), u32::from(b).into(), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.into(), b.into(), 128),
+        _ => return false,
+    };
+    (a ^ b).checked_shr((width - length).into()).unwrap_or(0) == 0
+}
+
 pub(super) fn cidr(text: &str) -> Vec<String> {
-    let good = text.split_once('/').is_some_and(|(address, length)| {
-        let most = match address.parse() {
-            Ok(IpAddr::V4(_)) => 32,
-            Ok(IpAddr::V6(_)) => 128,
-            Err(_) => return false,
-        };
-        length.parse::<u8>().is_ok_and(|length| length <= most)
-    });
     let why = || "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_owned();
-    (!good).then(why).into_iter().collect()
+    parsed_cidr(text).is_none().then(why).into_iter().collect()
+}
+
+/// A range that begins where its addresses begin.
+pub(super) fn canonical_cidr(text: &str) -> Vec<String> {
+    let Some((address, length)) = parsed_cidr(text) else { return cidr(text) };
+    let bits = match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)) << 96,
+        IpAddr::V6(address) => address.into(),
+    };
+    let beyond = bits.checked_shl(length.into()).unwrap_or(0) != 0;
+    let why = || "must not have bits set beyond the prefix length".to_owned();
+    beyond.then(why).into_iter().collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,10 @@
 
 use super::at::{At, Errors};
 use super::formats;
+use serde_json::Value;
+
+/// The annotation by which an Ingress named its class before there was a field.
+const CLASS: &str = "kubernetes.io/ingress.class";
 
 /// An Ingress.
 pub(super) fn ingress(object: &At<'_>, out: &mut Errors) {
@@ -11,8 +15,8 @@ pub(super) fn ingress(object: &At<'_>, out: &mut Errors) {
         let why = "either `defaultBackend` or `rules` must be specified";
         out.invalid_as(&spec, spec.value.as_object().cloned().unwrap_or_default(), why);
     }
-    for host in spec.get("tls").items().flat_map(|tls| tls.get("hosts").items()) {
-        out.all(&host, host_name(host.text()));
+    if backend.is_set() {
+        ingress_backend(&backend, out);
     }
     for rule in spec.get("rules").items() {
         let host = rule.get("host");
@@ -29,12 +33,32 @@ pub(super) fn ingress(object: &At<'_>, out: &mut Errors) {
         }
         http.get("paths").items().for_each(|path| ingress_path(&path, out));
     }
-    if backend.is_set() {
-        ingress_backend(&backend, out);
+    for tls in spec.get("tls").items() {
+        for host in tls.get("hosts").items() {
+            out.all(&host, host_name(host.text()));
+        }
+        let secret = tls.get("secretName");
+        if !secret.text().is_empty() {
+            out.all(&secret, formats::dns_subdomain(secret.text()));
+        }
     }
     let class = spec.get("ingressClassName");
     if class.is_set() {
         out.all(&class, formats::dns_subdomain(class.text()));
+    }
+}
+
+/// A new Ingress: it names its class in one way only.
+pub(super) fn created(object: &At<'_>, out: &mut Errors) {
+    ingress(object, out);
+    let class = object.get("spec.ingressClassName");
+    let notes = object.get("metadata.annotations");
+    let Some(annotated) = notes.value.get(CLASS).and_then(Value::as_str) else { return };
+    if class.is_set() && class.text() != annotated {
+        // Upstream's path begins with the annotations.
+        let at = notes.named(&At::root(notes.value), "annotations");
+        let at = at.named(&at, CLASS);
+        out.invalid_as(&at, annotated, "must match `ingressClassName` when both are specified");
     }
 }
 
@@ -112,6 +136,12 @@ mod tests {
             "networking.k8s.io/ingresses",
             &[
                 ("spec: {defaultBackend: {service: {name: a, port: {number: 80}}}}", ""),
+                (
+                    "{metadata: {annotations: {kubernetes.io/ingress.class: a}}, spec: {ingressClassName: b, tls: [{secretName: A, hosts: [b_c]}], defaultBackend: {service: {name: a, port: {number: 80}}}}}",
+                    r#"spec.tls[0].hosts[0]: Invalid value: "b_c": a lowercase RFC 1123 subdomain…
+                       spec.tls[0].secretName: Invalid value: "A": a lowercase RFC 1123 subdomain…
+                       annotations.kubernetes.io/ingress.class: Invalid value: "a": must match `ingressClassName` when both are specified"#,
+                ),
                 (
                     "spec: {}",
                     "spec: Invalid value: {}: either `defaultBackend` or `rules` must be specified",

@@ -21,7 +21,7 @@ const NAMES: &[(&str, Format)] = &[
     ("certificates.k8s.io/certificatesigningrequests", formats::path_segment),
     ("apiregistration.k8s.io/apiservices", formats::path_segment),
     ("internal.apiserver.k8s.io/storageversions", formats::path_segment),
-    ("networking.k8s.io/ipaddresses", formats::path_segment),
+    ("networking.k8s.io/ipaddresses", formats::ip_name),
     ("flowcontrol.apiserver.k8s.io/flowschemas", formats::path_segment),
     ("flowcontrol.apiserver.k8s.io/prioritylevelconfigurations", formats::path_segment),
     ("rbac.authorization.k8s.io/clusterrolebindings", formats::path_segment),

@@ -9,24 +9,32 @@ mod admission;
 mod aggregation;
 mod amounts;
 mod at;
+mod autoscaler;
 mod batch;
 mod certificates;
+mod classes;
 mod config;
 mod container;
 mod cron;
+mod devices;
 mod flow;
 mod formats;
 mod handler;
 mod ingress;
+mod limits;
 mod meta;
+mod network;
 mod pod;
 mod pod_update;
 mod rbac;
+mod records;
 mod security;
 mod selectors;
 mod service;
 mod source;
+mod status;
 mod storage;
+mod storage_kinds;
 mod structural;
 #[cfg(test)]
 mod testing;
@@ -91,7 +99,7 @@ const KINDS: &[(&str, Rule, Changed)] = &[
     ("apps/deployments", workload::deployment, Then(workload::fixed_selector)),
     ("apps/replicasets", workload::replica_set, Then(workload::fixed_selector)),
     ("apps/statefulsets", workload::stateful_set, Then(workload::stateful_set_update)),
-    ("autoscaling/horizontalpodautoscalers", workload::autoscaler, Same),
+    ("autoscaling/horizontalpodautoscalers", autoscaler::autoscaler, Same),
     ("batch/cronjobs", batch::cron_job, Same),
     ("batch/jobs", batch::job, Then(batch::job_update)),
     (
@@ -100,11 +108,32 @@ const KINDS: &[(&str, Rule, Changed)] = &[
         Instead(certificates::unchanged),
     ),
     ("configmaps", config::config_map, Then(config::data_update)),
+    ("coordination.k8s.io/leases", records::lease, Same),
+    ("discovery.k8s.io/endpointslices", network::slice, Then(network::slice_update)),
     ("endpoints", service::endpoints, Same),
+    ("events", records::event, Same),
     ("flowcontrol.apiserver.k8s.io/flowschemas", flow::schema, Same),
     ("flowcontrol.apiserver.k8s.io/prioritylevelconfigurations", flow::level, Same),
+    ("limitranges", limits::limit_range, Same),
     ("namespaces", config::namespace, Same),
-    ("networking.k8s.io/ingresses", ingress::ingress, Same),
+    (
+        "networking.k8s.io/ingressclasses",
+        network::ingress_class,
+        Then(network::ingress_class_update),
+    ),
+    (
+        "networking.k8s.io/ingresses",
+        ingress::created,
+        Instead(|new, _, out| ingress::ingress(new, out)),
+    ),
+    ("networking.k8s.io/ipaddresses", network::address, Instead(network::address_update)),
+    ("networking.k8s.io/networkpolicies", network::policy, Same),
+    (
+        "networking.k8s.io/servicecidrs",
+        network::service_range,
+        Instead(network::service_range_update),
+    ),
+    ("node.k8s.io/runtimeclasses", classes::runtime, Then(classes::runtime_update)),
     ("nodes", config::node, Instead(config::node_update)),
     ("persistentvolumeclaims", claim, Then(storage::claim_update)),
     ("persistentvolumes", storage::volume, Then(storage::volume_update)),
@@ -120,16 +149,56 @@ const KINDS: &[(&str, Rule, Changed)] = &[
     ("rbac.authorization.k8s.io/rolebindings", rbac::role_binding, Then(rbac::binding_update)),
     ("rbac.authorization.k8s.io/roles", rbac::role, Same),
     ("replicationcontrollers", workload::replication_controller, Same),
+    ("resource.k8s.io/deviceclasses", devices::class, Same),
+    ("resource.k8s.io/resourceclaims", devices::claim, Instead(devices::fixed)),
+    ("resource.k8s.io/resourceclaimtemplates", devices::template, Instead(devices::fixed)),
+    ("resource.k8s.io/resourceslices", devices::slice, Then(devices::slice_update)),
+    ("resourcequotas", limits::quota, Then(limits::quota_update)),
+    ("scheduling.k8s.io/priorityclasses", classes::priority, Instead(classes::priority_update)),
     ("secrets", config::secret, Then(config::secret_update)),
     ("services", service::service, Instead(service::service_update)),
+    ("storage.k8s.io/csidrivers", storage_kinds::driver, Then(storage_kinds::driver_update)),
+    ("storage.k8s.io/csinodes", storage_kinds::node, Then(storage_kinds::node_update)),
+    (
+        "storage.k8s.io/csistoragecapacities",
+        storage_kinds::capacity,
+        Then(storage_kinds::capacity_update),
+    ),
+    ("storage.k8s.io/storageclasses", storage_kinds::class, Instead(storage_kinds::class_update)),
+    (
+        "storage.k8s.io/volumeattachments",
+        storage_kinds::attachment,
+        Then(storage_kinds::attachment_update),
+    ),
+    (
+        "storage.k8s.io/volumeattributesclasses",
+        storage_kinds::attributes_class,
+        Then(storage_kinds::attributes_class_update),
+    ),
 ];
+
+/// The group through which Events obey more rules than through the core group.
+const EVENTS: &str = "events.k8s.io";
 
 /// Rules for objects that were changed through a view: collection, subresource, rules.
 const VIEWS: &[(&str, &str, ChangeRule)] = &[
+    ("apps/daemonsets", "status", status::daemon_set),
+    ("apps/deployments", "status", status::deployment),
+    ("apps/replicasets", "status", status::replica_set),
+    ("apps/statefulsets", "status", status::stateful_set),
+    ("autoscaling/horizontalpodautoscalers", "status", autoscaler::status),
     ("certificates.k8s.io/certificatesigningrequests", "approval", certificates::approval),
     ("certificates.k8s.io/certificatesigningrequests", "status", certificates::status),
+    ("namespaces", "status", status::namespace),
+    ("networking.k8s.io/ingresses", "status", status::ingress),
     ("pods", "ephemeralcontainers", pod_update::ephemeral_containers),
     ("pods", "resize", pod_update::resize),
+    ("pods", "status", status::pod),
+    ("policy/poddisruptionbudgets", "status", status::budget),
+    ("replicationcontrollers", "status", status::replica_set),
+    ("resource.k8s.io/resourceclaims", "status", devices::claim_status),
+    ("resourcequotas", "status", limits::quota_status),
+    ("services", "status", status::service),
 ];
 
 fn claim(object: &At<'_>, out: &mut Errors) {
@@ -148,6 +217,9 @@ pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
     match rules(resource) {
         Some((_, created, _)) => created(&object, &mut out),
         None => unruled(resource, &object, None, &mut out),
+    }
+    if resource.group == EVENTS {
+        records::event_of_group(&object, &mut out);
     }
     out.0
 }
@@ -181,6 +253,9 @@ pub fn validate_update(
     let view = VIEWS
         .iter()
         .find(|(collection, name, _)| *collection == resource.collection() && *name == subresource);
+    if resource.group == EVENTS && subresource.is_empty() {
+        records::event_of_group_update(&object, &before, &mut out);
+    }
     if let Some((_, _, changed)) = view {
         changed(&object, &before, &mut out);
     } else if subresource.is_empty() && !only_metadata(new, old) {
@@ -206,6 +281,11 @@ fn only_metadata(new: &Value, old: &Value) -> bool {
     let keys = new.keys().chain(old.keys()).filter(|key| *key != "metadata");
     let mut keys = keys.filter(|key| !matches!(key.as_str(), "apiVersion" | "kind"));
     keys.all(|key| new.get(key) == old.get(key))
+}
+
+/// What keeps a name from being the host name of a pod.
+pub(super) fn host_name_errors(name: &str) -> Vec<String> {
+    formats::dns_label(name)
 }
 
 #[cfg(test)]

@@ -544,5 +544,13 @@ mod tests {
             told("resize", &sized("cpu: 1"), &sized("cpu: 1, ephemeral-storage: 1Gi")),
             "spec: Forbidden: only cpu and memory resources are mutable"
         );
+        assert_eq!(
+            told("resize", &sized("cpu: 1, memory: 1Mi"), &sized("memory: 1Mi")),
+            "spec.containers[0].resources: Forbidden: resource requests cannot be removed"
+        );
+        assert_eq!(
+            told("resize", &sized(""), &sized("cpu: 1")),
+            r#"spec: Invalid value: "BestEffort": Pod QOS Class may not change as a result of resizing"#
+        );
     }
 }

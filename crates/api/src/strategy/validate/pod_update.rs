@@ -3,6 +3,7 @@
 use super::at::{At, Errors};
 use super::{container, formats, pod, selectors};
 use crate::status::{FieldError, go_quote};
+use crate::strategy::qos_class;
 use serde_json::Value;
 
 const FREE_FIELDS: &str = "`spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
@@ -64,6 +65,15 @@ pub(super) fn ephemeral_containers(new: &At<'_>, old: &At<'_>, out: &mut Errors)
 pub(super) fn resize(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
     pod::whole(new, out);
     let spec = new.get("spec");
+    let class = old.get("status.qosClass");
+    let before = match class.text() {
+        "" => qos_class(old.value),
+        class => class,
+    };
+    if before != qos_class(new.value) {
+        let why = "Pod QOS Class may not change as a result of resizing";
+        out.invalid_as(&spec, before, why);
+    }
     for list in ["containers", "initContainers"] {
         let names = |pod: &At<'_>| -> Vec<String> {
             pod.get("spec").get(list).items().map(|c| c.get("name").text().to_owned()).collect()
@@ -86,8 +96,17 @@ pub(super) fn resize(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
                 }
                 resources
             };
-            if plain(&now) != plain(&before) {
+            let once = list == "initContainers" && now.get("restartPolicy").text() != "Always";
+            let resources = |container: &At<'_>| container.get("resources").value.clone();
+            if plain(&now) != plain(&before) || (once && resources(&now) != resources(&before)) {
                 return out.forbidden(&spec, "only cpu and memory resources are mutable");
+            }
+            for side in ["requests", "limits"] {
+                let (kept, held) = (now.get("resources").get(side), before.get("resources"));
+                if held.get(side).entries().any(|(name, _)| kept.value.get(name).is_none()) {
+                    let why = format!("resource {side} cannot be removed");
+                    out.forbidden(&now.get("resources"), why);
+                }
             }
         }
     }

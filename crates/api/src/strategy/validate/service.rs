@@ -112,7 +112,7 @@ fn external_ips(at: &At<'_>, out: &mut Errors) {
 }
 
 /// An address that other machines can have.
-fn ordinary_ip(at: &At<'_>, out: &mut Errors) {
+pub(super) fn ordinary_ip(at: &At<'_>, out: &mut Errors) {
     let Ok(ip) = at.text().parse::<IpAddr>() else { return };
     let (local, group) = match ip {
         IpAddr::V4(ip) => (ip.is_link_local(), ip.octets()[..3] == [224, 0, 0]),

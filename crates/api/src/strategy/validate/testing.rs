@@ -8,6 +8,10 @@ fn resource(collection: &str) -> &'static Resource {
     RESOURCES.iter().find(|r| r.collection() == collection).unwrap()
 }
 
+fn resource_in(group: &str, collection: &str) -> &'static Resource {
+    RESOURCES.iter().find(|r| r.collection() == collection && r.group == group).unwrap()
+}
+
 /// An object of the collection with its defaults, and a name where it has none.
 pub(super) fn object(collection: &str, yaml: &str) -> Value {
     let mut object: Value = serde_saphyr::from_str(yaml).unwrap();
@@ -39,6 +43,32 @@ pub(super) fn created(collection: &str, rows: &[(&str, &str)]) {
     for (yaml, expected) in rows {
         let errors = super::validate(resource(collection), &object(collection, yaml));
         same(errors, expected, yaml);
+    }
+}
+
+/// The same through a group that shares the collection with another.
+pub(super) fn created_in(group: &str, collection: &str, rows: &[(&str, &str)]) {
+    for (yaml, expected) in rows {
+        let errors = super::validate(resource_in(group, collection), &object(collection, yaml));
+        same(errors, expected, yaml);
+    }
+}
+
+/// Each row: the old object and the new one, written through a group that shares the collection.
+pub(super) fn updated_in(group: &str, collection: &str, rows: &[(&str, &str, &str)]) {
+    for (old, new, expected) in rows {
+        let (old, new) = (object(collection, old), object(collection, new));
+        let errors = super::validate_update(resource_in(group, collection), "", &new, &old);
+        same(errors, expected, &new.to_string());
+    }
+}
+
+/// Each row: the old object, and the new one, written through its `status`.
+pub(super) fn status_updated(collection: &str, rows: &[(&str, &str, &str)]) {
+    for (old, new, expected) in rows {
+        let (old, new) = (object(collection, old), object(collection, new));
+        let errors = super::validate_update(resource(collection), "status", &new, &old);
+        same(errors, expected, &new.to_string());
     }
 }
 

@@ -2,7 +2,7 @@
 //! (k8s.io/kubernetes `pkg/apis/apps/validation`).
 
 use super::at::{At, Errors};
-use super::{formats, meta, pod, selectors};
+use super::{meta, pod, selectors};
 use crate::selector::LabelSelector;
 use serde_json::{Value, json};
 
@@ -312,29 +312,6 @@ pub(super) fn revision_update(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
 /// A PodTemplate.
 pub(super) fn pod_template_object(object: &At<'_>, out: &mut Errors) {
     pod::template(&object.get("template"), out);
-}
-
-/// `scaleTargetRef` and bounds of a HorizontalPodAutoscaler.
-pub(super) fn autoscaler(object: &At<'_>, out: &mut Errors) {
-    let spec = object.get("spec");
-    let least = spec.get("minReplicas");
-    if least.is_set() && least.number() < 1 {
-        out.invalid(&least, "must be greater than or equal to 1");
-    }
-    let most = spec.get("maxReplicas");
-    if most.number() < 1 {
-        out.invalid_as(&most, most.number(), "must be greater than 0");
-    }
-    if least.is_set() && most.number() < least.number() {
-        out.invalid_as(&most, most.number(), "must be greater than or equal to `minReplicas`");
-    }
-    let target = spec.get("scaleTargetRef");
-    for name in ["kind", "name"] {
-        let at = target.get(name);
-        if out.needed(&at) {
-            out.all(&at, formats::path_segment(at.text()));
-        }
-    }
 }
 
 #[cfg(test)]
