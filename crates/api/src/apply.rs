@@ -116,7 +116,7 @@ pub fn apply(
     if manager.name == KUBECTL {
         last_applied::refresh(&mut object, applied);
     }
-    set_owners(&mut object, &owners);
+    set_owners(&mut object, owners);
     Ok(object)
 }
 
@@ -148,8 +148,7 @@ pub fn track(resource: &Resource, live: Option<&Value>, new: &mut Value, manager
             true
         })
     });
-    let set = versions.between(manager.api_version).map(|difference| difference.set.clone());
-    let mut set = set.unwrap_or_default();
+    let mut set = versions.into_set(manager.api_version);
     if live.is_none() && resource.subresource("status").is_some() {
         // A new object starts without a status, whatever its maker sends.
         set.forget_field("status");
@@ -157,7 +156,7 @@ pub fn track(resource: &Resource, live: Option<&Value>, new: &mut Value, manager
     owners.add_changed(manager, set);
     owners.drop_empty();
     owners.cap();
-    set_owners(new, &owners);
+    set_owners(new, owners);
 }
 
 /// One apply.
@@ -282,8 +281,8 @@ fn take_owners(object: &mut Value) -> Value {
     metadata.and_then(|metadata| metadata.shift_remove("managedFields")).unwrap_or_default()
 }
 
-fn set_owners(object: &mut Value, owners: &Owners) {
-    let list = if owners.0.is_empty() { Value::Null } else { owners.to_value() };
+fn set_owners(object: &mut Value, owners: Owners) {
+    let list = if owners.0.is_empty() { Value::Null } else { owners.into_value() };
     put_owners(object, list);
 }
 

@@ -55,8 +55,8 @@ impl Element {
     }
 
     /// The text, as FieldsV1 has it.
-    pub(super) fn text(&self) -> &str {
-        &self.0
+    pub(super) fn into_text(self) -> String {
+        self.0.into()
     }
 
     /// The field's name, where this is a field.

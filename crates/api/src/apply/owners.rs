@@ -83,19 +83,19 @@ impl Owner {
         Some(Self { manager, operation, api_version, subresource, time, set })
     }
 
-    fn to_value(&self) -> Value {
+    fn into_value(self) -> Value {
         let mut entry = Map::with_capacity(7);
         let mut put = |name: &str, value: Value| entry.insert(name.to_owned(), value);
-        put("manager", self.manager.as_str().into());
+        put("manager", self.manager.into());
         put("operation", format!("{:?}", self.operation).into());
-        put("apiVersion", self.api_version.as_str().into());
-        if let Some(time) = &self.time {
-            put("time", time.as_str().into());
+        put("apiVersion", self.api_version.into());
+        if let Some(time) = self.time {
+            put("time", time.into());
         }
         put("fieldsType", "FieldsV1".into());
-        put("fieldsV1", self.set.to_value());
+        put("fieldsV1", self.set.into_value());
         if !self.subresource.is_empty() {
-            put("subresource", self.subresource.as_str().into());
+            put("subresource", self.subresource.into());
         }
         Value::Object(entry)
     }
@@ -174,8 +174,8 @@ impl Owners {
     }
 
     /// Writes `managedFields`, in upstream's order.
-    pub(super) fn to_value(&self) -> Value {
-        let mut owners: Vec<&Owner> = self.0.iter().collect();
+    pub(super) fn into_value(self) -> Value {
+        let mut owners = self.0;
         owners.sort_by(|a, b| {
             (a.operation, &a.time, &a.manager, &a.api_version, &a.subresource).cmp(&(
                 b.operation,
@@ -185,6 +185,6 @@ impl Owners {
                 &b.subresource,
             ))
         });
-        Value::Array(owners.into_iter().map(Owner::to_value).collect())
+        Value::Array(owners.into_iter().map(Owner::into_value).collect())
     }
 }

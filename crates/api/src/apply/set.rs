@@ -149,16 +149,19 @@ impl Set {
     }
 
     /// Writes FieldsV1.
-    pub(super) fn to_value(&self) -> Value {
-        let mut members = Map::with_capacity(self.nodes.len());
-        for (element, node) in &self.nodes {
-            let mut below = node.below.to_value();
-            if let (true, Value::Object(below)) =
-                (node.member && !node.below.is_empty(), &mut below)
-            {
-                below.shift_insert(0, ".".to_owned(), Value::Object(Map::new()));
-            }
-            members.insert(element.text().to_owned(), below);
+    pub(super) fn into_value(self) -> Value {
+        self.written(false)
+    }
+
+    /// With the mark of a member in front, where something is below it.
+    fn written(self, member: bool) -> Value {
+        let marked = member && !self.nodes.is_empty();
+        let mut members = Map::with_capacity(self.nodes.len() + usize::from(marked));
+        if marked {
+            members.insert(".".to_owned(), Value::Object(Map::new()));
+        }
+        for (element, node) in self.nodes {
+            members.insert(element.into_text(), node.below.written(node.member));
         }
         Value::Object(members)
     }
@@ -187,11 +190,11 @@ mod tests {
             r#"{"f:ports":{"k:{\"containerPort\":80,\"protocol\":\"TCP\"}":{".":{},"f:name":{}},"i:1":{}}}"#,
             r#"{"f:finalizers":{".":{},"v:\"a/b\"":{},"v:\"c\"":{}}}"#,
         ] {
-            assert_eq!(set(text).to_value().to_string(), text);
+            assert_eq!(set(text).into_value().to_string(), text);
         }
         let unordered = r#"{"v:1":{},"k:{\"b\": 1, \"a\": null}":{},"f:z":{},"f:b":{"f:c":{}}}"#;
         let ordered = r#"{"f:b":{"f:c":{}},"f:z":{},"k:{\"a\":null,\"b\":1}":{},"v:1":{}}"#;
-        assert_eq!(set(unordered).to_value().to_string(), ordered);
+        assert_eq!(set(unordered).into_value().to_string(), ordered);
         for broken in [r#"{"x:a":{}}"#, r#"{"f:a":1}"#, r#"{"i:x":{}}"#, r#"[]"#, r#"{"k:[]":{}}"#]
         {
             assert_eq!(Set::parse(&serde_json::from_str(broken).unwrap()), None, "{broken}");

@@ -362,7 +362,7 @@ fn views_own_their_part() {
     let object = story.object.as_ref().unwrap();
     let mut owners = Owners::parse(&object["metadata"]["managedFields"]).unwrap();
     owners.0.retain(|owner| !owner.subresource.is_empty());
-    story.object.as_mut().unwrap()["metadata"]["managedFields"] = owners.to_value();
+    story.object.as_mut().unwrap()["metadata"]["managedFields"] = owners.into_value();
     story.owned(
         r#"me/status Apply 02: .status.replicas
            ctl/status Update 03: .status.conditions .status.conditions[type="Available"] .status.conditions[type="Available"].status .status.conditions[type="Available"].type"#,

@@ -2,6 +2,7 @@
 
 use super::compare::Difference;
 use super::place::Place;
+use super::set::Set;
 use crate::convert::convert;
 use crate::resource::{Resource, split_api_version};
 use crate::schema::Schema;
@@ -33,6 +34,13 @@ impl<'a> Versions<'a> {
             }
         };
         self.known[at].1.as_ref()
+    }
+
+    /// What is new or has another value in the terms of `api_version`.
+    pub(super) fn into_set(mut self, api_version: &str) -> Set {
+        self.between(api_version);
+        let known = self.known.into_iter().find(|(known, _)| known == api_version);
+        known.and_then(|(_, difference)| difference).unwrap_or_default().set
     }
 
     fn compare(&self, api_version: &str) -> Option<Difference> {

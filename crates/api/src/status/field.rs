@@ -195,36 +195,55 @@ pub(crate) fn aggregate(errors: &[FieldError]) -> String {
 
 /// A path to a field that grows as validation descends: `spec.containers[0].env[A]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path(String);
+pub struct Path {
+    text: String,
+    unwritten: bool,
+}
 
 impl Path {
     /// A path of one field, or of several joined by dots.
     pub fn new(field: &str) -> Self {
-        Self(field.to_owned())
+        Self { text: field.to_owned(), unwritten: false }
+    }
+
+    /// A path that nobody will read, like all that grow from it: it costs nothing.
+    pub fn unwritten() -> Self {
+        Self { text: String::new(), unwritten: true }
     }
 
     /// The field below.
     #[must_use]
     pub fn child(&self, field: &str) -> Self {
-        if self.0.is_empty() { Self::new(field) } else { Self(format!("{}.{field}", self.0)) }
+        self.grown([if self.text.is_empty() { "" } else { "." }, field, ""])
     }
 
     /// The item of a list.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        if self.unwritten { Self::unwritten() } else { self.key(&index.to_string()) }
     }
 
     /// The entry of a map.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.grown(["[", key, "]"])
+    }
+
+    fn grown(&self, by: [&str; 3]) -> Self {
+        if self.unwritten {
+            return Self::unwritten();
+        }
+        let length = self.text.len() + by.map(str::len).iter().sum::<usize>();
+        let mut text = String::with_capacity(length);
+        text.push_str(&self.text);
+        by.into_iter().for_each(|part| text.push_str(part));
+        Self { text, unwritten: false }
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+        f.write_str(if self.text.is_empty() { "<nil>" } else { &self.text })
     }
 }
 

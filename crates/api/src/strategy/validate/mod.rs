@@ -43,7 +43,7 @@ mod workload;
 
 use crate::custom::definition;
 use crate::resource::{Resource, split_api_version};
-use crate::status::FieldError;
+use crate::status::{FieldError, Path};
 use at::{At, Errors};
 use serde_json::Value;
 
@@ -209,10 +209,19 @@ fn rules(resource: &Resource) -> Option<&'static (&'static str, Rule, Changed)> 
     KINDS.iter().find(|(collection, ..)| *collection == resource.collection())
 }
 
+/// What is wrong, with paths. Nearly all objects are legal, and writing down the path to each value
+/// takes most of the time that looking at them does: it is done when something was found.
+fn located(look: impl Fn(Path) -> Vec<FieldError>) -> Vec<FieldError> {
+    if look(Path::unwritten()).is_empty() { Vec::new() } else { look(Path::default()) }
+}
+
 /// What is wrong with a new object.
 pub fn validate(resource: &Resource, object: &Value) -> Vec<FieldError> {
+    located(|path| new_object(resource, At { value: object, path }))
+}
+
+fn new_object(resource: &Resource, object: At<'_>) -> Vec<FieldError> {
     let mut out = Errors::default();
-    let object = At::root(object);
     meta::check(resource, &object.get("metadata"), &mut out);
     match rules(resource) {
         Some((_, created, _)) => created(&object, &mut out),
@@ -247,9 +256,21 @@ pub fn validate_update(
     new: &Value,
     old: &Value,
 ) -> Vec<FieldError> {
+    located(|path| {
+        let old = At { value: old, path: path.clone() };
+        changed_object(resource, subresource, At { value: new, path }, old)
+    })
+}
+
+fn changed_object(
+    resource: &Resource,
+    subresource: &str,
+    object: At<'_>,
+    before: At<'_>,
+) -> Vec<FieldError> {
     let mut out = Errors::default();
-    meta::check_update(&At::root(new).get("metadata"), &old["metadata"], &mut out);
-    let (object, before) = (At::root(new), At::root(old));
+    let (new, old) = (object.value, before.value);
+    meta::check_update(&object.get("metadata"), &old["metadata"], &mut out);
     let view = VIEWS
         .iter()
         .find(|(collection, name, _)| *collection == resource.collection() && *name == subresource);
