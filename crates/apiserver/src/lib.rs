@@ -31,6 +31,7 @@ mod notes;
 mod objects;
 mod openapi;
 mod outside;
+mod parsed;
 mod policy_status;
 mod presence;
 mod proxy;

@@ -17,9 +17,6 @@ pub enum EventKind {
     Deleted,
 }
 
-/// How many encodings of an event its watchers share.
-pub const ENCODINGS: usize = 2;
-
 /// One change, shared by all watchers.
 #[derive(Debug)]
 pub struct Event {
@@ -31,6 +28,6 @@ pub struct Event {
     pub entry: Arc<Entry>,
     /// The state before, which tells whether an object moved in or out of a selector.
     pub previous: Option<Arc<Entry>>,
-    /// Cells for a caller's shared encodings, each filled at most once.
-    pub encoded: [OnceLock<Bytes>; ENCODINGS],
+    /// A cell for an encoding that watchers share, filled at most once.
+    pub encoded: OnceLock<Bytes>,
 }

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::watch;
 
@@ -397,7 +397,7 @@ impl Collection {
             }
             (None, None) => return None,
         };
-        let encoded = Default::default();
+        let encoded = OnceLock::new();
         Some(Arc::new(Event { revision, kind, entry, previous, encoded }))
     }
 

@@ -36,7 +36,7 @@ pub use driver::{Change, Driver, Ground, Loaded, Outcome, Proposal, Shared, Verd
 pub use dump::{Dump, fill};
 pub use error::{BarrierError, Compacted, DriverError, ListError, OpenError, WriteError};
 pub use etcd::{DEFAULT_PREFIX, Etcd, EtcdOptions};
-pub use event::{ENCODINGS, Event, EventKind};
+pub use event::{Event, EventKind};
 pub use feed::{Feed, Health};
 pub use local::{Found, Local, Medium, REVISION_BLOCK, Row};
 pub use memory::Memory;

@@ -71,7 +71,7 @@ impl Operation {
 /// Read access to the cluster's state, as the admission functions need it.
 pub trait Cluster: Send + Sync {
     /// The object as stored, `None` where there is none.
-    fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Value>;
+    fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Arc<Value>>;
     /// All objects of a collection.
     fn all(&self, collection: &str) -> Vec<Value>;
     /// The objects of a collection in a namespace.
@@ -326,8 +326,9 @@ pub(crate) mod testing {
     }
 
     impl Cluster for Few {
-        fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Value> {
-            self.0.get(&(collection.to_owned(), namespace.to_owned(), name.to_owned())).cloned()
+        fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+            let key = (collection.to_owned(), namespace.to_owned(), name.to_owned());
+            self.0.get(&key).cloned().map(Arc::new)
         }
 
         fn all(&self, collection: &str) -> Vec<Value> {

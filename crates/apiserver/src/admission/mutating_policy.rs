@@ -23,7 +23,7 @@ pub(super) async fn mutate(
     second: bool,
     settle: Settle<'_>,
 ) -> Outcome<bool> {
-    if rules::is_exempt(attributes) || object.is_null() {
+    if policies.0.is_empty() || rules::is_exempt(attributes) || object.is_null() {
         return Ok(false);
     }
     let before = object.clone();

@@ -1,5 +1,7 @@
 //! Admission policies as they are written: what they are about, and the expressions that decide.
 
+use std::sync::Arc;
+
 use api::selector::LabelSelector;
 use api::status::Status;
 use serde_json::Value;
@@ -182,7 +184,8 @@ impl Policy {
         let collection = row.collection();
         let found: Vec<Value> = match param["name"].as_str().filter(|name| !name.is_empty()) {
             Some(name) => {
-                attributes.cluster.find(collection, namespace, name).into_iter().collect()
+                let found = attributes.cluster.find(collection, namespace, name);
+                found.into_iter().map(Arc::unwrap_or_clone).collect()
             }
             None => {
                 let selector = LabelSelector::from_object(&param["selector"]).unwrap_or_default();

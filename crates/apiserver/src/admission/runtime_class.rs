@@ -1,5 +1,7 @@
 //! RuntimeClass: what a pod's runtime adds to it, overhead and where it may run.
 
+use std::sync::Arc;
+
 use api::quota::amounts;
 use api::status::Status;
 use serde_json::Value;
@@ -12,7 +14,7 @@ const OTHER: &str = "pod rejected: Pod's Overhead doesn't match RuntimeClass's d
 const ALONE: &str =
     "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
 
-fn class_of(attributes: &Attributes<'_>, pod: &Value) -> Outcome<Option<Value>> {
+fn class_of(attributes: &Attributes<'_>, pod: &Value) -> Outcome<Option<Arc<Value>>> {
     let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
     let found = attributes.cluster.find(CLASSES, "", name);
     found.map(Some).ok_or_else(|| {

@@ -110,7 +110,10 @@ impl<'a> Scene<'a> {
         }});
         let namespace = match attributes.namespace {
             "" => Value::Null,
-            name => attributes.cluster.find("namespaces", "", name).unwrap_or_default(),
+            name => {
+                let found = attributes.cluster.find("namespaces", "", name);
+                found.map_or(Value::Null, Arc::unwrap_or_clone)
+            }
         };
         let user = attributes.user;
         Ok(Scene { context, user, object, old, request, namespace, authorizer })

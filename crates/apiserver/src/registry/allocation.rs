@@ -34,7 +34,8 @@ pub struct Claims(Vec<(Key, Revision)>);
 #[derive(Debug, Default)]
 pub struct Orphans(Mutex<HashMap<Key, (Revision, Instant)>>);
 
-fn is_service(target: &Target) -> bool {
+/// Whether objects of the kind are given numbers that nobody else has.
+pub fn is_service(target: &Target) -> bool {
     target.resource.collection() == SERVICES
 }
 

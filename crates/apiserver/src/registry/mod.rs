@@ -52,6 +52,7 @@ use crate::admission::{Admission, AdmissionPlugins, Cluster};
 use crate::body;
 use crate::cached;
 use crate::config::{Config, Tolerations};
+use crate::parsed::Parsed;
 use crate::request::{Request, RequestInfo, Response};
 use crate::response;
 use crate::server::Context;
@@ -77,6 +78,7 @@ pub(crate) struct Registry {
     orphans: Orphans,
     swept: Swept,
     ledger: Arc<Ledger>,
+    parsed: Parsed,
 }
 
 impl Registry {
@@ -94,9 +96,9 @@ impl Registry {
         let clock = Arc::new(SystemClock);
         let orphans = Orphans::default();
         let swept = Swept::default();
-        let ledger = Arc::default();
+        let (ledger, parsed) = (Arc::default(), Parsed::default());
         let admission = Admission::new(Arc::clone(&context));
-        Arc::new(Registry { context, resources, admission, clock, orphans, swept, ledger })
+        Arc::new(Registry { context, resources, admission, clock, orphans, swept, ledger, parsed })
     }
 
     /// Answers one authorized request.
@@ -240,9 +242,9 @@ fn no_such_method() -> Status {
 }
 
 impl Cluster for Registry {
-    fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Value> {
+    fn find(&self, collection: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let entry = self.store().get(&Key::new(collection, namespace, name))?;
-        serde_json::from_slice(&entry.value).ok()
+        self.parsed.get(&entry)
     }
 
     fn all(&self, collection: &str) -> Vec<Value> {

@@ -1,7 +1,8 @@
 //! watch: changes as they happen, one JSON object a line, or one protobuf frame each.
 //!
-//! An event is encoded once for each notation and its bytes are shared by all watchers that
-//! want the object whole; what is ready is sent in one piece.
+//! Lines of plain JSON are the stored bytes with a few around them, put together where they are
+//! sent: kept once more for all watchers they would double what the window of events holds. A
+//! protobuf frame takes work and is shared. What is ready is sent in one piece.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,11 +29,10 @@ use super::{Outcome, Registry, conversion, negotiate};
 use crate::request::{BoxError, Response};
 use crate::server::Context;
 
-/// Which of an event's shared encodings is the line in plain JSON, and which the protobuf frame.
-const PLAIN: usize = 0;
-const MESSAGE: usize = 1;
 /// Most bytes sent in one piece.
 const PIECE_MAX_BYTES: usize = 256 << 10;
+/// More than what is around an object in its line.
+const LINE_AROUND_BYTES: usize = 48;
 /// How often a quiet watch tells how far it is.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// So long before its end a watch tells how far it came.
@@ -76,7 +76,7 @@ impl Registry {
                 }
             }
             if options.send_initial_events == Some(true) && options.bookmarks {
-                ready.push_back(lens.bookmark(list.revision, true)?);
+                ready.push_back(Line::Whole(lens.bookmark(list.revision, true)?));
             }
             list.revision
         } else if wanted == 0 {
@@ -89,7 +89,7 @@ impl Registry {
         let (watch, done) = match self.store().watch(range, after) {
             Ok(watch) => (watch, false),
             Err(compacted) => {
-                ready.extend(lens.failure(&too_old(compacted)));
+                ready.extend(lens.failure(&too_old(compacted)).map(Line::Whole));
                 let now = self.store().revision();
                 (self.store().watch(range, now).map_err(too_old)?, true)
             }
@@ -134,10 +134,15 @@ impl Lens {
     }
 
     /// One line about an object.
-    fn line(&self, kind: &str, entry: &Entry) -> Outcome<Bytes> {
+    fn line(&self, kind: &'static str, entry: &Entry) -> Outcome<Line> {
         if self.is_plain() {
-            return Ok(encode(kind, &entry.value));
+            return Ok(Line::Plain { kind, value: entry.value.clone() });
         }
+        self.made(kind, entry).map(Line::Whole)
+    }
+
+    /// One that takes more than copying.
+    fn made(&self, kind: &'static str, entry: &Entry) -> Outcome<Bytes> {
         if let Some(document) = negotiate::message(&self.target, &self.accept, &entry.value) {
             return Ok(protobuf::event(kind, &document?).into());
         }
@@ -156,13 +161,14 @@ impl Lens {
     }
 
     /// Lines are JSON where YAML was agreed on, which has no streaming form.
-    fn write(&self, kind: &str, object: Value) -> Outcome<Bytes> {
+    fn write(&self, kind: &'static str, object: Value) -> Outcome<Bytes> {
         if self.accept.format == Format::Protobuf {
             return Ok(protobuf::event(kind, &self.accept.write(&object)?).into());
         }
         let dense = Negotiated { format: Format::Json, pretty: false, ..self.accept };
         let text = dense.write(&object)?;
-        Ok(encode(kind, text.trim_ascii_end()))
+        let value = Bytes::copy_from_slice(text.trim_ascii_end());
+        Ok(Line::Plain { kind, value }.into_bytes())
     }
 
     fn bookmark(&self, revision: Revision, initial_end: bool) -> Outcome<Bytes> {
@@ -181,7 +187,7 @@ impl Lens {
 
     /// What this watcher is told of a change, if anything: an object that moves into the
     /// selection is added for it, one that moves out is deleted.
-    fn translate(&self, event: &Event) -> Outcome<Option<Bytes>> {
+    fn translate(&self, event: &Event) -> Outcome<Option<Line>> {
         let kind = match event.kind {
             EventKind::Created => "ADDED",
             EventKind::Updated => "MODIFIED",
@@ -207,33 +213,60 @@ impl Lens {
         }
     }
 
-    fn shared(&self, kind: &str, event: &Event) -> Outcome<Bytes> {
+    fn shared(&self, kind: &'static str, event: &Event) -> Outcome<Line> {
         let storage = self.target.is_storage_version() && self.accept.shape == Shape::Object;
-        let cell = match self.accept.format {
-            _ if self.is_plain() => &event.encoded[PLAIN],
-            Format::Protobuf if storage => &event.encoded[MESSAGE],
-            _ => return self.line(kind, &event.entry),
-        };
-        if let Some(line) = cell.get() {
-            return Ok(line.clone());
+        if self.accept.format != Format::Protobuf || !storage {
+            return self.line(kind, &event.entry);
         }
-        let line = self.line(kind, &event.entry)?;
-        Ok(cell.get_or_init(|| line).clone())
+        if let Some(frame) = event.encoded.get() {
+            return Ok(Line::Whole(frame.clone()));
+        }
+        let frame = self.made(kind, &event.entry)?;
+        Ok(Line::Whole(event.encoded.get_or_init(|| frame).clone()))
     }
 
-    fn left(&self, previous: &Entry, revision: Revision) -> Outcome<Bytes> {
+    fn left(&self, previous: &Entry, revision: Revision) -> Outcome<Line> {
         let value = store::Codec::stamp(&super::codec::JsonCodec, &previous.value, revision);
         self.line("DELETED", &Entry { value, ..previous.clone() })
     }
 }
 
-/// The line about an object whose bytes need no change.
-fn encode(kind: &str, value: &[u8]) -> Bytes {
-    let mut line = BytesMut::with_capacity(value.len() + 40);
-    for part in [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", value, b"}\n"] {
-        line.extend_from_slice(part);
+/// What is sent of a change.
+enum Line {
+    /// As it is.
+    Whole(Bytes),
+    /// An object whose bytes need no change.
+    Plain { kind: &'static str, value: Bytes },
+}
+
+impl Line {
+    /// At least as long as the line.
+    fn room(&self) -> usize {
+        match self {
+            Line::Whole(line) => line.len(),
+            Line::Plain { value, .. } => value.len() + LINE_AROUND_BYTES,
+        }
     }
-    line.freeze()
+
+    fn write(&self, out: &mut BytesMut) {
+        match self {
+            Line::Whole(line) => out.extend_from_slice(line),
+            Line::Plain { kind, value } => {
+                for part in [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", value, b"}\n"] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        if let Line::Whole(line) = self {
+            return line;
+        }
+        let mut out = BytesMut::with_capacity(self.room());
+        self.write(&mut out);
+        out.freeze()
+    }
 }
 
 /// A running watch.
@@ -241,7 +274,7 @@ struct Feed {
     lens: Lens,
     watch: Watch,
     /// Lines that wait to be sent.
-    ready: VecDeque<Bytes>,
+    ready: VecDeque<Line>,
     end: Instant,
     /// When the next bookmark is due, where bookmarks are wanted.
     bookmark: Option<Instant>,
@@ -277,17 +310,17 @@ impl Feed {
         }
     }
 
-    /// All that is ready, within a piece's limit. One line alone is sent as it is, uncopied.
+    /// All that is ready, within a piece's limit.
     fn piece(&mut self) -> Option<Bytes> {
         let first = self.ready.pop_front().or_else(|| self.pull())?;
         let Some(mut line) = self.ready.pop_front().or_else(|| self.pull()) else {
-            return Some(first);
+            return Some(first.into_bytes());
         };
         let mut piece =
-            BytesMut::with_capacity(PIECE_MAX_BYTES.min((first.len() + line.len()) * 8));
-        piece.extend_from_slice(&first);
+            BytesMut::with_capacity(PIECE_MAX_BYTES.min((first.room() + line.room()) * 8));
+        first.write(&mut piece);
         loop {
-            piece.extend_from_slice(&line);
+            line.write(&mut piece);
             if piece.len() >= PIECE_MAX_BYTES {
                 break;
             }
@@ -300,7 +333,7 @@ impl Feed {
     }
 
     /// A line from changes that have happened already.
-    fn pull(&mut self) -> Option<Bytes> {
+    fn pull(&mut self) -> Option<Line> {
         while !self.done && self.translator.is_none() {
             let event = self.watch.try_next()?;
             if let Some(line) = self.take(Some(event)) {
@@ -311,7 +344,7 @@ impl Feed {
     }
 
     /// Turns what the store said into a line; notes the watch's end.
-    fn take(&mut self, said: Option<Result<Arc<Event>, Compacted>>) -> Option<Bytes> {
+    fn take(&mut self, said: Option<Result<Arc<Event>, Compacted>>) -> Option<Line> {
         let failure = match said {
             Some(Ok(event)) => match self.lens.translate(&event) {
                 Ok(line) => return line,
@@ -324,11 +357,11 @@ impl Feed {
             }
         };
         self.done = true;
-        self.lens.failure(&failure)
+        self.lens.failure(&failure).map(Line::Whole)
     }
 
     /// The same, where it may have to be translated first.
-    async fn understand(&mut self, said: Option<Result<Arc<Event>, Compacted>>) -> Option<Bytes> {
+    async fn understand(&mut self, said: Option<Result<Arc<Event>, Compacted>>) -> Option<Line> {
         let (Some(context), Some(Ok(event))) = (&self.translator, &said) else {
             return self.take(said);
         };
@@ -337,7 +370,7 @@ impl Feed {
             Ok(event) => self.take(Some(Ok(event))),
             Err(status) => {
                 self.done = true;
-                self.lens.failure(&status)
+                self.lens.failure(&status).map(Line::Whole)
             }
         }
     }
@@ -364,7 +397,7 @@ impl Feed {
         if self.bookmark.is_some() {
             // Everything up to here was sent, or is of no concern to this watcher.
             let revision = self.watch.progress();
-            self.ready.extend(self.lens.bookmark(revision, false).ok());
+            self.ready.extend(self.lens.bookmark(revision, false).ok().map(Line::Whole));
             let last = self.end.checked_sub(LAST_BOOKMARK).unwrap_or(self.end);
             let next = if now >= last { self.end } else { (now + BOOKMARK_INTERVAL).min(last) };
             self.bookmark =

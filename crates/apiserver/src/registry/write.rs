@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use store::{Entry, Expect, WriteError};
 
-use super::allocation::is_unresolved;
+use super::allocation::{is_service, is_unresolved};
 use super::call::{Call, Reply, Target};
 use super::options::{FieldValidation, WriteOptions};
 use super::twice::Twice;
@@ -119,6 +119,11 @@ impl Registry {
         record: bool,
     ) -> Outcome<Written> {
         let mut fresh = !self.store().is_shared();
+        if fresh && !is_service(target) {
+            // There is no second attempt that would need the object.
+            let written = self.create_once(target, writer, object, record).await?;
+            return written.ok_or_else(|| modified(target));
+        }
         for _ in 0..WRITE_ATTEMPTS {
             match self.create_once(target, writer, object.clone(), record).await {
                 Ok(Some(written)) => return Ok(written),
@@ -127,7 +132,7 @@ impl Registry {
             }
             fresh = true;
         }
-        Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
+        Err(modified(target))
     }
 
     /// One attempt; `None` where another Service was given the same address or port meanwhile.
@@ -268,7 +273,7 @@ impl Registry {
             }
             fresh = true;
         }
-        Err(Status::conflict(&*target.resource, &target.name, MODIFIED))
+        Err(modified(target))
     }
 
     /// Makes the object that was to be changed, where that is allowed; `None` where somebody
@@ -522,6 +527,11 @@ pub fn check_fields(
 pub fn invalid(target: &Target, errors: &[FieldError]) -> Status {
     let resource = &target.resource;
     Status::invalid((resource.group.as_ref(), resource.kind.as_ref()), &target.name, errors)
+}
+
+/// Somebody else was faster, again and again.
+fn modified(target: &Target) -> Status {
+    Status::conflict(&*target.resource, &target.name, MODIFIED)
 }
 
 /// An update that creates must not rely on a state that is not there.
