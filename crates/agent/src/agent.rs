@@ -108,13 +108,9 @@ pub async fn run(
 ) -> Result<(), AgentError> {
     let client = informers.client().clone();
     let machine = Machine::read();
-    let pods = match config.all_pods_cached {
-        true => informers.of::<Pod>(),
-        false => {
-            let selector = format!("spec.nodeName={}", config.node_name);
-            informers.select::<Pod>(watcher::Config::default().fields(&selector))
-        }
-    };
+    // Whole, and the node's own only: what all parts of a process share lacks what only we need.
+    let selector = format!("spec.nodeName={}", config.node_name);
+    let pods = informers.select::<Pod>(watcher::Config::default().fields(&selector));
     let ctx = Arc::new(Context::new(Parts {
         recorder: Recorder::new(client.clone(), "kubelet", &config.node_name),
         services: informers.of(),

@@ -56,9 +56,6 @@ pub struct Config {
     pub drill_bridge: Option<String>,
     /// How long pods may delay a shutdown of the board.
     pub shutdown: ShutdownPeriods,
-    /// The cache of pods holds all of them already (server and agent are one process): watch no
-    /// second time for this node's.
-    pub all_pods_cached: bool,
 }
 
 /// Below these amounts the node counts as under pressure.
@@ -124,7 +121,6 @@ impl Config {
             image_gc: ImageGc::default(),
             drill_bridge: None,
             shutdown: ShutdownPeriods::default(),
-            all_pods_cached: false,
         }
     }
 }

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch as signal;
 use tokio_util::sync::CancellationToken;
 
+use crate::slim::slim;
+
 /// What can be held in a shared cache: any typed kind of `k8s-openapi`.
 pub trait Object:
     Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
@@ -226,7 +228,8 @@ impl Informers {
         &self.client
     }
 
-    /// The shared cache of all objects of a kind, in all namespaces.
+    /// The shared cache of all objects of a kind, in all namespaces. Of pods it holds what
+    /// controllers and the scheduler look at.
     pub fn of<K: Object>(&self) -> Informer<K>
     where
         Api<K>: Send,
@@ -234,8 +237,8 @@ impl Informers {
         self.select(watcher::Config::default())
     }
 
-    /// The shared cache of what a selector chooses (`watcher::Config::fields`, `labels`). Two
-    /// callers with the same selector share one.
+    /// The shared cache of what a selector chooses (`watcher::Config::fields`, `labels`), which
+    /// holds whole objects. Two callers with the same selector share one.
     pub fn select<K: Object>(&self, config: watcher::Config) -> Informer<K> {
         let selector = format!("{:?}/{:?}", config.field_selector, config.label_selector);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -276,8 +279,10 @@ async fn run<K: Object>(
     config: watcher::Config,
     done: signal::Sender<bool>,
 ) {
-    let stream = watch(api, config.timeout(WATCH_SECONDS)).modify(|object| {
-        object.meta_mut().managed_fields = None;
+    let whole = config.field_selector.is_some() || config.label_selector.is_some();
+    let stream = watch(api, config.timeout(WATCH_SECONDS)).modify(|object| match whole {
+        true => object.meta_mut().managed_fields = None,
+        false => slim(object),
     });
     pin_mut!(stream);
     let mut stale = HashSet::new();

@@ -10,6 +10,7 @@ mod informer;
 pub mod leader;
 mod queue;
 mod recorder;
+mod slim;
 mod transport;
 
 pub use balance::{BalanceError, Balancer, ReachError};

@@ -96,7 +96,6 @@ pub async fn start(
         ip: joining.ip,
         facts,
         tls: certificates.kubelet()?,
-        all_pods_cached: false,
     };
     let (client, until) = (informers.client().clone(), stop.clone());
     parts.spawn(async move {

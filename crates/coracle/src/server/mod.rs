@@ -228,7 +228,6 @@ async fn start(
             ip: settings.node_ip,
             facts: settings.facts(),
             tls: certificates.kubelet()?,
-            all_pods_cached: alone,
         };
         node::start(board, informers.acting_as(client), parts, &stop).await?;
     }

@@ -86,8 +86,6 @@ pub struct Board {
     pub facts: Facts,
     /// TLS of the kubelet's API: must demand a certificate of the client authority.
     pub tls: rustls::ServerConfig,
-    /// Whether the shared cache holds all pods anyway, since a server is in this process.
-    pub all_pods_cached: bool,
 }
 
 /// Opens what pods need and starts the agent.
@@ -142,7 +140,6 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
             grace: node.shutdown_grace_period.duration(),
             critical: node.shutdown_grace_period_critical_pods.duration(),
         },
-        all_pods_cached: board.all_pods_cached,
         ..agent::Config::new(&board.name, vec![board.ip], Arc::new(board.tls.clone()))
     })
 }
