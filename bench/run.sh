@@ -4,6 +4,8 @@
 # bench/RESULTS.md, the raw figures to bench/RESULTS.txt.
 #
 #   bench/run.sh [STEP...]      only some of: idle pods load etcd vip
+#   bench/run.sh --peer         ours and upstream's control plane in turn (bench/peer.sh), to
+#                               bench/RESULTS-peer.md
 #
 # CORACLE_BIN           a static release binary instead of building one
 # BENCH_DIR             where the data goes; a file system like the one that is meant (/var/tmp)
@@ -17,7 +19,9 @@ cd "$(dirname "$0")/.."
 exec </dev/null
 export PATH="$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin"
 
-results=${BENCH_RESULTS:-bench/RESULTS.md}
+peer=
+[ "${1:-}" != --peer ] || peer=-peer
+results=${BENCH_RESULTS:-bench/RESULTS$peer.md}
 idle_seconds=${BENCH_IDLE_SECONDS:-120}
 settle_seconds=20
 stop_seconds=20
@@ -67,6 +71,7 @@ clean_up() {
     trap - EXIT INT TERM
     [ -z "$server" ] || end "$server"
     [ -z "$etcd" ] || end "$etcd"
+    [ -z "$peer" ] || stop_peer
     for pid in $(outliving); do end "$pid"; done
     awk -v run="$run/" -v data="${data:-/nonexistent}/" \
         'index($5 "/", run) == 1 || index($5 "/", data) == 1 { print $5 }' /proc/self/mountinfo |
@@ -170,20 +175,26 @@ measure_etcd() {
     etcd=
 }
 
-report() {
-    echo "# What Coracle measures at"
-    echo
-    echo "Made by \`bench/run.sh\`; a smaller figure than the promise is better where it says \`<=\`."
-    echo
+# conditions: when, of what and on what this was measured.
+conditions() {
     echo "- $(date -u +%Y-%m-%d), commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
     echo "- $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores," \
         "$(awk '/MemTotal/ { printf "%d MiB", $2 / 1024 }' /proc/meminfo), Linux $(uname -r)," \
         "load average at the start $load"
     echo "- data on $(df --output=fstype "$data" | tail -n 1)$disk; the load generator, over TLS, shares the cores"
+}
+
+report() {
+    echo "# What Coracle measures at"
+    echo
+    echo "Made by \`bench/run.sh\`; a smaller figure than the promise is better where it says \`<=\`."
+    echo
+    conditions
     echo
     target/release/bench "$figures" report bench/promises.txt
 }
 
+[ -z "$peer" ] || . bench/peer.sh
 [ "$(id -u)" = 0 ] || fail "the bench needs root, for a network namespace and containers"
 if [ -z "${CORACLE_BIN:-}" ]; then
     say "building the static release binary"
@@ -209,6 +220,11 @@ ip -n "$namespace" link set eth0 up
 ip -n "$namespace" link set eth1 up
 ip -n "$namespace" route add default via 10.99.0.1
 
+if [ -n "$peer" ]; then
+    compare_with_peer
+    report_peer | tee "$results"
+    exit
+fi
 echo "binary_size $(stat -c %s "$CORACLE_BIN" | awk '{ print $1 / 1e6 }')" >"$figures"
 start first
 hello

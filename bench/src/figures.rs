@@ -50,3 +50,14 @@ impl Figures {
         self.values.get(name).copied()
     }
 }
+
+/// With as many digits as say something.
+pub fn rounded(value: f64) -> String {
+    let places = match value.abs() {
+        v if v >= 1000.0 => 0,
+        v if v >= 10.0 => 1,
+        v if v >= 1.0 => 2,
+        _ => 3,
+    };
+    format!("{value:.places$}")
+}

@@ -37,18 +37,21 @@ pub async fn run(figures: &mut Figures, kubeconfig: &str, pid: &str, run_dir: &s
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let pods = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    writes(figures, "create_1", &api, &pods, 1, ALONE, pod).await?;
+    creates(figures, "create_1", &api, &pods, 1, ALONE, pod).await?;
     reads(figures, &mut connection, &pods).await?;
-    writes(figures, "create_16", &api, &pods, WRITERS, TOGETHER, pod).await?;
-    tokio::time::sleep(Duration::from_secs(2)).await;
     let processes = Processes::find(pid, run_dir)?;
+    let cpu = processes.cpu_seconds();
+    creates(figures, "create_16", &api, &pods, WRITERS, TOGETHER, pod).await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    figures.set("create_16_cpu", (processes.cpu_seconds() - cpu) / TOGETHER as f64 * 1e3)?;
     processes.server_memory().note(figures, "pods_5000_server")?;
+    updates(figures, &api, &pods).await?;
     watch(figures, &api).await?;
     processes.server_memory().note(figures, "after_load_server")
 }
 
-/// Writes `count` objects from `writers` connections; notes the rate and the time of one.
-async fn writes(
+/// Creates `count` objects from `writers` connections; notes the rate and the time of one.
+async fn creates(
     figures: &mut Figures,
     name: &str,
     api: &Api,
@@ -56,6 +59,50 @@ async fn writes(
     writers: usize,
     count: usize,
     object: fn(&str) -> Value,
+) -> Outcome {
+    let prefix = name.replace('_', "-");
+    let path = path.to_owned();
+    let request = move |number| {
+        let object = object(&format!("{prefix}-{number}"));
+        (Method::POST, path.clone(), object.to_string())
+    };
+    writes(figures, name, api, (writers, count), Arc::new(request)).await
+}
+
+/// Changes a label of each of the pods that one writer has made.
+async fn updates(figures: &mut Figures, api: &Api, path: &str) -> Outcome {
+    let list = api.connect().await?.get(path).await?;
+    let is_old = |pod: &&Value| {
+        pod["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("create-1-"))
+    };
+    let pods = list["items"].as_array().into_iter().flatten().filter(is_old);
+    let pods: Vec<(String, String)> = pods.map(|pod| changed(path, pod)).collect();
+    let count = pods.len();
+    let request = move |number: usize| {
+        let (path, body) = &pods[number];
+        (Method::PUT, path.clone(), body.clone())
+    };
+    writes(figures, "update_16", api, (WRITERS, count), Arc::new(request)).await
+}
+
+/// Where a pod is, and what is to be written there: whatever its version is now.
+fn changed(path: &str, pod: &Value) -> (String, String) {
+    let mut pod = pod.clone();
+    pod["metadata"]["labels"]["changed"] = "yes".into();
+    if let Some(metadata) = pod["metadata"].as_object_mut() {
+        metadata.remove("resourceVersion");
+    }
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    (format!("{path}/{name}"), pod.to_string())
+}
+
+/// Sends `count` requests from `writers` connections; notes the rate and the time of one.
+async fn writes(
+    figures: &mut Figures,
+    name: &str,
+    api: &Api,
+    (writers, count): (usize, usize),
+    request: Arc<dyn Fn(usize) -> (Method, String, String) + Send + Sync>,
 ) -> Outcome {
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = Vec::new();
@@ -65,7 +112,7 @@ async fn writes(
     let start = Instant::now();
     let mut tasks = JoinSet::new();
     for mut connection in connections {
-        let (next, path, prefix) = (next.clone(), path.to_owned(), name.replace('_', "-"));
+        let (next, request) = (next.clone(), request.clone());
         tasks.spawn(async move {
             let mut took = Vec::new();
             loop {
@@ -73,9 +120,9 @@ async fn writes(
                 if number >= count {
                     return Outcome::Ok(took);
                 }
-                let object = object(&format!("{prefix}-{number}"));
+                let (method, path, body) = request(number);
                 let sent = Instant::now();
-                connection.create(&path, &object).await?;
+                connection.body(method, &path, body).await?;
                 took.push(sent.elapsed());
             }
         });
@@ -124,7 +171,7 @@ async fn watch(figures: &mut Figures, api: &Api) -> Outcome {
     let from = list["metadata"]["resourceVersion"].as_str().ok_or("a list without a version")?;
     let watchers = Watchers::start(api, &path, from, WATCHERS, WATCHED_WRITES).await?;
     let start = Instant::now();
-    writes(figures, "watched", api, &path, WRITERS, WATCHED_WRITES, config_map).await?;
+    creates(figures, "watched", api, &path, WRITERS, WATCHED_WRITES, config_map).await?;
     let delays = watchers.finish(WATCH_LIMIT).await?;
     let events = (WATCHERS * WATCHED_WRITES) as f64;
     figures.set("fan_out_rate", events / start.elapsed().as_secs_f64())?;

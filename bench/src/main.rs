@@ -3,6 +3,7 @@
 //! them beside the promises.
 
 mod api;
+mod compare;
 mod etcd;
 mod figures;
 mod load;
@@ -23,11 +24,14 @@ pub type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const USAGE: &str = "usage: bench FIGURES COMMAND
   startup NAME KUBECONFIG PID NODE SINCE_NS   wait until usable, until the node is Ready
+  ready KUBECONFIG PID                    wait until /readyz says so
+  memory NAME PID[,PID...] RUN_DIR        memory of a control plane
   idle KUBECONFIG PID RUN_DIR SECONDS     memory, CPU and writes of an idle cluster
   pods KUBECONFIG PID RUN_DIR COUNT       create to Running
-  load KUBECONFIG PID RUN_DIR             creates, gets, lists, watchers, memory of 5,000 pods
+  load KUBECONFIG PID[,PID...] RUN_DIR    creates, gets, lists, watchers, memory of 5,000 pods
   etcd ADDRESS SECONDS                    etcd's own put rate
   vip CORACLE KEEPALIVED KILLS            how long the virtual address is away
+  compare OURS THEIRS                     ours beside upstream's; files of figures, with commas
   report PROMISES                         the table";
 
 fn main() -> ExitCode {
@@ -61,6 +65,12 @@ async fn run(arguments: &[String]) -> Outcome {
         ["startup", name, kubeconfig, pid, node, since] => {
             startup::run(&mut figures, name, kubeconfig, pid, (node, since.parse()?)).await
         }
+        ["ready", kubeconfig, pid] => startup::ready(kubeconfig, pid).await.map(|_| ()),
+        ["memory", name, pids, run_dir] => {
+            let memory = processes::Processes::find(pids, run_dir)?.idle_memory();
+            memory.note(&mut figures, name)
+        }
+        ["compare", ours, theirs] => compare::run(ours, theirs),
         ["idle", kubeconfig, pid, run_dir, seconds] => {
             processes::idle(&mut figures, kubeconfig, pid, run_dir, seconds.parse()?).await
         }

@@ -15,7 +15,7 @@ const MIB: f64 = KIB * KIB;
 
 /// The processes of one cluster.
 pub struct Processes {
-    server: u32,
+    server: Vec<u32>,
     dns: Vec<u32>,
     shims: Vec<u32>,
     workload: Vec<u32>,
@@ -32,9 +32,9 @@ pub struct Memory {
 
 impl Processes {
     /// Finds the server's shims and its process for DNS by their run folder, and the pods' processes
-    /// as the shims' children.
+    /// as the shims' children. A server may be several processes, with commas between them.
     pub fn find(server: &str, run_dir: &str) -> Outcome<Self> {
-        let server = server.parse()?;
+        let server = server.split(',').map(str::parse).collect::<Result<_, _>>()?;
         let mut found = Processes { server, dns: vec![], shims: vec![], workload: vec![] };
         let mut others = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -56,12 +56,12 @@ impl Processes {
     }
 
     fn all_ours(&self) -> impl Iterator<Item = u32> {
-        self.shims.iter().chain(&self.dns).copied().chain([self.server])
+        self.shims.iter().chain(&self.dns).chain(&self.server).copied()
     }
 
     /// What the server alone holds.
     pub fn server_memory(&self) -> Memory {
-        memory(self.server)
+        self.server.iter().map(|&pid| memory(pid)).sum()
     }
 
     /// What the process that answers for cluster DNS holds.
@@ -74,7 +74,18 @@ impl Processes {
         (self.shims.iter().map(|&pid| memory(pid)).sum(), self.shims.len())
     }
 
-    fn cpu_seconds(&self) -> f64 {
+    /// What all hold that are there without pods.
+    pub fn idle_memory(&self) -> Memory {
+        self.all_ours().map(memory).sum()
+    }
+
+    /// How often the server's threads have let go of a core by themselves.
+    fn context_switches(&self) -> f64 {
+        self.server.iter().map(|&pid| context_switches(pid)).sum()
+    }
+
+    /// CPU time of all so far; unlike a rate it means something on a machine that is busy.
+    pub fn cpu_seconds(&self) -> f64 {
         self.all_ours().map(cpu_seconds).sum()
     }
 
@@ -109,12 +120,12 @@ pub async fn idle(
     let api = Api::from_kubeconfig(kubeconfig)?;
     let (fsyncs, stored) = store_counters(&api).await?;
     let (cpu, written) = (processes.cpu_seconds(), processes.written_bytes());
-    let switches = context_switches(processes.server);
+    let switches = processes.context_switches();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let minutes = seconds as f64 / 60.0;
     let cpu = processes.cpu_seconds() - cpu;
     let written = processes.written_bytes() - written;
-    let switches = context_switches(processes.server) - switches;
+    let switches = processes.context_switches() - switches;
     let (fsyncs, stored) = {
         let now = store_counters(&api).await?;
         (now.0 - fsyncs, now.1 - stored)

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::Outcome;
-use crate::figures::Figures;
+use crate::figures::{Figures, rounded};
 
 /// Prints the table. A line of the promises' file is `figure | what | relation and bound, or
 /// nothing | unit | upstream`; figures that were not measured are said to be so.
@@ -46,16 +46,6 @@ fn row(
     let verdict = if kept { "pass" } else { "**falls short**" };
     let ratio = rounded(figure / limit);
     Ok(format!("| {what} | {measured} | {bound} {unit} | {ratio} | {verdict} | {upstream} |"))
-}
-
-fn rounded(value: f64) -> String {
-    let places = match value.abs() {
-        v if v >= 1000.0 => 0,
-        v if v >= 10.0 => 1,
-        v if v >= 1.0 => 2,
-        _ => 3,
-    };
-    format!("{value:.places$}")
 }
 
 #[cfg(test)]

@@ -24,20 +24,7 @@ pub async fn run(
     let since = UNIX_EPOCH + Duration::from_nanos(since);
     let deadline = Instant::now() + START_LIMIT;
     let passed = || SystemTime::now().duration_since(since).map(|d| d.as_secs_f64());
-    let mut connection = loop {
-        if let Some(mut connection) = try_connect(kubeconfig).await
-            && connection.is_ok("/readyz").await
-        {
-            break connection;
-        }
-        if !std::path::Path::new("/proc").join(pid).exists() {
-            return Err("the server has ended".into());
-        }
-        if Instant::now() > deadline {
-            return Err("the API server does not become ready".into());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    };
+    let mut connection = ready(kubeconfig, pid).await?;
     figures.set(&format!("{name}_usable"), passed()?)?;
     while !is_ready(&mut connection, node, since).await {
         if Instant::now() > deadline {
@@ -46,6 +33,25 @@ pub async fn run(
         tokio::time::sleep(LOOK_EVERY).await;
     }
     figures.set(&format!("{name}_node_ready"), passed()?)
+}
+
+/// A connection to the API server once it says that it is ready.
+pub async fn ready(kubeconfig: &str, pid: &str) -> Outcome<Connection> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        if let Some(mut connection) = try_connect(kubeconfig).await
+            && connection.is_ok("/readyz").await
+        {
+            return Ok(connection);
+        }
+        if !std::path::Path::new("/proc").join(pid).exists() {
+            return Err("the server has ended".into());
+        }
+        if Instant::now() > deadline {
+            return Err("the API server does not become ready".into());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn try_connect(kubeconfig: &str) -> Option<Connection> {

@@ -12,6 +12,7 @@ mod cluster;
 mod images;
 mod junit;
 mod packages;
+mod peer;
 mod programs;
 mod report;
 mod suite;
@@ -26,6 +27,8 @@ use cache::Cache;
 pub enum Conformance {
     /// Build the tests, what they drive and the images they run; only what is missing
     Build,
+    /// Build upstream's control plane, as a peer to measure beside; prints its folder
+    Peer,
     /// Run tests against a cluster of its own, which is gone afterwards
     Run(Run),
     /// Write conformance/RESULTS.md from the newest result of each test
@@ -87,6 +90,7 @@ pub fn conformance(command: &Conformance) -> Outcome {
     let cache = Cache::open()?;
     match command {
         Conformance::Build => build(&cache).map(|_| ()),
+        Conformance::Peer => peer::build(&cache).map(|folder| println!("{}", folder.display())),
         Conformance::Run(options) => suite::run(&cache, options),
         Conformance::Report => report::write(&cache),
     }

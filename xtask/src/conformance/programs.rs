@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::cache::{Cache, entries, fresh_folder, make_folder, write};
 use super::packages::{Apt, need};
@@ -53,6 +54,25 @@ const PROGRAMS: [Program; 8] = [
     program("ginkgo", "./vendor/github.com/onsi/ginkgo/ginkgo"),
     Program { name: "e2e.test", package: "./test/e2e", test: true },
 ];
+
+/// Upstream's control plane, beside which ours is measured.
+const CONTROL_PLANE: [Program; 3] = [
+    program("kube-apiserver", "./cmd/kube-apiserver"),
+    program("kube-controller-manager", "./cmd/kube-controller-manager"),
+    program("kube-scheduler", "./cmd/kube-scheduler"),
+];
+/// Writes the OpenAPI definitions, the one generated file that the source package lacks.
+const OPENAPI_GENERATOR: Program =
+    program("openapi-gen", "./vendor/k8s.io/kube-openapi/cmd/openapi-gen");
+/// The package of that file, and the file.
+const OPENAPI_PACKAGE: &str = "k8s.io/kubernetes/pkg/generated/openapi";
+const OPENAPI_FILE: &str = "zz_generated.openapi";
+/// Where Go files with the mark that asks for definitions lie, and the packages these are of.
+const OPENAPI_SOURCES: [(&str, &str); 2] =
+    [("pkg", "k8s.io/kubernetes/pkg"), ("staging/src/k8s.io", "k8s.io/kubernetes/vendor/k8s.io")];
+const OPENAPI_MARK: &str = "+k8s:openapi-gen=true";
+/// Folders with marks of other programs.
+const NOT_SERVED: [&str; 2] = ["code-generator", "sample-apiserver"];
 
 /// Upstream's tree with its compiler.
 pub struct Tree<'a> {
@@ -115,20 +135,61 @@ impl<'a> Tree<'a> {
         self.cache.once(program.name, &recipe, || {
             let go = self.goroot.join("bin/go");
             let how: &[&str] = if program.test { &["test", "-c"] } else { &["build"] };
-            let mut line = command("nice", &["-n", NICE]);
-            line.arg(go).args(how).args(["-ldflags", &linker, "-o"]);
-            line.arg(self.program(program.name)).arg(program.package).current_dir(self.root());
-            line.env("GOROOT", &self.goroot)
-                .env("GOPATH", self.cache.path("gopath"))
-                .env("GOCACHE", self.cache.path("gocache"))
-                .env("GOENV", "off")
-                .env("GO111MODULE", "off")
-                .env("GOPROXY", "off")
-                .env("GOFLAGS", "")
-                // Static programs, which run in any image.
-                .env("CGO_ENABLED", "0");
+            let mut line = self.in_tree(&go);
+            line.args(how).args(["-ldflags", &linker, "-o"]);
+            line.arg(self.program(program.name)).arg(program.package);
             run(line)
         })
+    }
+
+    /// A program that works on the tree as Go without modules does.
+    fn in_tree(&self, program: &Path) -> Command {
+        let mut line = command("nice", &["-n", NICE]);
+        line.arg(program).current_dir(self.root());
+        line.env("GOROOT", &self.goroot)
+            .env("GOPATH", self.cache.path("gopath"))
+            .env("GOCACHE", self.cache.path("gocache"))
+            .env("GOENV", "off")
+            .env("GO111MODULE", "off")
+            .env("GOPROXY", "off")
+            .env("GOFLAGS", "")
+            // Static programs, which run in any image.
+            .env("CGO_ENABLED", "0");
+        line
+    }
+
+    /// Builds the programs of a control plane that are missing.
+    pub fn build_control_plane(&self) -> Outcome {
+        make_folder(&self.cache.path("bin"))?;
+        self.generate_openapi()?;
+        CONTROL_PLANE.iter().try_for_each(|program| self.build(program))
+    }
+
+    /// Writes the OpenAPI definitions into the tree, with the tree's own generator. It is renamed
+    /// into place, so that a file that is there is whole.
+    fn generate_openapi(&self) -> Outcome {
+        let folder = self.cache.path("gopath/src").join(OPENAPI_PACKAGE);
+        let file = folder.join(format!("{OPENAPI_FILE}.go"));
+        if file.exists() {
+            return Ok(());
+        }
+        self.build(&OPENAPI_GENERATOR)?;
+        let made = self.cache.path("openapi");
+        fresh_folder(&made)?;
+        let mut packages = Vec::new();
+        for (sources, package) in OPENAPI_SOURCES {
+            marked(&self.file(sources), package, &mut packages)?;
+        }
+        let mut line = self.in_tree(&self.program(OPENAPI_GENERATOR.name));
+        line.args(["--logtostderr", "-p", OPENAPI_PACKAGE, "-O", OPENAPI_FILE, "-i"])
+            .arg(packages.join(","))
+            .args(["-h", "hack/boilerplate/boilerplate.generatego.txt", "-o"])
+            .arg(&made)
+            .arg("-r")
+            .arg(made.join("violations"));
+        run(line)?;
+        let made = made.join(OPENAPI_PACKAGE).join(format!("{OPENAPI_FILE}.go"));
+        fs::rename(&made, &file).map_err(|e| format!("moving {}: {e}", made.display()))
     }
 
     fn build_pause(&self) -> Outcome {
@@ -139,6 +200,26 @@ impl<'a> Tree<'a> {
             run(line)
         })
     }
+}
+
+/// The packages below a folder in which a Go file carries the mark.
+fn marked(folder: &Path, package: &str, packages: &mut Vec<String>) -> Outcome {
+    let mut is_marked = false;
+    for path in entries(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && !path.is_symlink() && !NOT_SERVED.contains(&name.as_str()) {
+            marked(&path, &format!("{package}/{name}"), packages)?;
+        } else if name.ends_with(".go") && !is_marked {
+            let text = String::from_utf8_lossy(&bytes(&path)?).into_owned();
+            is_marked = text.lines().any(|line| {
+                line.strip_prefix("//").is_some_and(|line| line.trim() == OPENAPI_MARK)
+            });
+        }
+    }
+    if is_marked {
+        packages.push(package.to_owned());
+    }
+    Ok(())
 }
 
 /// Where a program of the tree is once it was built.
