@@ -280,6 +280,7 @@ async fn api_server(kubelet: Arc<rustls::ClientConfig>) -> Arc<ApiServer> {
         service_cidrs: vec!["10.43.0.0/16".parse().unwrap()],
         node_ports: (30000, 32767),
         cluster_domain: "cluster.local".into(),
+        admission: Default::default(),
         service_account: ServiceAccountConfig {
             issuer: "https://kubernetes.default.svc.cluster.local".into(),
             audiences: Vec::new(),
