@@ -105,6 +105,10 @@ fn run(cli: Cli) -> Outcome {
     }
 }
 
+/// Room for a worker thread's stack, of which only what is used takes memory: code that is not optimised
+/// needs more than the usual 2 MiB where a request and a deeply nested body meet.
+const STACK_BYTES: usize = 8 << 20;
+
 /// Runs a command's future. Few worker threads do: boards have few cores, and each thread costs
 /// memory.
 fn block_on(workers: usize, future: impl Future<Output = Outcome>) -> Outcome {
@@ -114,6 +118,7 @@ fn block_on(workers: usize, future: impl Future<Output = Outcome>) -> Outcome {
     };
     let runtime = builder
         .worker_threads(workers)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()
         .doing(|| "starting the async runtime".into())?;

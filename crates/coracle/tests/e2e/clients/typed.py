@@ -260,6 +260,33 @@ def election():
     assert '"me"' in found["control-plane.alpha.kubernetes.io/leader"], found
 
 
+def depths():
+    """A body of a thousand brackets is refused, and the server has the room to see it."""
+    api, path = client.ApiClient(), f"/api/v1/namespaces/{NAMESPACE}/configmaps"
+    for notation, nested in [
+        ("application/json", '{"data":' + "[" * 1000 + "]" * 1000 + "}"),
+        ("application/yaml", "data: " + "{a: " * 1000 + "1" + "}" * 1000),
+        ("application/yaml", "- " * 1000 + "x"),
+    ]:
+        refused(400, "BadRequest", send, api, "POST", path, notation, nested)
+    named = f"{path}/deep?fieldManager=deep"
+    refused(400, "BadRequest", send, api, "PATCH", named, "application/apply-patch+yaml", nested)
+    core.list_namespaced_config_map(NAMESPACE)
+
+
+def send(api, method, path, notation, body):
+    """A body as it is."""
+    headers = {"Content-Type": notation, "Accept": "application/json"}
+    api.update_params_for_auth(headers, [], ["BearerToken"])
+    url = api.configuration.host + path
+    pool = api.rest_client.pool_manager
+    answer = pool.request(method, url, body=body.encode(), headers=headers)
+    if answer.status >= 400:
+        error = ApiException(status=answer.status, reason=answer.reason)
+        error.body = answer.data.decode()
+        raise error
+
+
 def ending():
     core.delete_namespace(NAMESPACE)
     for event in watch.Watch().stream(core.list_namespace, timeout_seconds=PATIENCE):
@@ -277,6 +304,6 @@ for step in [versions, config_maps, watching]:
     step()
     print(step.__name__)
 streams(workloads())
-for step in [jobs, permissions, from_yaml, election, ending]:
+for step in [jobs, permissions, from_yaml, election, depths, ending]:
     step()
     print(step.__name__)
