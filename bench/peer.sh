@@ -114,7 +114,8 @@ measure_side() {
 
 compare_with_peer() {
     local round ours=() theirs=()
-    peer_bin=${PEER_BIN:-$(cargo xtask conformance peer)}
+    # Downloads speak on the standard output, too; the folder is the last line.
+    peer_bin=${PEER_BIN:-$(cargo xtask conformance peer | tail -n 1)}
     peer_keys
     for round in $(seq "$peer_rounds"); do
         if ((round % 2)); then
