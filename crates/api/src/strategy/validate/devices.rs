@@ -1,9 +1,8 @@
 //! Rules for claims of devices, their classes and what drivers offer
-//! (k8s.io/kubernetes `pkg/apis/resource/validation`). Expressions are looked at for their length
-//! only: nobody here evaluates them.
+//! (k8s.io/kubernetes `pkg/apis/resource/validation`).
 
 use super::at::{At, Errors};
-use super::{formats, meta, selectors};
+use super::{device_selectors, formats, meta, selectors};
 use crate::status::FieldError;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -12,7 +11,6 @@ const LIST_MAX: usize = 32;
 const CHOICES_MAX: usize = 8;
 const DEVICES_MAX: usize = 128;
 const USERS_MAX: usize = 256;
-const EXPRESSION_MAX_BYTES: usize = 10 << 10;
 const DRIVER_MAX_BYTES: usize = 63;
 const POOL_MAX_BYTES: usize = 253;
 const REFERENCE: &str = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
@@ -149,7 +147,7 @@ fn wanted(at: &At<'_>, out: &mut Errors) {
     if out.needed(&class) {
         out.all(&class, formats::dns_subdomain(class.text()));
     }
-    expressions(&at.get("selectors"), out);
+    device_selectors::selectors(&at.get("selectors"), out);
     let (mode, count) = (at.get("allocationMode"), at.get("count"));
     match mode.text() {
         "All" if count.number() != 0 => {
@@ -160,20 +158,6 @@ fn wanted(at: &At<'_>, out: &mut Errors) {
         }
         "All" | "ExactCount" => {}
         _ => out.not_supported(&mode, &["All", "ExactCount"]),
-    }
-}
-
-fn expressions(list: &At<'_>, out: &mut Errors) {
-    if list.len() > LIST_MAX {
-        out.push(FieldError::too_many(&list.path, list.len(), LIST_MAX));
-    }
-    for selector in list.items() {
-        let expression = selector.get("cel.expression");
-        if !selector.get("cel").is_set() {
-            out.required(&selector.get("cel"), "");
-        } else if expression.text().len() > EXPRESSION_MAX_BYTES {
-            out.too_long(&expression, EXPRESSION_MAX_BYTES);
-        }
     }
 }
 
@@ -191,7 +175,7 @@ fn configuration(at: &At<'_>, out: &mut Errors) {
 /// A DeviceClass.
 pub(super) fn class(object: &At<'_>, out: &mut Errors) {
     let spec = object.get("spec");
-    expressions(&spec.get("selectors"), out);
+    device_selectors::selectors(&spec.get("selectors"), out);
     let config = spec.get("config");
     if config.len() > LIST_MAX {
         out.push(FieldError::too_many(&config.path, config.len(), LIST_MAX));
@@ -348,6 +332,21 @@ mod tests {
                 "status: {reservedFor: [{resource: pods, name: a}]}",
                 "status.reservedFor[0].uid: Required value\nstatus.reservedFor: Forbidden: may not be specified when `allocated` is not set",
             )],
+        );
+    }
+
+    #[test]
+    fn classes() {
+        created(
+            "resource.k8s.io/deviceclasses",
+            &[
+                ("spec: {selectors: [{cel: {expression: 'device.driver == \"d\"'}}]}", ""),
+                (
+                    "spec: {selectors: [{cel: {expression: device.x}}, {cel: {expression: device.driver}}]}",
+                    r#"spec.selectors[0].cel.expression: Invalid value: "device.x": compilation failed: ERROR: <input>:1:7: undefined field 'x'…
+                       spec.selectors[1].cel.expression: Invalid value: "device.driver": must evaluate to bool or the unknown type, not string"#,
+                ),
+            ],
         );
     }
 

@@ -16,6 +16,7 @@ mod classes;
 mod config;
 mod container;
 mod cron;
+mod device_selectors;
 mod devices;
 mod flow;
 mod formats;
