@@ -22,6 +22,7 @@ mod runtime_class;
 mod scene;
 mod service_account;
 mod tolerations;
+mod translations;
 pub(crate) mod typing;
 mod validating_policy;
 mod verdict;
@@ -42,6 +43,7 @@ use policy::Policies;
 use webhooks::Invoked;
 
 pub use plugins::AdmissionPlugins;
+pub use translations::Translations;
 
 /// What is about to happen to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +114,8 @@ pub struct Attributes<'a> {
     pub options: Value,
     /// The rest of the cluster.
     pub cluster: &'a dyn Cluster,
+    /// What of it has been translated for those who know other versions.
+    pub translations: Translations,
 }
 
 impl Attributes<'_> {
@@ -386,6 +390,7 @@ pub(crate) mod testing {
             dry_run: false,
             options: Value::Null,
             cluster,
+            translations: Translations::default(),
         }
     }
 

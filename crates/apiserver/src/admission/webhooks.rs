@@ -221,7 +221,7 @@ pub(super) async fn seen(
         _ => {}
     }
     let (from, to) = (row.storage_api_version(), row.api_version(&view.version));
-    converted(context, row, (&from, &to), object.clone()).await
+    converted(context, attributes, row, (&from, &to), object.clone()).await
 }
 
 /// The state that is replaced, as the webhook knows it; null where there is none.
@@ -239,6 +239,7 @@ pub(super) async fn seen_before(
 /// An object of one version in another, where it is of that one.
 async fn converted(
     context: &Context,
+    attributes: &Attributes<'_>,
     row: &Resource,
     (from, to): (&str, &str),
     mut object: Value,
@@ -247,12 +248,7 @@ async fn converted(
         return Ok(object);
     }
     if conversion::translator(row).is_some() {
-        let mut one = conversion::translate(context, row, to, vec![object]).await?;
-        let mut object = one.pop().unwrap_or_default();
-        if let Some(custom) = &row.custom {
-            custom.prune(api::resource::split_api_version(to).1, &mut object);
-        }
-        return Ok(object);
+        return attributes.translations.get(context, row, to, object).await;
     }
     api::convert::convert(row, from, to, &mut object);
     Ok(object)
@@ -299,6 +295,11 @@ pub(super) async fn put_back(
         _ => {}
     }
     let (from, to) = (row.api_version(&view.version), row.storage_api_version());
-    *object = converted(context, row, (&from, &to), changed).await?;
+    let is_other = from != to && conversion::translator(row).is_some();
+    let known = is_other.then(|| changed.clone());
+    *object = converted(context, attributes, row, (&from, &to), changed).await?;
+    if let Some(known) = known {
+        attributes.translations.know(&from, object, &known).await;
+    }
     Ok(())
 }

@@ -37,6 +37,7 @@ impl Registry {
             dry_run: false,
             options: Value::Null,
             cluster: self,
+            translations: Default::default(),
         };
         let mut object = options(&sub.kind, &target.version, query);
         self.admission.pass(&attributes, &mut object).await

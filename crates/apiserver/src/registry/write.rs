@@ -435,6 +435,7 @@ impl Registry {
             dry_run: writer.dry_run,
             options: admission::options(options, &writer.manager, writer.dry_run),
             cluster: self,
+            translations: Default::default(),
         }
     }
 

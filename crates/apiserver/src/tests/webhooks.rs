@@ -291,7 +291,11 @@ async fn webhooks_and_policies_see_objects_translated() {
     for (path, hook) in [(MUTATING, &more), (VALIDATING, &looking)] {
         let mut entry = hook.entry(&["CREATE", "UPDATE"], "boats");
         entry["rules"][0]["apiVersions"] = json!(["v2"]);
-        configure(&server, path, vec![entry]).await;
+        let mut second = entry.clone();
+        second["name"] = "second.example.com".into();
+        let both = path == VALIDATING;
+        configure(&server, path, [entry, second].into_iter().take(1 + usize::from(both)).collect())
+            .await;
     }
     let rule = json!({"operations": ["*"], "apiGroups": ["a.test"], "apiVersions": ["v2"],
         "resources": ["boats"]});
@@ -319,6 +323,11 @@ async fn webhooks_and_policies_see_objects_translated() {
         "metadata": {"name": name}, "spec": {"crew": crew}})
     };
     let made = create(&server, boats, boat("one", 3)).await;
+    // To v2 for the mutating webhook and back, and to v2 once for all that look: two webhooks and
+    // a policy.
+    let wanted: Vec<Value> =
+        translator.asked().into_iter().map(|asked| asked["desiredAPIVersion"].clone()).collect();
+    assert_eq!(wanted, ["a.test/v2", "a.test/v1", "a.test/v2"]);
     assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("a.test/v1"), &json!({"crew": 4})));
     let seen = looking.asked().pop().unwrap();
     assert_eq!(seen["object"]["apiVersion"], "a.test/v2");
