@@ -11,7 +11,9 @@ use kube_cel::cel::common::ast::{
 
 use crate::functions::{self, Refusal};
 use crate::kind::Kind;
+use crate::language::Language;
 use crate::library::{OPTIONAL_HAS, OPTIONAL_INDEX, OPTIONAL_SELECT};
+use crate::rewrite::OF_OBJECT;
 
 /// The deepest expression that is evaluated: evaluation recurses, on a small stack.
 const MAX_DEPTH: usize = 120;
@@ -55,18 +57,32 @@ pub(crate) fn check(
     source: &str,
     root: &IdedExpr,
     variables: &[(String, Kind)],
+    language: Language,
 ) -> Result<Checked, CompileError> {
     let checked = Checked::default();
-    let mut checker = Checker { source, scope: variables.to_vec(), depth: 0, checked };
+    let scope = variables.to_vec();
+    let errors = Vec::new();
+    let mut checker = Checker { source, scope, language, depth: 0, formats: 0, checked, errors };
     checker.visit(root)?;
-    Ok(checker.checked)
+    if checker.errors.is_empty() {
+        return Ok(checker.checked);
+    }
+    checker.errors.sort_by_key(|(at, _)| *at);
+    checker.errors.dedup();
+    let words: Vec<String> = checker.errors.into_iter().map(|(_, words)| words).collect();
+    Err(CompileError::new(words.join("\n")))
 }
 
 struct Checker<'a> {
     source: &'a str,
     scope: Vec<(String, Kind)>,
+    language: Language,
     depth: usize,
+    /// Calls around that take lists of several types.
+    formats: usize,
     checked: Checked,
+    /// What is wrong, by where it stands; what it is about counts as anything from there on.
+    errors: Vec<(usize, String)>,
 }
 
 impl Checker<'_> {
@@ -91,10 +107,10 @@ impl Checker<'_> {
     fn kind(&mut self, node: &IdedExpr) -> Result<Kind, CompileError> {
         match &node.expr {
             Expr::Literal(literal) => Ok(of_literal(literal)),
-            Expr::Ident(name) => self.identifier(name),
+            Expr::Ident(name) => Ok(self.identifier(name)),
             Expr::Select(select) => {
                 let operand = self.visit(&select.operand)?;
-                let kind = self.field(&operand, &select.field)?;
+                let kind = self.field(&operand, &select.field);
                 Ok(if select.test { Kind::Bool } else { kind })
             }
             Expr::List(list) => {
@@ -102,50 +118,75 @@ impl Checker<'_> {
                 for element in &list.elements {
                     kinds.push(self.visit(element)?);
                 }
+                self.homogeneous(&kinds, list.elements.iter());
                 Ok(Kind::list(common(&kinds)))
             }
             Expr::Map(map) => {
-                let mut kinds = Vec::new();
+                let (mut kinds, mut values) = (Vec::new(), Vec::new());
+                let is_object = map.entries.iter().any(|entry| entry.id == OF_OBJECT);
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
                         self.visit(&entry.key)?;
                         kinds.push(self.visit(&entry.value)?);
+                        values.push(&entry.value);
                     }
+                }
+                if !is_object {
+                    self.homogeneous(&kinds, values.into_iter());
                 }
                 Ok(Kind::map(common(&kinds)))
             }
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(inner) => self.comprehension(inner),
             // Those of mutating policies have been made maps; the evaluator has no types.
-            Expr::Struct(inner) => Err(self.error(
-                &inner.type_name,
-                &format!("undeclared reference to '{}' (in container '')", inner.type_name),
-            )),
+            Expr::Struct(inner) => {
+                let name = &inner.type_name;
+                self.error(name, &format!("undeclared reference to '{name}' (in container '')"));
+                Ok(Kind::Any)
+            }
             Expr::Unspecified => Err(CompileError::new("ERROR: <input>:1:1: Syntax error: empty")),
         }
     }
 
-    fn field(&self, operand: &Kind, field: &str) -> Result<Kind, CompileError> {
-        operand.field(field).ok_or_else(|| {
-            let why = match operand {
-                Kind::Object(_) => format!("undefined field '{field}'"),
-                other => format!("type '{}' does not support field selection", other.name()),
-            };
-            let plain = format!(".{field}");
-            let optional = format!(".?{field}");
-            let written = if find_word(self.source, &plain).is_some() { plain } else { optional };
-            self.error(&written, &why)
-        })
+    fn field(&mut self, operand: &Kind, field: &str) -> Kind {
+        if let Some(kind) = operand.field(field) {
+            return kind;
+        }
+        let why = match operand {
+            Kind::Object(_) => format!("undefined field '{field}'"),
+            other => format!("type '{}' does not support field selection", other.name()),
+        };
+        let plain = format!(".{field}");
+        let optional = format!(".?{field}");
+        let written = if find_word(self.source, &plain).is_some() { plain } else { optional };
+        self.error(&written, &why);
+        Kind::Any
     }
 
-    fn identifier(&self, name: &str) -> Result<Kind, CompileError> {
+    fn identifier(&mut self, name: &str) -> Kind {
         if let Some((_, kind)) = self.scope.iter().rev().find(|(known, _)| known == name) {
-            return Ok(kind.clone());
+            return kind.clone();
         }
-        if TYPES.contains(&name) {
-            return Ok(Kind::Any);
+        if !TYPES.contains(&name) {
+            self.error(name, &format!("undeclared reference to '{name}' (in container '')"));
         }
-        Err(self.error(name, &format!("undeclared reference to '{name}' (in container '')")))
+        Kind::Any
+    }
+
+    /// Parts of one literal are of one type.
+    fn homogeneous<'n>(&mut self, kinds: &[Kind], nodes: impl Iterator<Item = &'n IdedExpr>) {
+        let Some(first) = kinds.iter().find(|kind| **kind != Kind::Any) else { return };
+        if self.formats > 0 {
+            return;
+        }
+        for (kind, node) in kinds.iter().zip(nodes) {
+            if clash(first, kind) {
+                let why = format!("expected type '{}' but found '{}'", first.name(), kind.name());
+                let written = written(node);
+                self.error(&written, &why);
+                return;
+            }
+        }
     }
 
     /// The part of a function's name before the dot, where the target is no value.
@@ -169,9 +210,12 @@ impl Checker<'_> {
             kinds.push(self.visit(target)?);
             member = true;
         }
+        let is_format = usize::from(member && name == "format");
+        self.formats += is_format;
         for argument in &call.args {
             kinds.push(self.visit(argument)?);
         }
+        self.formats -= is_format;
         if let (OPTIONAL_SELECT | OPTIONAL_HAS, [container, _], Some(field)) =
             (name.as_str(), &kinds[..], call.args.get(1).and_then(text))
         {
@@ -179,25 +223,46 @@ impl Checker<'_> {
                 Kind::Optional(inner) => inner.as_ref(),
                 other => other,
             };
-            let found = self.field(container, field)?;
+            let found = self.field(container, field);
             let test = name == OPTIONAL_HAS;
             return Ok(if test { Kind::Bool } else { Kind::Optional(found.into()) });
         }
-        of_shape(&name, &kinds).unwrap_or_else(|| functions::result(&name, member, &kinds)).map_err(
-            |refusal| {
-                // Operators are pointed at themselves, functions at what opens their arguments.
-                let opening = format!("{}(", call.func_name);
-                let is_name = call.func_name.starts_with(|c: char| c.is_ascii_alphabetic());
-                let word = if is_name { opening.as_str() } else { symbol(&call.func_name) };
-                let why = match refusal {
-                    Refusal::Undeclared => {
-                        format!("undeclared reference to '{name}' (in container '')")
-                    }
-                    Refusal::NoOverload => no_overload(&name, member, &kinds),
-                };
-                self.error(word, &why)
-            },
-        )
+        if !self.language.has_objects && name.starts_with("jsonpatch.") {
+            self.undeclared(&call.func_name, &name);
+            return Ok(Kind::Any);
+        }
+        self.literal_argument(call, &name);
+        let found = of_shape(&name, &kinds);
+        let found = found.unwrap_or_else(|| functions::result(&name, member, &kinds));
+        Ok(found.unwrap_or_else(|refusal| {
+            // Operators are pointed at themselves, functions at what opens their arguments.
+            let opening = format!("{}(", call.func_name);
+            let is_name = call.func_name.starts_with(|c: char| c.is_ascii_alphabetic());
+            let word = if is_name { opening.as_str() } else { symbol(&call.func_name) };
+            match refusal {
+                Refusal::Undeclared => self.undeclared(&call.func_name, &name),
+                Refusal::NoOverload => self.error(word, &no_overload(&name, member, &kinds)),
+            }
+            Kind::Any
+        }))
+    }
+
+    /// Texts that a call can be seen to have no use for.
+    fn literal_argument(&mut self, call: &CallExpr, name: &str) {
+        let argument = match (name, call.target.is_some(), &call.args[..]) {
+            ("duration" | "timestamp", false, [one]) => one,
+            ("matches", true, [pattern]) | ("matches", false, [_, pattern]) => pattern,
+            _ => return,
+        };
+        if text(argument).is_some_and(|text| !crate::conversions::is_valid(name, text)) {
+            self.error(&written(argument), &format!("invalid {name} argument"));
+        }
+    }
+
+    /// That there is no function of this name.
+    fn undeclared(&mut self, short: &str, name: &str) {
+        let why = format!("undeclared reference to '{name}' (in container '')");
+        self.error(&format!("{short}("), &why);
     }
 
     fn comprehension(&mut self, inner: &ComprehensionExpr) -> Result<Kind, CompileError> {
@@ -207,7 +272,7 @@ impl Checker<'_> {
                 "expression of type '{}' cannot be range of a comprehension (must be list, map, or dynamic)",
                 range.name()
             );
-            return Err(self.error("", &why));
+            self.error("", &why);
         }
         let accumulated = self.visit(&inner.accu_init)?;
         let known = self.scope.len();
@@ -227,8 +292,8 @@ impl Checker<'_> {
         Ok(result)
     }
 
-    /// An error that points at the first place where `text` stands.
-    fn error(&self, text: &str, why: &str) -> CompileError {
+    /// Notes an error that points at the first place where `text` stands.
+    fn error(&mut self, text: &str, why: &str) {
         let at = if text.is_empty() { None } else { find_word(self.source, text) };
         let within = if text.ends_with('(') { text.len() - 1 } else { 0 };
         let at = at.map_or(0, |at| at + within);
@@ -236,12 +301,24 @@ impl Checker<'_> {
         let line = before.matches('\n').count();
         let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count());
         let shown = self.source.lines().nth(line).unwrap_or_default();
-        CompileError::new(format!(
+        let words = format!(
             "ERROR: <input>:{}:{}: {why}\n | {shown}\n | {}^",
             line + 1,
             column + 1,
             ".".repeat(column)
-        ))
+        );
+        self.errors.push((at, words));
+    }
+}
+
+/// A part of an expression as it may stand in the source: texts with their quotes.
+fn written(node: &IdedExpr) -> String {
+    match &node.expr {
+        Expr::Literal(LiteralValue::String(text)) => format!("'{}'", text.inner()),
+        Expr::Literal(LiteralValue::Int(value)) => value.inner().to_string(),
+        Expr::Literal(LiteralValue::Boolean(value)) => value.inner().to_string(),
+        Expr::Ident(name) => name.clone(),
+        _ => String::new(),
     }
 }
 
@@ -260,7 +337,7 @@ fn find_word(source: &str, text: &str) -> Option<usize> {
 }
 
 /// Names that are types or library constants.
-const TYPES: [&str; 13] = [
+const TYPES: [&str; 15] = [
     "bool",
     "int",
     "uint",
@@ -274,11 +351,13 @@ const TYPES: [&str; 13] = [
     "timestamp",
     "duration",
     "optional",
+    "google.protobuf.Duration",
+    "google.protobuf.Timestamp",
 ];
 
 /// Names before a dot that belong to a function's name.
-const NAMESPACES: [&str; 9] =
-    ["math", "sets", "base64", "optional", "jsonpatch", "format", "ip", "cidr", "strings"];
+pub(crate) const NAMESPACES: [&str; 8] =
+    ["sets", "lists", "optional", "jsonpatch", "format", "ip", "cidr", "strings"];
 
 fn of_literal(literal: &LiteralValue) -> Kind {
     match literal {

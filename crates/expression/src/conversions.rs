@@ -9,12 +9,9 @@ use kube_cel::cel::common::ast::IdedExpr;
 use kube_cel::cel::extractors::This;
 use kube_cel::cel::objects::OptionalValue;
 use kube_cel::cel::parser::Parser;
-use kube_cel::cel::{Context, ExecutionError, Value};
+use kube_cel::cel::{Context, ExecutionError, Value, functions};
 
 type Answer = Result<Value, ExecutionError>;
-
-/// A negative of a number, which may not be one.
-pub(crate) const NEGATE: &str = "@negate";
 
 /// Puts them into a context.
 pub(crate) fn register(context: &mut Context<'_>) {
@@ -24,7 +21,6 @@ pub(crate) fn register(context: &mut Context<'_>) {
     context.add_function("size", |This(value): This<Value>| size(&value));
     context.add_function("sum", |This(list): This<Arc<Vec<Value>>>| sum(&list));
     context.add_function("format.named", |name: Arc<String>| named(name));
-    context.add_function(NEGATE, |value: Value| negate(&value));
 }
 
 thread_local! {
@@ -36,6 +32,7 @@ struct Behind {
     context: Context<'static>,
     string: IdedExpr,
     named: IdedExpr,
+    matches: IdedExpr,
 }
 
 impl Behind {
@@ -45,6 +42,7 @@ impl Behind {
             context: Context::default().with_all(),
             string: parsed("string(value)"),
             named: parsed("format.named(value)"),
+            matches: parsed("matches('', value)"),
         }
     }
 
@@ -53,6 +51,16 @@ impl Behind {
         let mut context = behind.context.new_inner_scope();
         context.add_variable_from_value("value", value);
         Value::resolve(question(&behind), &context)
+    }
+}
+
+/// Whether a text is one that the function can be called with.
+pub(crate) fn is_valid(function: &str, text: &str) -> bool {
+    let text = Arc::new(text.to_owned());
+    match function {
+        "duration" => functions::duration(text).is_ok(),
+        "timestamp" => functions::timestamp(text).is_ok(),
+        _ => Behind::ask(|behind| &behind.matches, Value::String(text)).is_ok(),
     }
 }
 
@@ -121,7 +129,7 @@ fn to_bool(value: &Value) -> Answer {
     }
 }
 
-fn size(value: &Value) -> Answer {
+pub(crate) fn size(value: &Value) -> Answer {
     let size = match value {
         Value::String(text) => text.chars().count(),
         Value::Bytes(bytes) => bytes.len(),
@@ -149,14 +157,4 @@ fn named(name: Arc<String>) -> Answer {
         format => OptionalValue::of(format),
     };
     Ok(Value::Opaque(Arc::new(optional)))
-}
-
-fn negate(value: &Value) -> Answer {
-    match value {
-        Value::Int(value) => value
-            .checked_neg()
-            .map_or_else(|| failed("-_", "integer overflow"), |v| Ok(Value::Int(v))),
-        Value::Float(value) => Ok(Value::Float(-value)),
-        _ => Err(ExecutionError::NoSuchOverload),
-    }
 }

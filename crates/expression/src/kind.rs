@@ -109,7 +109,7 @@ impl Kind {
     }
 
     /// The name that cel-go has for it in messages.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match self {
             Kind::List(element) => format!("list({})", element.name()),
             Kind::Map(value) => format!("map(string, {})", value.name()),

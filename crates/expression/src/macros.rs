@@ -1,20 +1,17 @@
 //! Comprehensions over two variables (`list.all(index, value, ...)`, `map.transformMap(key, value,
-//! ...)`), which the parser leaves as calls: made the comprehensions that cel-go makes of them,
-//! and, as the evaluator knows one variable only, lowered to pairs before they run.
+//! ...)`) and those of optional values, which the parser leaves as calls: made what cel-go makes of
+//! them.
 
 use kube_cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, operators,
 };
 
 use crate::check::CompileError;
-use crate::conversions::NEGATE;
-use crate::library::{ENTRIES, MAP_INSERT};
-use crate::rewrite::{bound, children, children_mut};
+use crate::library::MAP_INSERT;
+use crate::rewrite::{bound, children_mut};
 
 /// The accumulator's name, as the parser's own macros have it.
 pub(crate) const ACCUMULATOR: &str = "@result";
-/// What the one variable of a lowered comprehension is called.
-const PAIR: &str = "#pair";
 
 fn plain(expr: Expr) -> IdedExpr {
     IdedExpr { id: 0, expr }
@@ -146,37 +143,4 @@ fn optional_map(macro_call: CallExpr) -> Result<Expr, CompileError> {
     let there = member("hasValue", target, Vec::new());
     let nothing = member("none", optional(), Vec::new());
     Ok(call(operators::CONDITIONAL, vec![there, made, nothing]).expr)
-}
-
-/// Whether anything has to be lowered.
-pub(crate) fn is_high(node: &IdedExpr) -> bool {
-    let here = match &node.expr {
-        Expr::Comprehension(inner) => inner.iter_var2.is_some(),
-        Expr::Call(call) => call.func_name == operators::NEGATE,
-        _ => false,
-    };
-    here || children(&node.expr).into_iter().any(is_high)
-}
-
-/// Makes each comprehension over two variables one over pairs that binds both in each step, and
-/// has negatives computed where an overflow is noticed.
-pub(crate) fn lower(node: &mut IdedExpr) {
-    if let Expr::Call(call) = &mut node.expr
-        && call.func_name == operators::NEGATE
-    {
-        NEGATE.clone_into(&mut call.func_name);
-    }
-    if let Expr::Comprehension(inner) = &mut node.expr
-        && let Some(second) = inner.iter_var2.take()
-    {
-        let first = std::mem::replace(&mut inner.iter_var, PAIR.to_owned());
-        let half =
-            |index| call(operators::INDEX, vec![plain(Expr::Ident(PAIR.to_owned())), int(index)]);
-        let step = std::mem::take(&mut inner.loop_step);
-        let step = plain(bound(second, half(1), step));
-        inner.loop_step = plain(bound(first, half(0), step));
-        let range = std::mem::take(&mut inner.iter_range);
-        inner.iter_range = call(ENTRIES, vec![range]);
-    }
-    children_mut(&mut node.expr).into_iter().for_each(lower);
 }

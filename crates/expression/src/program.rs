@@ -9,16 +9,15 @@ use kube_cel::cel::{Context, ExecutionError, Value};
 use serde_json::Value as Json;
 use thiserror::Error;
 
+use crate::budget::{Budget, CALL_LIMIT};
 use crate::check::{Checked, CompileError, check};
+use crate::evaluate::{self, Evaluator, Failure};
 use crate::kind::Kind;
-use crate::{cost, library, macros, rewrite, value};
+use crate::language::Language;
+use crate::{library, macros, rewrite, value};
 
 /// The longest expression.
 pub const MAX_EXPRESSION_BYTES: usize = 64 * 1024;
-
-/// The most steps that one evaluation may take, upstream's per-call limit
-/// (k8s.io/apiserver/pkg/apis/cel).
-pub const COST_LIMIT: u64 = 1_000_000;
 
 /// Brackets inside of brackets, at most.
 const MAX_BRACKETS: usize = 100;
@@ -34,9 +33,11 @@ const COMPILE_STACK_BYTES: usize = 64 << 20;
 pub struct Program {
     source: String,
     expression: IdedExpr,
-    /// The form that is evaluated, where it is another.
-    lowered: Option<IdedExpr>,
+    /// Values that the expression itself spells out, by the numbers of their nodes.
+    constants: Vec<Option<Value>>,
     variables: Vec<(String, Kind)>,
+    /// Names that the expression uses.
+    mentioned: BTreeSet<String>,
     checked: Checked,
     result: Kind,
 }
@@ -44,9 +45,14 @@ pub struct Program {
 /// Why an expression has no value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum EvaluateError {
-    /// It may take more steps than allowed.
+    /// It takes more steps than one evaluation may.
     #[error("operation cancelled: actual cost limit exceeded")]
     Cost,
+    /// It takes more steps than are left for it and all that comes after it.
+    #[error(
+        "validation failed due to running out of cost budget, no further validation rules will be run"
+    )]
+    Budget,
     /// It failed, in cel-go's words where they are known.
     #[error("{0}")]
     Failed(String),
@@ -58,6 +64,18 @@ pub enum EvaluateError {
 /// Syntax errors, names that are not declared, fields that a declared kind does not have, and
 /// expressions over [`MAX_EXPRESSION_BYTES`].
 pub fn compile(source: &str, variables: &[(&str, Kind)]) -> Result<Program, CompileError> {
+    compile_as(source, variables, Language::default())
+}
+
+/// The same, with what the place of the expression knows beside the language.
+///
+/// # Errors
+/// Those of [`compile`].
+pub fn compile_as(
+    source: &str,
+    variables: &[(&str, Kind)],
+    language: Language,
+) -> Result<Program, CompileError> {
     if source.len() > MAX_EXPRESSION_BYTES {
         return Err(CompileError::new(format!(
             "ERROR: <input>:-1:0: expression code point size exceeds limit: size: {}, limit {MAX_EXPRESSION_BYTES}",
@@ -70,7 +88,7 @@ pub fn compile(source: &str, variables: &[(&str, Kind)]) -> Result<Program, Comp
     // The parser recurses with the input, and so does whoever looks at what it made.
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
-        let compiled = thread.spawn_scoped(scope, || compile_here(source, variables));
+        let compiled = thread.spawn_scoped(scope, || compile_here(source, variables, language));
         let compiled = compiled.map_err(|error| CompileError::new(error.to_string()))?;
         compiled.join().unwrap_or_else(|_| Err(CompileError::new("internal error")))
     })
@@ -95,28 +113,39 @@ fn is_shallow(source: &str) -> bool {
     true
 }
 
-fn compile_here(source: &str, variables: &[(&str, Kind)]) -> Result<Program, CompileError> {
+fn compile_here(
+    source: &str,
+    variables: &[(&str, Kind)],
+    language: Language,
+) -> Result<Program, CompileError> {
     // The parser is generated code that has met fewer inputs than this server will.
     let parsed = catch_unwind(|| Parser::new().enable_optional_syntax(true).parse(source))
         .map_err(|_| CompileError::new("ERROR: <input>:1:1: Syntax error: unreadable"))?;
     let mut expression = parsed.map_err(|errors| syntax(source, &errors))?;
     macros::expand(&mut expression)?;
-    rewrite::binds(&mut expression)?;
-    rewrite::objects(&mut expression);
+    if language.has_bindings {
+        rewrite::binds(&mut expression)?;
+    }
+    if language.has_objects {
+        rewrite::objects(&mut expression);
+    }
+    rewrite::types(&mut expression);
     let optional = variables.iter().filter(|(_, kind)| matches!(kind, Kind::Optional(_)));
     let optional: Vec<&str> = optional.map(|(name, _)| *name).collect();
     rewrite::optionals(&mut expression, &optional);
     rewrite::number(&mut expression, &mut 0);
     let variables: Vec<(String, Kind)> =
         variables.iter().map(|(name, kind)| ((*name).to_owned(), kind.clone())).collect();
-    let checked = check(source, &expression, &variables)?;
+    let checked = check(source, &expression, &variables, language)?;
     let result = checked.kind(&expression);
-    let lowered = macros::is_high(&expression).then(|| {
-        let mut lowered = expression.clone();
-        macros::lower(&mut lowered);
-        lowered
-    });
-    Ok(Program { source: source.to_owned(), expression, lowered, variables, checked, result })
+    let source = source.to_owned();
+    let mut mentioned = BTreeSet::new();
+    rewrite::names(&expression, &mut mentioned);
+    let constants = Vec::new();
+    let mut program =
+        Program { source, expression, constants, variables, mentioned, checked, result };
+    evaluate::prepare(&mut program);
+    Ok(program)
 }
 
 /// Syntax errors as cel-go prints them.
@@ -163,7 +192,7 @@ impl Program {
 
     /// Whether the expression uses the variable.
     pub fn mentions(&self, variable: &str) -> bool {
-        self.expression.references().has_variable(variable)
+        self.mentioned.contains(variable)
     }
 
     /// The names that the expression selects of a variable, `variables.name`.
@@ -173,60 +202,93 @@ impl Program {
         found
     }
 
+    /// A value that the expression itself spells out.
+    pub(crate) fn constant(&self, node: &IdedExpr) -> Option<&Value> {
+        self.constants.get(node.id as usize)?.as_ref()
+    }
+
+    pub(crate) fn know(&mut self, place: u64, value: Value) {
+        let place = place as usize;
+        if self.constants.len() <= place {
+            self.constants.resize(place + 1, None);
+        }
+        self.constants[place] = Some(value);
+    }
+
     /// The value for these bindings. Declared variables without one are not there: expressions
     /// that use them fail.
     ///
     /// # Errors
     /// See [`EvaluateError`].
     pub fn evaluate(&self, bindings: &[(&str, &Json)]) -> Result<Json, EvaluateError> {
-        let shared = library::shared();
-        self.run(bindings, || shared.new_inner_scope())
+        self.evaluate_within(bindings, &mut Budget::new(u64::MAX))
     }
 
-    /// The same, and the caller adds functions and values of its own to what the expression
-    /// sees (an authorizer, say).
+    /// The same, for one of several evaluations that share a budget.
+    ///
+    /// # Errors
+    /// See [`EvaluateError`].
+    pub fn evaluate_within(
+        &self,
+        bindings: &[(&str, &Json)],
+        budget: &mut Budget,
+    ) -> Result<Json, EvaluateError> {
+        self.run(bindings, budget, &library::shared())
+    }
+
+    /// The same, and the caller adds functions of its own to what the expression sees (an
+    /// authorizer, say).
     ///
     /// # Errors
     /// See [`EvaluateError`].
     pub fn evaluate_with(
         &self,
         bindings: &[(&str, &Json)],
+        budget: &mut Budget,
         extend: impl FnOnce(&mut Context<'_>),
     ) -> Result<Json, EvaluateError> {
-        self.run(bindings, || {
-            let mut context = library::context();
-            extend(&mut context);
-            context
+        let mut context = library::context();
+        extend(&mut context);
+        self.run(bindings, budget, &context)
+    }
+
+    fn run(
+        &self,
+        bindings: &[(&str, &Json)],
+        budget: &mut Budget,
+        library: &Context<'_>,
+    ) -> Result<Json, EvaluateError> {
+        // The libraries have met fewer inputs than this server will.
+        let evaluated = catch_unwind(AssertUnwindSafe(|| {
+            let variables = self.bound(bindings);
+            let mut evaluator = Evaluator::new(self, library, variables, CALL_LIMIT);
+            let found = evaluator.value(&self.expression);
+            (found.map(|found| value::to_json(&found)), evaluator.cost())
+        }));
+        let Ok((found, cost)) = evaluated else {
+            return Err(EvaluateError::Failed("internal error".to_owned()));
+        };
+        budget.spend(cost)?;
+        found.map_err(|failure| match failure {
+            Failure::Cost => EvaluateError::Cost,
+            Failure::Error(error) => EvaluateError::Failed(words(&error)),
         })
     }
 
-    fn run<'c>(
-        &self,
-        bindings: &[(&str, &Json)],
-        context: impl FnOnce() -> Context<'c>,
-    ) -> Result<Json, EvaluateError> {
-        if cost::bound(&self.expression, bindings) > COST_LIMIT {
-            return Err(EvaluateError::Cost);
-        }
-        let evaluated = catch_unwind(AssertUnwindSafe(|| {
-            let mut context = context();
-            for (name, kind) in &self.variables {
+    /// The variables that the expression speaks of and that have a value.
+    fn bound(&self, bindings: &[(&str, &Json)]) -> Vec<(&str, Value)> {
+        let mentioned = self.variables.iter().filter(|(name, _)| self.mentions(name));
+        mentioned
+            .filter_map(|(name, kind)| {
                 let given = bindings.iter().find(|(binding, _)| binding == name);
                 let json = match (given, kind) {
                     (Some((_, json)), _) => json,
                     (None, Kind::Optional(_)) => &Json::Null,
-                    (None, _) => continue,
+                    (None, _) => return None,
                 };
-                context.add_variable_from_value(name.as_str(), value::to_cel(json, kind));
-            }
-            let expression = self.lowered.as_ref().unwrap_or(&self.expression);
-            Value::resolve(expression, &context).map(|found| value::to_json(&found))
-        }));
-        match evaluated {
-            Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(EvaluateError::Failed(words(&error))),
-            Err(_) => Err(EvaluateError::Failed("internal error".to_owned())),
-        }
+                Some((name.as_str(), value::to_cel(json, kind)))
+            })
+            .collect()
     }
 
     /// Whether this is nothing but a literal.

@@ -2,13 +2,18 @@
 //! does not know (made a comprehension over nothing whose accumulator is the name, as cel-go
 //! does), objects of mutating policies, and selections of optional values.
 
+use std::collections::BTreeSet;
+
 use kube_cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapEntryExpr,
     MapExpr, operators,
 };
 
 use crate::check::CompileError;
-use crate::library::{OPTIONAL_HAS, OPTIONAL_INDEX, OPTIONAL_SELECT};
+use crate::library::{OPTIONAL_HAS, OPTIONAL_INDEX, OPTIONAL_SELECT, TYPES};
+
+/// The number of entries that stand for fields of an object of a mutating policy.
+pub(crate) const OF_OBJECT: u64 = u64::MAX;
 
 /// Replaces every `cel.bind`, innermost last.
 pub(crate) fn binds(node: &mut IdedExpr) -> Result<(), CompileError> {
@@ -48,6 +53,7 @@ pub(crate) fn objects(node: &mut IdedExpr) {
     {
         let entries = std::mem::take(&mut made.entries).into_iter().map(|mut entry| {
             if let EntryExpr::StructField(field) = entry.expr {
+                entry.id = OF_OBJECT;
                 let key = LiteralValue::String(field.field.into());
                 entry.expr = EntryExpr::MapEntry(MapEntryExpr {
                     key: IdedExpr { id: 0, expr: Expr::Literal(key) },
@@ -98,6 +104,28 @@ fn is_optional(node: &IdedExpr, variables: &[&str]) -> bool {
         Expr::Call(call) => [OPTIONAL_SELECT, OPTIONAL_INDEX].contains(&call.func_name.as_str()),
         _ => false,
     }
+}
+
+/// Makes names of the types that have dots in theirs.
+pub(crate) fn types(node: &mut IdedExpr) {
+    if let Expr::Select(select) = &node.expr
+        && let Expr::Select(inner) = &select.operand.expr
+        && matches!(&inner.operand.expr, Expr::Ident(name) if name == "google")
+    {
+        let name = format!("google.{}.{}", inner.field, select.field);
+        if TYPES.contains(&name.as_str()) {
+            node.expr = Expr::Ident(name);
+        }
+    }
+    children_mut(&mut node.expr).into_iter().for_each(types);
+}
+
+/// Collects the names that stand alone, or before a dot, in an expression.
+pub(crate) fn names(node: &IdedExpr, found: &mut BTreeSet<String>) {
+    if let Expr::Ident(name) = &node.expr {
+        found.insert(name.clone());
+    }
+    children(&node.expr).into_iter().for_each(|child| names(child, found));
 }
 
 /// Gives each node a number of its own, from 1.

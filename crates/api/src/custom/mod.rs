@@ -178,7 +178,9 @@ impl Custom {
         if errors.iter().any(blocks) {
             errors.push(FieldError::invalid(Path::default(), Value::Null, NOT_CHECKED));
         } else {
-            rules.check(object, old, &Path::default(), &mut errors);
+            let mut judge = rules::Judge::default();
+            judge.check(rules, object, old, &Path::default());
+            errors.extend(judge.errors);
         }
         errors
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use expression::{CompileError, EvaluateError, Kind, Program, compile};
+use expression::{Budget, CompileError, EvaluateError, Kind, OBJECT_BUDGET, Program, compile};
 use serde_json::Value;
 
 use super::list;
@@ -115,51 +115,110 @@ impl Rules {
         Some(Rules { own, fields, others, keys, kind: text(&schema["type"]) })
     }
 
-    /// What is wrong with a value by the rules; `old` is what stood in its place.
-    pub(super) fn check(
-        &self,
-        value: &Value,
-        old: Option<&Value>,
-        path: &Path,
-        out: &mut Vec<FieldError>,
-    ) {
-        if value.is_null() {
-            return;
-        }
-        let unchanged = old == Some(value);
-        for rule in &self.own {
-            // What was let pass before is let pass again as long as it stays.
-            if !unchanged || rule.is_transition() {
-                out.extend(rule.check(value, old, path, &self.kind));
-            }
-        }
-        match value {
-            Value::Object(members) => {
-                for (name, member) in members {
-                    let rules = self.fields.get(name).or(self.others.as_deref());
-                    let before = old.and_then(|old| old.get(name));
-                    if let Some(rules) = rules {
-                        rules.check(member, before, &path.child(name), out);
-                    }
-                }
-            }
-            Value::Array(items) => {
-                let Some(rules) = &self.others else { return };
-                for (index, item) in items.iter().enumerate() {
-                    let before = self.before(item, old);
-                    rules.check(item, before, &path.index(index), out);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// The item that had the same keys.
     fn before<'v>(&self, item: &Value, old: Option<&'v Value>) -> Option<&'v Value> {
         let keys = self.keys.as_ref()?;
         let same = |other: &&Value| keys.iter().all(|key| other[key] == item[key]);
         old?.as_array()?.iter().find(same)
     }
+}
+
+/// The longest text that a messageExpression may give.
+const MESSAGE_BYTES_MAX: usize = 5 << 10;
+
+/// Holds an object against rules: all of them share what they may cost.
+pub(super) struct Judge {
+    budget: Budget,
+    /// Whether something took too long: no further rules are looked at.
+    is_over: bool,
+    /// What is wrong.
+    pub errors: Vec<FieldError>,
+}
+
+impl Default for Judge {
+    fn default() -> Self {
+        Judge { budget: Budget::new(OBJECT_BUDGET), is_over: false, errors: Vec::new() }
+    }
+}
+
+impl Judge {
+    /// What is wrong with a value by the rules; `old` is what stood in its place.
+    pub fn check(&mut self, rules: &Rules, value: &Value, old: Option<&Value>, path: &Path) {
+        if value.is_null() || self.is_over {
+            return;
+        }
+        let unchanged = old == Some(value);
+        for rule in &rules.own {
+            // What was let pass before is let pass again as long as it stays.
+            if !unchanged || rule.is_transition() {
+                self.hold(rule, value, old, (path, &rules.kind));
+            }
+            if self.is_over {
+                return;
+            }
+        }
+        match value {
+            Value::Object(members) => {
+                for (name, member) in members {
+                    let below = rules.fields.get(name).or(rules.others.as_deref());
+                    let before = old.and_then(|old| old.get(name));
+                    if let Some(below) = below {
+                        self.check(below, member, before, &path.child(name));
+                    }
+                }
+            }
+            Value::Array(items) => {
+                let Some(below) = &rules.others else { return };
+                for (index, item) in items.iter().enumerate() {
+                    let before = rules.before(item, old);
+                    self.check(below, item, before, &path.index(index));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hold(
+        &mut self,
+        rule: &Rule,
+        value: &Value,
+        old: Option<&Value>,
+        (path, kind): (&Path, &str),
+    ) {
+        let invalid = |why: String| FieldError::invalid(path, kind, why);
+        let program = match rule.program() {
+            Ok(program) => program,
+            Err(error) => {
+                return self.errors.push(invalid(format!("rule compile error: {error}")));
+            }
+        };
+        if old.is_none() && rule.is_transition() && !rule.optional_old {
+            return;
+        }
+        let null = Value::Null;
+        let bindings = [("self", value), ("oldSelf", old.unwrap_or(&null))];
+        match program.evaluate_within(&bindings, &mut self.budget) {
+            Ok(Value::Bool(true)) => {}
+            Ok(_) => {
+                let (error, is_over) = rule.violated(&bindings, &mut self.budget, (path, kind));
+                self.errors.push(error);
+                self.is_over = is_over;
+            }
+            Err(error) => {
+                self.is_over = matches!(error, EvaluateError::Budget | EvaluateError::Cost);
+                self.errors.push(invalid(rule.broken(&error)));
+            }
+        }
+    }
+}
+
+/// What a messageExpression comes to.
+enum Message {
+    Made(String),
+    /// The plain message has to do.
+    None,
+    /// It took too long, in these words.
+    Over(String),
 }
 
 impl Rule {
@@ -175,33 +234,13 @@ impl Rule {
         self.program().as_ref().is_ok_and(|program| program.mentions("oldSelf"))
     }
 
-    fn check(
+    /// The error of a rule that does not hold, and whether no further ones are looked at.
+    fn violated(
         &self,
-        value: &Value,
-        old: Option<&Value>,
-        path: &Path,
-        kind: &str,
-    ) -> Option<FieldError> {
-        let program = match self.program() {
-            Ok(program) => program,
-            Err(error) => {
-                return Some(FieldError::invalid(
-                    path,
-                    kind,
-                    format!("rule compile error: {error}"),
-                ));
-            }
-        };
-        if old.is_none() && self.is_transition() && !self.optional_old {
-            return None;
-        }
-        let null = Value::Null;
-        let bindings = [("self", value), ("oldSelf", old.unwrap_or(&null))];
-        let why = match program.evaluate(&bindings) {
-            Ok(Value::Bool(true)) => return None,
-            Ok(_) => self.message(&bindings),
-            Err(error) => return Some(self.broken(&error, path, kind)),
-        };
+        bindings: &[(&str, &Value)],
+        budget: &mut Budget,
+        (path, kind): (&Path, &str),
+    ) -> (FieldError, bool) {
         let path = match self.field_path.as_str() {
             "" => path.to_string(),
             below => format!("{path}{below}")
@@ -209,30 +248,40 @@ impl Rule {
                 .trim_start_matches('.')
                 .to_owned(),
         };
-        let error = |kind, shown| FieldError::new(kind, &path, shown, why.clone());
-        Some(match self.reason.as_str() {
+        let why = match self.made(bindings, budget) {
+            Message::Over(why) => return (FieldError::invalid(&path, kind, why), true),
+            Message::Made(text) => text,
+            Message::None if self.message.is_empty() => {
+                format!("failed rule: {}", self.source.trim())
+            }
+            Message::None => self.message.clone(),
+        };
+        let error = |kind, shown| FieldError::new(kind, &path, shown, why);
+        let error = match self.reason.as_str() {
             "FieldValueRequired" => error(FieldErrorKind::Required, None),
             "FieldValueForbidden" => error(FieldErrorKind::Forbidden, None),
-            "FieldValueDuplicate" => FieldError::duplicate(&path, value.clone()),
+            "FieldValueDuplicate" => {
+                let value = bindings.first().map_or(Value::Null, |(_, value)| (*value).clone());
+                FieldError::duplicate(&path, value)
+            }
             _ => error(FieldErrorKind::Invalid, Some(kind.into())),
-        })
+        };
+        (error, false)
     }
 
-    fn broken(&self, error: &EvaluateError, path: &Path, kind: &str) -> FieldError {
-        let text = error.to_string();
+    /// Why a rule has no value.
+    fn broken(&self, error: &EvaluateError) -> String {
         let rule = self.name();
-        let why = if text.starts_with("no such overload") {
-            format!(
+        match error {
+            EvaluateError::Budget => error.to_string(),
+            EvaluateError::Cost => format!(
+                "'{error}': no further validation rules will be run due to call cost exceeds limit for rule: {rule}"
+            ),
+            EvaluateError::Failed(text) if text.starts_with("no such overload") => format!(
                 "'{text}': call arguments did not match a supported operator, function or macro signature for rule: {rule}"
-            )
-        } else if *error == EvaluateError::Cost {
-            format!(
-                "'{text}': no further validation rules will be run due to call cost exceeds limit for rule: {rule}"
-            )
-        } else {
-            format!("{text} evaluating rule: {rule}")
-        };
-        FieldError::invalid(path, kind, why)
+            ),
+            EvaluateError::Failed(text) => format!("{text} evaluating rule: {rule}"),
+        }
     }
 
     /// The rule's message, or the rule.
@@ -240,20 +289,28 @@ impl Rule {
         if self.message.is_empty() { &self.source } else { &self.message }
     }
 
-    fn message(&self, bindings: &[(&str, &Value)]) -> String {
-        if !self.message_source.is_empty() {
-            let made = self
-                .message_program
-                .get_or_init(|| compile(&self.message_source, &self.variables()).ok());
-            let made = made.as_ref().and_then(|program| program.evaluate(bindings).ok());
-            let made = made.as_ref().and_then(Value::as_str).map(str::trim);
-            if let Some(text) = made.filter(|text| !text.is_empty() && !text.contains('\n')) {
-                return text.to_owned();
-            }
+    fn made(&self, bindings: &[(&str, &Value)], budget: &mut Budget) -> Message {
+        if self.message_source.is_empty() {
+            return Message::None;
         }
-        match self.message.as_str() {
-            "" => format!("failed rule: {}", self.source.trim()),
-            message => message.to_owned(),
+        let program = self
+            .message_program
+            .get_or_init(|| compile(&self.message_source, &self.variables()).ok());
+        let Some(program) = program else { return Message::None };
+        match program.evaluate_within(bindings, budget) {
+            Ok(Value::String(text)) => match text.trim() {
+                text if text.is_empty() || text.contains('\n') => Message::None,
+                text if text.len() > MESSAGE_BYTES_MAX => Message::None,
+                text => Message::Made(text.to_owned()),
+            },
+            Err(EvaluateError::Budget) => Message::Over(
+                "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run".to_owned(),
+            ),
+            Err(EvaluateError::Cost) => Message::Over(format!(
+                "no further validation rules will be run due to call cost exceeds limit for messageExpression: {:?}",
+                self.message_source
+            )),
+            _ => Message::None,
         }
     }
 }
@@ -264,16 +321,51 @@ mod tests {
     use serde_json::json;
 
     fn wrong(schema: Value, new: Value, old: Option<Value>) -> String {
-        let mut out = Vec::new();
         let rules = Rules::of(&schema, true).expect("rules");
-        rules.check(&new, old.as_ref(), &Path::default(), &mut out);
-        out.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        let mut judge = Judge::default();
+        judge.check(&rules, &new, old.as_ref(), &Path::default());
+        judge.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
     fn under_spec(rule: Value) -> Value {
         json!({"type": "object", "properties": {"spec": {"type": "object",
             "x-kubernetes-validations": [rule],
             "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}, "word": {"type": "string"}}}}})
+    }
+
+    fn judged(schema: &Value, value: &Value, steps: u64) -> Vec<String> {
+        let rules = Rules::of(schema, true).expect("rules");
+        let mut judge = Judge { budget: Budget::new(steps), ..Judge::default() };
+        judge.check(&rules, value, None, &Path::default());
+        judge.errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn rules_share_what_they_may_cost() {
+        let of = |rules: Value| {
+            json!({"type": "object", "properties": {"list": {"type": "array", "items": {
+                "type": "object", "x-kubernetes-validations": rules,
+                "properties": {"n": {"type": "integer"}}}}}})
+        };
+        let items = |count: usize| json!({"list": vec![json!({"n": 1}); count]});
+        let cheap = of(json!([{"rule": "self.n == 1"}]));
+        assert_eq!(judged(&cheap, &items(3), 9), Vec::<String>::new());
+        // The fourth would need three steps more.
+        const OVER: &str = "validation failed due to running out of cost budget, no further validation rules will be run";
+        let expected = format!("list[3]: Invalid value: \"object\": {OVER}");
+        assert_eq!(judged(&cheap, &items(9), 11), [expected]);
+        // So would its message.
+        let wordy =
+            of(json!([{"rule": "self.n == 2", "messageExpression": "string(self.n) + '!'"}]));
+        assert_eq!(judged(&wordy, &items(1), 7), ["list[0]: Invalid value: \"object\": 1!"]);
+        let expected = "list[0]: Invalid value: \"object\": messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run";
+        assert_eq!(judged(&wordy, &items(2), 6), [expected]);
+        // One evaluation has a limit of its own.
+        let costly = json!({"type": "object", "x-kubernetes-validations": [
+            {"rule": "self.l.all(x, self.l.all(y, x + y >= 0))"}, {"rule": "false"}],
+            "properties": {"l": {"type": "array", "items": {"type": "integer"}}}});
+        let expected = "<nil>: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: self.l.all(x, self.l.all(y, x + y >= 0))";
+        assert_eq!(judged(&costly, &json!({"l": vec![1; 400]}), OBJECT_BUDGET), [expected]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use expression::Language;
 use serde_json::Value;
 use store::Store;
 
@@ -77,7 +78,7 @@ impl Hook {
             configuration: configuration.to_owned(),
             client: hook["clientConfig"].clone(),
             matcher: Matcher::parse(hook),
-            conditions: Named::list(&hook["matchConditions"]),
+            conditions: Named::list(&hook["matchConditions"], Language::default()),
             ignores_failure: hook["failurePolicy"] == "Ignore",
             timeout: Duration::from_secs(seconds),
             version: known.iter().find_map(version),

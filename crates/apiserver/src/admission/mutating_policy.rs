@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use api::apply::Manager;
 use api::status::Status;
+use expression::{Budget, OBJECT_BUDGET};
 use serde_json::{Value, json};
 
 use super::policy::{Mutation, Policies, Policy, denied, met};
 use super::rules::{self, View};
-use super::scene::{Given, Scene};
+use super::scene::{Given, Scene, out_of_budget};
 use super::{Attributes, Settle, webhooks};
 use crate::registry::{Outcome, meta};
 use crate::server::Context;
@@ -81,7 +82,11 @@ async fn with_params(
         // Each sees what the one before it has made.
         let scene = Scene::new(context, attributes, view, &changed).await.map_err(failed)?;
         given = Given::new(std::mem::take(&mut given.params), &policy.variables);
-        let value = scene.evaluate(&mutation.program, &given);
+        let mut budget = Budget::new(OBJECT_BUDGET);
+        let value = scene.evaluate(&mutation.program, &given, &mut budget);
+        if budget.is_spent() {
+            return Err(out_of_budget());
+        }
         let value = value
             .map_err(|why| format!("expression '{}' resulted in error: {why}", mutation.source))?;
         apply(context, attributes, view, mutation, value, &mut changed).await?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::selector::LabelSelector;
 use api::status::Status;
+use expression::Language;
 use serde_json::Value;
 use store::Store;
 
@@ -112,6 +113,10 @@ impl Policy {
     /// Reads a policy of either kind.
     pub fn parse(policy: &Value, bindings: Vec<Binding>) -> Self {
         let spec = &policy["spec"];
+        // Variables of a mutating policy may make what its changes are made of.
+        let mutates = spec["mutations"].is_array();
+        let language = if mutates { Language::MUTATION } else { Language::default() };
+        let compiled = |source: &Value| compiled(source, language);
         let rule = |one: &Value| Rule {
             source: text(&one["expression"]),
             program: compiled(&one["expression"]),
@@ -136,8 +141,8 @@ impl Policy {
         Policy {
             name: meta::name(policy).to_owned(),
             matcher: Matcher::parse(&spec["matchConstraints"]),
-            conditions: Named::list(&spec["matchConditions"]),
-            variables: Named::list(&spec["variables"]),
+            conditions: Named::list(&spec["matchConditions"], Language::default()),
+            variables: Named::list(&spec["variables"], language),
             rules: items(&spec["validations"]).map(rule).collect(),
             annotations: items(&spec["auditAnnotations"]).map(annotation).collect(),
             mutations: items(&spec["mutations"]).map(mutation).collect(),

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use expression::cel::extractors::This;
 use expression::cel::objects::{Key, Map};
 use expression::cel::{Context as Cel, ExecutionError, Value as CelValue};
-use expression::{CompileError, Kind, Program, compile};
+use expression::{
+    Budget, CONDITIONS_BUDGET, CompileError, EvaluateError, Kind, Language, Program, compile_as,
+};
 use serde_json::{Value, json};
 
 use super::rules::View;
@@ -26,9 +28,14 @@ const VARIABLES: [&str; 7] =
 pub(super) type Compiled = Result<Program, CompileError>;
 
 /// Compiles an expression of a policy or of a match condition.
-pub(super) fn compiled(source: &Value) -> Compiled {
+pub(super) fn compiled(source: &Value, language: Language) -> Compiled {
     let variables = VARIABLES.map(|name| (name, Kind::Any));
-    compile(source.as_str().unwrap_or_default(), &variables)
+    compile_as(source.as_str().unwrap_or_default(), &variables, language)
+}
+
+/// What upstream says where a budget does not suffice.
+pub(super) fn out_of_budget() -> String {
+    EvaluateError::Budget.to_string()
 }
 
 /// An expression with a name.
@@ -40,11 +47,11 @@ pub(super) struct Named {
 
 impl Named {
     /// Reads a list of `{name, expression}`.
-    pub fn list(list: &Value) -> Vec<Self> {
+    pub fn list(list: &Value, language: Language) -> Vec<Self> {
         let all = list.as_array().into_iter().flatten();
         all.map(|one| Named {
             name: one["name"].as_str().unwrap_or_default().to_owned(),
-            program: compiled(&one["expression"]),
+            program: compiled(&one["expression"], language),
         })
         .collect()
     }
@@ -119,14 +126,25 @@ impl<'a> Scene<'a> {
         Ok(Scene { context, user, object, old, request, namespace, authorizer })
     }
 
-    /// The value of an expression; the error is CEL's.
-    pub fn evaluate(&self, program: &Compiled, given: &Given<'_>) -> Result<Value, String> {
+    /// The value of an expression; the error is CEL's. Where the budget is spent afterwards, that is
+    /// what matters.
+    pub fn evaluate(
+        &self,
+        program: &Compiled,
+        given: &Given<'_>,
+        budget: &mut Budget,
+    ) -> Result<Value, String> {
         let program = program.as_ref().map_err(|error| format!("compilation error: {error}"))?;
-        self.compute(program, given);
-        self.run(program, given)
+        self.compute(program, given, budget);
+        self.run(program, given, budget)
     }
 
-    fn run(&self, program: &Program, given: &Given<'_>) -> Result<Value, String> {
+    fn run(
+        &self,
+        program: &Program,
+        given: &Given<'_>,
+        budget: &mut Budget,
+    ) -> Result<Value, String> {
         let known = given.known.borrow();
         let bindings = [
             ("authorizer", &self.authorizer),
@@ -138,10 +156,10 @@ impl<'a> Scene<'a> {
             ("variables", &known.values),
         ];
         let value = match program.mentions("authorizer") {
-            true => program.evaluate_with(&bindings, |cel| {
+            true => program.evaluate_with(&bindings, budget, |cel| {
                 authorizer(cel, self.context, self.user);
             }),
-            false => program.evaluate(&bindings),
+            false => program.evaluate_within(&bindings, budget),
         };
         value.map_err(|error| {
             let error = error.to_string();
@@ -152,7 +170,7 @@ impl<'a> Scene<'a> {
 
     /// Computes the variables that a program speaks of and those that these speak of, in their
     /// order, each from those before it.
-    fn compute(&self, program: &Program, given: &Given<'_>) {
+    fn compute(&self, program: &Program, given: &Given<'_>, budget: &mut Budget) {
         let mut due: BTreeSet<&str> = program.selected("variables");
         for variable in given.variables.iter().rev() {
             if let (true, Ok(program)) = (due.contains(&*variable.name), &variable.program) {
@@ -169,7 +187,7 @@ impl<'a> Scene<'a> {
                 continue;
             }
             let computed = match &variable.program {
-                Ok(program) => self.run(program, given),
+                Ok(program) => self.run(program, given, budget),
                 Err(error) => Err(format!("compilation error: {error}")),
             };
             let mut known = given.known.borrow_mut();
@@ -186,8 +204,13 @@ impl<'a> Scene<'a> {
     /// Whether all conditions hold. One that does not decides; else one that fails is the error.
     pub fn meets(&self, conditions: &[Named], given: &Given<'_>) -> Result<bool, String> {
         let mut failed = Vec::new();
+        let mut budget = Budget::new(CONDITIONS_BUDGET);
         for condition in conditions {
-            match self.evaluate(&condition.program, given) {
+            let found = self.evaluate(&condition.program, given, &mut budget);
+            if budget.is_spent() {
+                return Err(out_of_budget());
+            }
+            match found {
                 Ok(Value::Bool(true)) => {}
                 Ok(Value::Bool(false)) => return Ok(false),
                 Ok(_) => failed.push(format!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::resource::Resource;
 use api::schema::{Schema, Type};
 use api::status::{FieldError, Status};
-use expression::{Kind, compile};
+use expression::{Kind, Language, compile_as};
 use serde_json::{Value, json};
 
 use super::{Attributes, Cluster, Operation};
@@ -33,8 +33,9 @@ struct Source<'v> {
 
 impl Source<'_> {
     /// Why this is no expression for its place, with what is known of these names.
-    fn refused(&self, known: &[(&str, Kind)]) -> Option<String> {
-        match (compile(self.text, known), &self.wanted) {
+    fn refused(&self, policy: &Value, known: &[(&str, Kind)]) -> Option<String> {
+        let language = language(policy, self.condition);
+        match (compile_as(self.text, known, language), &self.wanted) {
             (Err(error), _) => Some(format!("compilation failed: {error}")),
             (Ok(program), Some(wanted)) if !program.may_be(wanted) => {
                 let name = if *wanted == Kind::Bool { "bool" } else { "string" };
@@ -42,6 +43,14 @@ impl Source<'_> {
             }
             _ => None,
         }
+    }
+}
+
+/// What an expression of a policy knows: those of mutating ones may make objects and patches.
+fn language(policy: &Value, condition: bool) -> Language {
+    match policy["spec"]["mutations"].is_array() && !condition {
+        true => Language::MUTATION,
+        false => Language::default(),
     }
 }
 
@@ -110,7 +119,8 @@ fn variables(policy: &Value, condition: bool, object: Kind, params: Kind) -> Vec
             let Some(name) = variable["name"].as_str() else { continue };
             let source = variable["expression"].as_str().unwrap_or_default();
             // Each knows those before it.
-            let kind = compile(source, &known).map_or(Kind::Any, |made| made.result().clone());
+            let made = compile_as(source, &known, language(policy, condition));
+            let kind = made.map_or(Kind::Any, |made| made.result().clone());
             fields.push((name, kind));
             known.pop();
             known.push(("variables", Kind::object(fields.clone())));
@@ -131,7 +141,7 @@ pub(super) fn check(attributes: &Attributes<'_>, object: &Value) -> Outcome<()> 
     let mut errors = Vec::new();
     for source in sources(object).iter().filter(|one| !old.contains(&one.text)) {
         let known = variables(object, source.condition, Kind::Any, Kind::Any);
-        if let Some(why) = source.refused(&known) {
+        if let Some(why) = source.refused(object, &known) {
             errors.push(FieldError::invalid(&source.path, source.text, why));
         }
     }
@@ -151,11 +161,13 @@ pub(crate) fn status(policy: &Value, cluster: &dyn Cluster) -> Value {
         of_resource(&row, &version)
     });
     let mut warnings = Vec::new();
-    for source in sources(policy) {
+    let shown = |source: &Source<'_>| source.path.starts_with("spec.validations");
+    for source in sources(policy).into_iter().filter(shown) {
         let mut said = String::new();
         for (name, kind) in &kinds {
             let known = variables(policy, source.condition, kind.clone(), params.clone());
-            if let Err(error) = compile(source.text, &known) {
+            let language = language(policy, source.condition);
+            if let Err(error) = compile_as(source.text, &known, language) {
                 said += &format!("{name}: {error}\n");
             }
         }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use expression::{Budget, OBJECT_BUDGET};
 use serde_json::{Value, json};
 
 use super::policy::{Binding, Policies, Policy, Rule, denied, met};
-use super::scene::{Given, Scene};
+use super::scene::{Given, Scene, out_of_budget};
 use super::{Attributes, rules};
 use crate::notes;
 use crate::registry::Outcome;
@@ -109,58 +110,86 @@ fn violations(
                 continue;
             }
         }
-        for (place, rule) in policy.rules.iter().enumerate() {
-            found.extend(held(policy, rule, place, scene, &given));
-        }
-        annotate(policy, scene, &given);
+        found.extend(decided(policy, scene, &given).unwrap_or_else(failed));
     }
     found
 }
 
-/// How a rule is violated, if it is.
-fn held(
+/// What the rules say of a write with its parameters; the error is about all of them.
+fn decided(
     policy: &Policy,
-    rule: &Rule,
-    place: usize,
     scene: &Scene<'_>,
     given: &Given<'_>,
-) -> Option<Violation> {
-    let violation = |message: String| {
-        let reason = rule.reason.clone();
-        Some(Violation { message, reason, place })
-    };
-    let why = match scene.evaluate(&rule.program, given) {
-        Ok(Value::Bool(true)) => return None,
-        Ok(Value::Bool(false)) => return violation(message(rule, scene, given)),
-        Ok(_) => "no such overload".to_owned(),
-        Err(why) => why,
-    };
-    if policy.ignores_failure {
-        return None;
+) -> Result<Vec<Violation>, String> {
+    let mut budget = Budget::new(OBJECT_BUDGET);
+    let mut verdicts = Vec::with_capacity(policy.rules.len());
+    for rule in &policy.rules {
+        verdicts.push(scene.evaluate(&rule.program, given, &mut budget));
+        if budget.is_spent() {
+            return Err(out_of_budget());
+        }
     }
-    violation(format!("expression '{}' resulted in error: {why}", rule.source))
+    let mut found = Vec::new();
+    for (place, (rule, verdict)) in policy.rules.iter().zip(verdicts).enumerate() {
+        let violation = |message: String| {
+            let reason = rule.reason.clone();
+            Violation { message, reason, place }
+        };
+        let why = match verdict {
+            Ok(Value::Bool(true)) => continue,
+            Ok(Value::Bool(false)) => match message(rule, scene, given, &mut budget) {
+                Ok(message) => {
+                    found.push(violation(message));
+                    continue;
+                }
+                Err(why) => why,
+            },
+            Ok(_) => format!("expression '{}' resulted in error: no such overload", rule.source),
+            Err(why) => format!("expression '{}' resulted in error: {why}", rule.source),
+        };
+        if !policy.ignores_failure {
+            found.push(violation(why));
+        }
+    }
+    annotate(policy, scene, given)?;
+    Ok(found)
 }
 
-fn message(rule: &Rule, scene: &Scene<'_>, given: &Given<'_>) -> String {
-    let made = rule.message_program.as_ref().map(|program| scene.evaluate(program, given));
+/// Why a rule does not hold; the error says that finding out would take too long.
+fn message(
+    rule: &Rule,
+    scene: &Scene<'_>,
+    given: &Given<'_>,
+    budget: &mut Budget,
+) -> Result<String, String> {
+    let made = rule.message_program.as_ref().map(|program| scene.evaluate(program, given, budget));
+    if budget.is_spent() {
+        return Err(format!("failed messageExpression: {}", out_of_budget()));
+    }
     if let Some(Ok(Value::String(text))) = made {
         let text = text.trim();
         if !text.is_empty() && text.len() <= MESSAGE_BYTES_MAX && !text.contains('\n') {
-            return text.to_owned();
+            return Ok(text.to_owned());
         }
     }
-    match rule.message.as_str() {
+    Ok(match rule.message.as_str() {
         "" => format!("failed expression: {}", rule.source.trim()),
         message => message.to_owned(),
-    }
+    })
 }
 
-fn annotate(policy: &Policy, scene: &Scene<'_>, given: &Given<'_>) {
+fn annotate(policy: &Policy, scene: &Scene<'_>, given: &Given<'_>) -> Result<(), String> {
+    let mut budget = Budget::new(OBJECT_BUDGET);
     for annotation in &policy.annotations {
-        if let Ok(Value::String(text)) = scene.evaluate(&annotation.program, given)
+        let found = scene.evaluate(&annotation.program, given, &mut budget);
+        if budget.is_spent() {
+            return Err(out_of_budget());
+        }
+        if let Ok(Value::String(text)) = found
             && !text.trim().is_empty()
         {
             notes::annotate(format!("{}/{}", policy.name, annotation.name), text.trim());
         }
     }
+    Ok(())
 }

@@ -10,6 +10,15 @@ use crate::kind::Kind;
 const TEXT: f64 = 0.1;
 /// What matching a regular expression costs for each of its characters.
 const PATTERN: f64 = 0.25;
+/// What the longest expression of a format costs for each character of a text.
+const FORMAT: f64 = 128.0 * PATTERN;
+/// The longest format.
+const FORMAT_MAX: u64 = 64;
+/// What a list costs that holds the requirements of a selector.
+const SELECTOR: u64 = 10;
+/// What a requirement costs, and how many there can be for each character.
+const REQUIREMENT: f64 = 50.0;
+const REQUIREMENT_SHARE: f64 = 0.5;
 /// What asking for a permission costs: an expression can do so twice.
 const CHECK: u64 = 350_000;
 /// The sizes that an address can have.
@@ -60,7 +69,14 @@ impl Estimator<'_> {
                     None => Estimate::of(size(target).each(TEXT)),
                 }
             }
-            ("url", None) => Estimate::of(size(first?).each(TEXT)),
+            ("url", None) | ("escapeKey", Some(_)) => {
+                Estimate::sized(size(first?).each(TEXT), size(first?))
+            }
+            ("fieldSelector" | "labelSelector", Some(_)) => {
+                let of = size(first?);
+                let requirements = of.each(REQUIREMENT_SHARE).each(REQUIREMENT);
+                Estimate::of(Range::exactly(SELECTOR).add(of.each(TEXT)).add(requirements))
+            }
             ("lowerAscii" | "upperAscii" | "substring" | "trim", Some(target)) => {
                 Estimate::sized(size(target).each(TEXT), size(target))
             }
@@ -100,7 +116,8 @@ impl Estimator<'_> {
                 }
                 Estimate::of(cost)
             }
-            ("validate", Some(_)) => Estimate::of(size(first?).each(TEXT)),
+            ("validate", Some(_)) => Estimate::of(size(first?).each(TEXT).each(FORMAT)),
+            (operators::EQUALS, None) => return self.equal_objects(call),
             ("contains" | "intersects", _) if self.is_of_sets(call) => {
                 let [a, b] = &call.args[..] else { return None };
                 Estimate::of(size(a).multiply(size(b)).add(Range::exactly(1)))
@@ -112,6 +129,21 @@ impl Estimator<'_> {
             }
             _ => return None,
         })
+    }
+
+    /// Whether two objects of the libraries are the same.
+    fn equal_objects(&self, call: &CallExpr) -> Option<Estimate> {
+        let [a, b] = &call.args[..] else { return None };
+        let Kind::Opaque(name) = self.program.kind(a) else { return None };
+        if self.program.kind(b) != Kind::Opaque(name) {
+            return None;
+        }
+        let upto = |most| Range { least: 1, most }.each(TEXT);
+        Some(Estimate::of(match name {
+            "kubernetes.URL" => upto(self.size(b).map_or(1, |size| size.most)),
+            "kubernetes.NamedFormat" => upto(FORMAT_MAX),
+            _ => Range::exactly(1),
+        }))
     }
 
     fn is_of_sets(&self, call: &CallExpr) -> bool {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::compile;
+use crate::{Language, compile, compile_as};
 
 /// Lists of 10 texts of 5 characters, maps of 10, texts of 20.
 struct Few;
@@ -26,7 +26,8 @@ fn cost(source: &str) -> u64 {
         ("map", Kind::map(Kind::Text)),
         ("deep", Kind::list(Kind::list(Kind::Int))),
     ]);
-    let program = compile(source, &[("self", kind)]).unwrap_or_else(|e| panic!("{source}: {e}"));
+    let program = compile_as(source, &[("self", kind)], Language::DEVICE)
+        .unwrap_or_else(|e| panic!("{source}: {e}"));
     estimate(&program, &Few)
 }
 

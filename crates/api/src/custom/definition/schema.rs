@@ -127,6 +127,8 @@ fn check_default(schema: &Value, path: &Path, out: &mut Vec<FieldError>) {
         out.push(FieldError { path, ..error });
     }
     if let Some(rules) = super::super::rules::Rules::of(schema, false) {
-        rules.check(default, None, &path.child("default"), out);
+        let mut judge = super::super::rules::Judge::default();
+        judge.check(&rules, default, None, &path.child("default"));
+        out.extend(judge.errors);
     }
 }
