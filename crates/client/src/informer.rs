@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
+use kube::core::ApiResource;
+use kube::runtime::watcher as watch;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as signal;
 use tokio_util::sync::CancellationToken;
 
 use crate::slim::slim;
+use crate::unread::Unread;
 
 /// What can be held in a shared cache: any typed kind of `k8s-openapi`.
 pub trait Object:
@@ -230,10 +232,7 @@ impl Informers {
 
     /// The shared cache of all objects of a kind, in all namespaces. Of pods it holds what
     /// controllers and the scheduler look at.
-    pub fn of<K: Object>(&self) -> Informer<K>
-    where
-        Api<K>: Send,
-    {
+    pub fn of<K: Object>(&self) -> Informer<K> {
         self.select(watcher::Config::default())
     }
 
@@ -244,10 +243,7 @@ impl Informers {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let informer = running
             .entry((TypeId::of::<K>(), selector))
-            .or_insert_with(|| {
-                let api = Api::<K>::all(self.client.clone());
-                Box::new(start(api, config, self.stop.clone()))
-            })
+            .or_insert_with(|| Box::new(start::<K>(self.client.clone(), config, self.stop.clone())))
             .downcast_ref::<Informer<K>>();
         match informer {
             Some(informer) => informer.clone(),
@@ -256,16 +252,71 @@ impl Informers {
     }
 }
 
-fn start<K: Object>(api: Api<K>, config: watcher::Config, stop: CancellationToken) -> Informer<K> {
+fn start<K: Object>(
+    client: Client,
+    config: watcher::Config,
+    stop: CancellationToken,
+) -> Informer<K> {
     let (done, synced) = signal::channel(false);
     let cache = Arc::new(Cache::new());
-    let watched = cache.clone();
+    let whole = config.field_selector.is_some() || config.label_selector.is_some();
+    let filling = Filling { cache: cache.clone(), whole, stale: HashSet::new() };
     tokio::spawn(async move {
-        stop.run_until_cancelled(run(watched.clone(), api, config, done)).await;
-        // What is told of changes may hold the cache in turn.
-        watched.handlers().clear();
+        let mut filling: Box<dyn Fill> = Box::new(filling);
+        let resource = ApiResource::erase::<K>(&());
+        stop.run_until_cancelled(run(&mut *filling, client, resource, config, done)).await;
+        filling.end();
     });
     Informer { cache, synced }
+}
+
+/// What a watch does with its events; all that is made for each kind on its own.
+trait Fill: Send {
+    fn take(&mut self, event: Event<Unread>) -> serde_json::Result<()>;
+
+    fn end(&self);
+}
+
+/// A cache that is being filled.
+struct Filling<K> {
+    cache: Arc<Cache<K>>,
+    /// Whether objects are kept whole.
+    whole: bool,
+    /// What was there before a list and did not come with it yet.
+    stale: HashSet<Key>,
+}
+
+impl<K: Object> Filling<K> {
+    fn read(&self, object: &Unread) -> serde_json::Result<K> {
+        let mut object: K = object.read()?;
+        match self.whole {
+            true => object.meta_mut().managed_fields = None,
+            false => slim(&mut object),
+        }
+        Ok(object)
+    }
+}
+
+impl<K: Object> Fill for Filling<K> {
+    fn take(&mut self, event: Event<Unread>) -> serde_json::Result<()> {
+        match event {
+            Event::Init => self.stale = self.cache.keys(),
+            Event::InitApply(object) | Event::Apply(object) => {
+                let object = self.read(&object)?;
+                let key = Key::of(&object);
+                self.stale.remove(&key);
+                self.cache.set(key, Some(Arc::new(object)));
+            }
+            Event::InitDone => self.stale.drain().for_each(|key| self.cache.set(key, None)),
+            Event::Delete(object) => self.cache.set(Key::of(&self.read(&object)?), None),
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        // What is told of changes may hold the cache in turn.
+        self.cache.handlers().clear();
+    }
 }
 
 /// How long a watch lasts before it is asked for anew: long, since a new one costs a wake-up.
@@ -273,44 +324,36 @@ const WATCH_SECONDS: u32 = 290;
 const RETRY: base::Backoff =
     base::Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
-async fn run<K: Object>(
-    cache: Arc<Cache<K>>,
-    api: Api<K>,
+async fn run(
+    cache: &mut dyn Fill,
+    client: Client,
+    resource: ApiResource,
     config: watcher::Config,
     done: signal::Sender<bool>,
 ) {
-    let whole = config.field_selector.is_some() || config.label_selector.is_some();
-    let stream = watch(api, config.timeout(WATCH_SECONDS)).modify(|object| match whole {
-        true => object.meta_mut().managed_fields = None,
-        false => slim(object),
-    });
+    let kind = resource.kind.clone();
+    let api: Api<Unread> = Api::all_with(client, &resource);
+    let stream = watch(api, config.timeout(WATCH_SECONDS));
     pin_mut!(stream);
-    let mut stale = HashSet::new();
     let mut failures = 0;
     while let Some(event) = stream.next().await {
         let event = match event {
             Ok(event) => event,
             Err(error) => {
                 failures += 1;
-                tracing::debug!(kind = %K::kind(&()), error = %base::chain(&error), "watch broke");
+                tracing::debug!(kind, error = %base::chain(&error), "watch broke");
                 tokio::time::sleep(RETRY.jittered(failures)).await;
                 continue;
             }
         };
         failures = 0;
-        match event {
-            Event::Init => stale = cache.keys(),
-            Event::InitApply(object) => {
-                let key = Key::of(&object);
-                stale.remove(&key);
-                cache.set(key, Some(Arc::new(object)));
-            }
-            Event::InitDone => {
-                stale.drain().for_each(|key| cache.set(key, None));
-                done.send_replace(true);
-            }
-            Event::Apply(object) => cache.set(Key::of(&object), Some(Arc::new(object))),
-            Event::Delete(object) => cache.set(Key::of(&object), None),
+        let listed = matches!(event, Event::InitDone);
+        // One object that does not fit its kind must not keep all others from being seen.
+        if let Err(error) = cache.take(event) {
+            tracing::warn!(kind, error = %base::chain(&error), "an object cannot be read");
+        }
+        if listed {
+            done.send_replace(true);
         }
     }
 }

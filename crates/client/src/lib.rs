@@ -12,6 +12,7 @@ mod queue;
 mod recorder;
 mod slim;
 mod transport;
+mod unread;
 
 pub use balance::{BalanceError, Balancer, ReachError};
 pub use informer::{Cache, Change, Informer, Informers, Key, Object};
