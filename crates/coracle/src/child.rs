@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use tokio::process::Command;
 
 use crate::failure::{Outcome, While};
+use crate::memory;
 
 /// How urgent it is, as `nice` counts: what such a process does late, others miss.
 const NICE: libc::c_int = -10;
@@ -36,7 +37,10 @@ pub fn be_spared(name: &CStr) {
 pub fn run(work: impl Future<Output = Outcome>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.doing(|| "starting the async runtime".into()).and_then(|runtime| {
-        let done = runtime.block_on(work);
+        let done = runtime.block_on(async {
+            tokio::spawn(memory::once_started());
+            work.await
+        });
         // A read of standard input may be under way on a thread of its own.
         runtime.shutdown_background();
         done

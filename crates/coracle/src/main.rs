@@ -14,6 +14,7 @@ use base::files;
 mod hello;
 mod join;
 mod manifests;
+mod memory;
 mod notify;
 mod pki;
 mod server;
@@ -80,11 +81,11 @@ fn run(cli: Cli) -> Outcome {
         Command::Install(options) => commands::install::install(&common, &options),
         Command::Server(options) => {
             start_logging(&common.log)?;
-            block_on(2, server::run(common, *options))
+            serve(server::run(common, *options))
         }
         Command::Agent(options) => {
             start_logging(&common.log)?;
-            block_on(2, commands::agent::run(common, *options))
+            serve(commands::agent::run(common, *options))
         }
         Command::Token { command } => block_on(1, commands::token::run(common, command)),
         Command::Certificate { command } => {
@@ -108,6 +109,14 @@ fn run(cli: Cli) -> Outcome {
 /// Room for a worker thread's stack, of which only what is used takes memory: code that is not optimised
 /// needs more than the usual 2 MiB where a request and a deeply nested body meet.
 const STACK_BYTES: usize = 8 << 20;
+
+/// Runs what stays, which is careful with memory for as long as it does.
+fn serve(future: impl Future<Output = Outcome>) -> Outcome {
+    block_on(2, async {
+        tokio::spawn(memory::watch());
+        future.await
+    })
+}
 
 /// Runs a command's future. Few worker threads do: boards have few cores, and each thread costs
 /// memory.

@@ -12,6 +12,7 @@ pub mod container;
 pub mod error;
 pub mod image;
 pub mod images;
+pub mod memory;
 pub mod native;
 pub mod runtime;
 pub mod sandbox;

@@ -432,6 +432,8 @@ impl Server {
             self.set_role(n, Role::New);
         }
         self.publish(&id, &state);
+        // What comes now, if anything, is output and an end.
+        crate::memory::give_back();
     }
 
     pub(super) fn shut_down(&mut self) {
