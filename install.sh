@@ -28,6 +28,7 @@ pid_file="$run_dir/server.pid"
 log="journalctl -u 'coracle*'"
 node_port=30080
 patience_seconds=60
+whole_program_kib=6291456
 
 # What runs: what is named, and where a server to join is named, an agent.
 joins=${CORACLE_SERVER:+yes}
@@ -68,6 +69,11 @@ command -v cargo >/dev/null 2>&1 ||
 rustup target add "$target" 2>/dev/null || [ -d "$(rustc --print target-libdir --target "$target")" ] ||
     fail "Rust has no $target" "run: rustup target add $target"
 
+# A release is optimised as one piece, which takes 4 GiB; with less memory it is done in parts and
+# the binary becomes a quarter larger.
+if [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt "$whole_program_kib" ]; then
+    export CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
+fi
 echo "==> building (some minutes the first time)"
 cargo build --release --locked --quiet --package coracle --target "$target"
 built="${CARGO_TARGET_DIR:-target}/$target/release/coracle"

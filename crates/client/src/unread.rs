@@ -1,5 +1,11 @@
 use std::borrow::Cow;
 
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, Node, Pod, PodTemplate, Secret, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::{ApiResource, DynamicResourceScope};
@@ -24,6 +30,28 @@ impl Unread {
     pub(crate) fn read<K: DeserializeOwned>(&self) -> serde_json::Result<K> {
         serde_json::from_str(self.text.get())
     }
+}
+
+/// Reads of the kinds that several crates read. A crate takes over what a crate below it has made;
+/// without these each of agent, controllers, scheduler and binary would make decoders of its own.
+#[used]
+static SHARED: [fn(&str) -> bool; 12] = [
+    reads::<ConfigMap>,
+    reads::<Deployment>,
+    reads::<EndpointSlice>,
+    reads::<Lease>,
+    reads::<Namespace>,
+    reads::<Node>,
+    reads::<Pod>,
+    reads::<PodTemplate>,
+    reads::<ReplicaSet>,
+    reads::<Secret>,
+    reads::<Service>,
+    reads::<ServiceAccount>,
+];
+
+fn reads<K: DeserializeOwned>(text: &str) -> bool {
+    serde_json::from_str::<K>(text).is_ok()
 }
 
 impl<'de> Deserialize<'de> for Unread {
@@ -80,7 +108,6 @@ impl Resource for Unread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::Pod;
     use kube::core::{ObjectList, WatchEvent};
 
     #[test]

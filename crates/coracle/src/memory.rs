@@ -3,37 +3,40 @@
 
 use std::time::Duration;
 
-use nix::sys::resource::{Usage, UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
-use runtime::memory::give_back;
+use runtime::memory::{give_back, mapped_bytes};
 
-/// How often a process at rest looks whether it has become busy.
+/// How often a process at rest looks whether it has become busy, and how long after giving back
+/// what is mapped again counts as what it needs at rest.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// How often a busy one looks whether it has come to rest.
-const LOOK_WHILE_BUSY: Duration = Duration::from_secs(1);
+/// How often one that has something to give back looks whether it has come to rest.
+const LOOK_WHILE_BUSY: Duration = Duration::from_millis(500);
 /// With less than this much work between two looks a process is at rest, in parts of one core.
 const REST_SHARE: f64 = 0.1;
-/// Page faults that are worth the trouble: below this it is about what a process at rest needs.
-const FAULTS_MIN: i64 = 500;
+/// What must be mapped beyond the need at rest to be worth the trouble.
+const WORTH_BYTES: usize = 4 << 20;
 
 /// Gives memory back whenever there was much to do and there is no more. Never ends.
 pub async fn watch() {
-    let mut given = 0;
-    let mut before = Look::now();
-    let mut pause = LOOK_WHILE_BUSY;
+    let mut needed = 0;
     loop {
-        tokio::time::sleep(pause).await;
-        let now = Look::now();
-        let busy = now.worked.saturating_sub(before.worked).as_secs_f64()
-            > pause.as_secs_f64() * REST_SHARE;
-        let worth_it = now.faults - given >= FAULTS_MIN;
-        if worth_it && !busy {
-            give_back();
-            given = now.faults;
+        if mapped_bytes() < needed + WORTH_BYTES {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
         }
-        pause = if worth_it && busy { LOOK_WHILE_BUSY } else { LOOK_EVERY };
-        before = now;
+        if at_rest_for(LOOK_WHILE_BUSY).await {
+            give_back();
+            if at_rest_for(LOOK_EVERY).await {
+                needed = mapped_bytes();
+            }
+        }
     }
+}
+
+/// Waits for so long and says whether there was little to do meanwhile.
+async fn at_rest_for(pause: Duration) -> bool {
+    let before = worked();
+    tokio::time::sleep(pause).await;
+    worked().saturating_sub(before) < pause.mul_f64(REST_SHARE)
 }
 
 /// Gives back, once, what the start of a small process has used; what it does later is always the
@@ -43,22 +46,10 @@ pub async fn once_started() {
     give_back();
 }
 
-/// What a process has done so far.
-struct Look {
-    worked: Duration,
-    faults: i64,
-}
-
-impl Look {
-    fn now() -> Self {
-        let usage = getrusage(UsageWho::RUSAGE_SELF);
-        let time = |usage: &Usage| {
-            let micros = (usage.user_time() + usage.system_time()).num_microseconds();
-            Duration::from_micros(micros.try_into().unwrap_or_default())
-        };
-        // It fails for an unknown subject only; zeros mean that nothing is given back.
-        let (worked, faults) = usage
-            .map_or_else(|_| Default::default(), |usage| (time(&usage), usage.minor_page_faults()));
-        Look { worked, faults }
-    }
+/// The processor time that this process has taken so far.
+fn worked() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills in a structure that is ours; of our own clock it does not fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }

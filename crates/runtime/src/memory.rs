@@ -44,6 +44,15 @@ unsafe extern "C" fn give_back_segments(
     0
 }
 
+/// How many bytes of files this process has mapped and touched: above all of its program. 0 where
+/// the kernel does not say.
+pub fn mapped_bytes() -> usize {
+    // proc(5): size, resident, shared, ..., in pages.
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(2).and_then(|pages| pages.parse().ok());
+    pages.unwrap_or(0_usize) * page_bytes()
+}
+
 fn page_bytes() -> usize {
     // SAFETY: a plain question without pointers.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
@@ -53,17 +62,11 @@ fn page_bytes() -> usize {
 mod tests {
     use super::*;
 
-    /// The resident bytes of mappings that are files and not ours to write.
-    fn program_bytes() -> usize {
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-        statm.split(' ').nth(2).unwrap().parse::<usize>().unwrap() * page_bytes()
-    }
-
     #[test]
     fn what_is_given_back_is_gone_and_comes_back() {
-        let before = program_bytes();
+        let before = mapped_bytes();
         give_back();
-        let after = program_bytes();
+        let after = mapped_bytes();
         assert!(after < before, "{after} of {before} bytes are left");
         assert_eq!(format!("{:?}", Some(1.5)), "Some(1.5)", "code and constants are as they were");
     }
