@@ -74,6 +74,9 @@ rustup target add "$target" 2>/dev/null || [ -d "$(rustc --print target-libdir -
 if [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt "$whole_program_kib" ]; then
     export CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 fi
+# Build scripts find Debian's musl-gcc by themselves on x86_64 only; elsewhere they look for
+# aarch64-linux-musl-gcc, which no package has.
+export CC_aarch64_unknown_linux_musl="${CC_aarch64_unknown_linux_musl:-musl-gcc}"
 echo "==> building (some minutes the first time)"
 cargo build --release --locked --quiet --package coracle --target "$target"
 built="${CARGO_TARGET_DIR:-target}/$target/release/coracle"

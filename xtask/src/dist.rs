@@ -35,55 +35,114 @@ impl Arch {
     }
 }
 
+/// The crates whose unit tests need neither root nor other programs, so that an emulator of the
+/// processor alone can run them.
+const TESTED: [&str; 6] = ["base", "expression", "api", "store", "net", "fleet"];
+
+/// What is made, and what becomes of it.
+#[derive(clap::Args, Debug)]
+pub struct Dist {
+    /// Only this architecture
+    #[arg(long)]
+    arch: Option<Arch>,
+    /// Not optimised, which takes a tenth of the time: for trying things out
+    #[arg(long)]
+    debug: bool,
+    /// Also run unit tests, on a foreign architecture under qemu-user-static
+    #[arg(long)]
+    test: bool,
+}
+
 /// Builds for each architecture, puts the binaries into `target/dist` and asks each for its
-/// version; `test` also runs unit tests under qemu.
-pub fn dist(only: Option<Arch>, test: bool) -> Outcome {
+/// version. One that cannot be made here must not keep the other from being made, and one that is
+/// too large is a failure only after all else was done.
+pub fn dist(options: &Dist) -> Outcome {
     let mut failed = Vec::new();
     for arch in [Arch::X86, Arch::Aarch64] {
-        if only.is_some_and(|only| only != arch) {
+        if options.arch.is_some_and(|only| only != arch) {
             continue;
         }
-        // One that cannot be had here must not keep the other from being made.
-        if let Err(error) = build(arch).and_then(|()| if test { test_on(arch) } else { Ok(()) }) {
+        let made = build(arch, options.debug).and_then(|bytes| {
+            if options.test {
+                test_on(arch)?;
+            }
+            if options.debug { Ok(()) } else { fits(bytes) }
+        });
+        if let Err(error) = made {
             failed.push(format!("{}: {error}", arch.name()));
         }
     }
     failed.is_empty().then_some(()).ok_or_else(|| failed.join("\n"))
 }
 
-fn build(arch: Arch) -> Outcome {
+/// Makes one binary and says how many bytes it has.
+fn build(arch: Arch, debug: bool) -> Outcome<u64> {
     add_target(arch)?;
     let target = arch.target();
-    run(cargo(
-        arch,
-        &["build", "--release", "--locked", "--package=coracle", "--target", &target],
-    )?)?;
-    let built = target_dir().join(&target).join("release/coracle");
+    let mut arguments = vec!["build", "--locked", "--package=coracle", "--target", &target];
+    let profile = if debug { "debug" } else { "release" };
+    if !debug {
+        arguments.push("--release");
+    }
+    run(cargo(arch, &arguments)?)?;
+    let built = target_dir().join(&target).join(profile).join("coracle");
     let folder = target_dir().join("dist");
-    let binary = folder.join(format!("coracle-{}", arch.name()));
+    let suffix = if debug { ".debug" } else { "" };
+    let binary = folder.join(format!("coracle-{}{suffix}", arch.name()));
     std::fs::create_dir_all(&folder)
         .and_then(|()| std::fs::copy(&built, &binary))
         .map_err(|error| format!("copying {}: {error}", built.display()))?;
-    let size = std::fs::metadata(&binary).map_err(|error| error.to_string())?.len();
-    if size > MAX_BINARY_BYTES {
-        return Err(format!("{} has {size} bytes, more than promised", binary.display()));
+    let content =
+        std::fs::read(&binary).map_err(|error| format!("reading {}: {error}", binary.display()))?;
+    if !is_static(&content) {
+        return Err(format!("{} asks for a dynamic linker", binary.display()));
     }
-    eprintln!("{}: {:.1} MB", binary.display(), size as f64 / 1e6);
-    let mut version = match runner(arch) {
-        Some(runner) => Command::new(runner),
-        None => Command::new(&binary),
+    eprintln!("{}: {:.1} MB, static", binary.display(), content.len() as f64 / 1e6);
+    run(on_this_machine(arch, &binary, &["--version"]))?;
+    Ok(content.len() as u64)
+}
+
+fn fits(bytes: u64) -> Outcome {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    (bytes <= MAX_BINARY_BYTES).then_some(()).ok_or_else(|| {
+        let (is, may) = (megabytes(bytes), megabytes(MAX_BINARY_BYTES));
+        format!("made, but the binary has {is:.1} MB and may have {may:.1}")
+    })
+}
+
+/// Whether a 64-bit little-endian ELF program names no interpreter, which is how it would ask for
+/// shared libraries. A file that is no such program is not static.
+fn is_static(content: &[u8]) -> bool {
+    const INTERPRETER: u64 = 3;
+    let number = |at: usize, length: usize| {
+        let bytes = content.get(at..at + length)?;
+        Some(bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
     };
-    if runner(arch).is_some() {
-        version.arg(&binary);
-    }
-    version.arg("--version");
-    run(version)
+    let headers = || Some((number(32, 8)?, number(54, 2)?, number(56, 2)?));
+    let Some((start, each, count)) = headers() else { return false };
+    let mut kinds = (0..count).map(|index| number(usize::try_from(start + index * each).ok()?, 4));
+    content.starts_with(b"\x7fELF\x02\x01") && kinds.all(|k| k.is_some_and(|k| k != INTERPRETER))
+}
+
+/// Runs a program of `arch` here, by an emulator where it is another's.
+fn on_this_machine(arch: Arch, program: &Path, arguments: &[&str]) -> Command {
+    let mut command = match runner(arch) {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.args(arguments);
+    command
 }
 
 fn test_on(arch: Arch) -> Outcome {
     let target = arch.target();
-    let mut tests =
-        cargo(arch, &["test", "--locked", "--package=base", "--package=api", "--target", &target])?;
+    let mut arguments = vec!["test", "--locked", "--lib", "--target", &target];
+    arguments.extend(TESTED.iter().flat_map(|name| ["--package", name]));
+    let mut tests = cargo(arch, &arguments)?;
     if let Some(runner) = runner(arch) {
         tests.env(format!("CARGO_TARGET_{}_RUNNER", shouted(&target)), runner);
     }
@@ -110,6 +169,7 @@ fn runner(arch: Arch) -> Option<&'static str> {
 /// every architecture). rustc brings the linker and musl itself.
 fn cargo(arch: Arch, arguments: &[&str]) -> Outcome<Command> {
     let target = arch.target();
+    let underscored = target.replace('-', "_");
     let mut cargo = command("cargo", arguments);
     if let Some(commit) = crate::run::commit() {
         cargo.env("CORACLE_COMMIT", commit);
@@ -118,10 +178,13 @@ fn cargo(arch: Arch, arguments: &[&str]) -> Outcome<Command> {
         if !exists("musl-gcc", &["--version"]) {
             return Err("musl-gcc is missing: apt-get install musl-tools".into());
         }
+        // Build scripts find it by themselves on x86_64 only.
+        if arch == Arch::Aarch64 {
+            cargo.env(format!("CC_{underscored}"), "musl-gcc");
+        }
         return Ok(cargo);
     }
     let tools = cross_tools(arch)?;
-    let underscored = target.replace('-', "_");
     cargo
         .env(format!("CC_{underscored}"), tools.join("cc"))
         .env(format!("AR_{underscored}"), tools.join("ar"))
@@ -170,4 +233,32 @@ fn target_dir() -> PathBuf {
 
 fn shouted(target: &str) -> String {
     target.replace('-', "_").to_uppercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF file with one program header of a kind.
+    fn program(kind: u8) -> Vec<u8> {
+        let mut content = vec![0; 64 + 56];
+        content[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (content[32], content[54], content[56], content[64]) = (64, 56, 1, kind);
+        content
+    }
+
+    #[test]
+    fn a_program_with_an_interpreter_is_not_static() {
+        assert!(is_static(&program(1)));
+        assert!(!is_static(&program(3)));
+        assert!(!is_static(b"\x7fELF\x02\x01"), "cut off");
+        assert!(!is_static(&[0; 200]), "no program");
+    }
+
+    #[test]
+    fn what_is_too_large_is_said_with_both_sizes() {
+        assert_eq!(fits(MAX_BINARY_BYTES), Ok(()));
+        let said = "made, but the binary has 56.1 MB and may have 40.0".to_owned();
+        assert_eq!(fits(56_123_456), Err(said));
+    }
 }

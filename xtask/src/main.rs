@@ -29,14 +29,7 @@ enum Task {
     /// Make the checked-in data files again from their public sources
     Generate,
     /// Make the static binaries, x86_64 and aarch64, in target/dist
-    Dist {
-        /// Only this architecture
-        #[arg(long)]
-        arch: Option<dist::Arch>,
-        /// Also run the unit tests of base and api on aarch64 under qemu-user-static
-        #[arg(long)]
-        test: bool,
-    },
+    Dist(dist::Dist),
     /// Upstream's own end-to-end tests against this binary
     #[command(subcommand)]
     Conformance(Conformance),
@@ -49,7 +42,7 @@ fn main() -> ExitCode {
         Task::Generate => {
             schema::generate().and_then(|()| protobuf::generate()).and_then(|()| cluster_yaml())
         }
-        Task::Dist { arch, test } => dist::dist(arch, test),
+        Task::Dist(options) => dist::dist(&options),
         Task::Conformance(command) => conformance::conformance(&command),
     };
     match outcome {
