@@ -13,6 +13,9 @@ const HEADER_BYTES: usize = 20;
 const X86_64: u16 = 62;
 const AARCH64: u16 = 183;
 
+/// The architectures that binaries are made for, as `uname -m` says them.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+
 /// A binary for boards of one architecture.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binary {
@@ -31,9 +34,13 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The running one, and those that are named as `ARCH=FILE` or `FILE`.
+    /// The running one, those beside it, and those that are named as `ARCH=FILE` or `FILE`; what is
+    /// named counts more than what runs, and that more than what lies there.
     pub fn find(own: &Path, named: &[String]) -> Result<Self, Trouble> {
         let mut found = Self::default();
+        for path in beside(own) {
+            found.add(&path, None)?;
+        }
         found.add(own, None)?;
         for text in named {
             let (arch, path) = match text.split_once('=') {
@@ -97,6 +104,26 @@ impl Binaries {
     }
 }
 
+/// The binaries for other architectures that lie beside this one, under the names that
+/// `cargo xtask dist` gives them.
+pub fn beside(own: &Path) -> Vec<PathBuf> {
+    let paths = ARCHITECTURES.map(|arch| own.with_file_name(format!("coracle-{arch}")));
+    paths.into_iter().filter(|path| path != own && path.is_file()).collect()
+}
+
+/// How a person comes by a binary for an architecture.
+pub fn how_to_get(arch: &str) -> String {
+    if !ARCHITECTURES.contains(&arch) {
+        return format!("Coracle is made for {}", ARCHITECTURES.join(" and "));
+    }
+    format!(
+        "`cargo xtask dist --arch {arch}` in a checkout makes target/dist/coracle-{arch}, and a board \
+         of that kind has it as {}; name the file with --binary {arch}=FILE, or put it beside this \
+         binary as coracle-{arch}",
+        crate::board::paths::BINARY
+    )
+}
+
 /// Bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -105,4 +132,50 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// SHA-256 of a text, as `sha256sum` prints it.
 pub(super) fn sum(text: &str) -> String {
     hex(digest(&SHA256, text.as_bytes()).as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The head of a program for a machine, with something that tells it from others.
+    fn program(machine: u16, mark: &str) -> Vec<u8> {
+        let mut content = b"\x7fELF".to_vec();
+        content.resize(MACHINE_AT, 0);
+        content.extend(machine.to_le_bytes());
+        content.extend(mark.as_bytes());
+        content
+    }
+
+    #[test]
+    fn what_lies_beside_the_binary_is_taken_for_other_architectures() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        let own = at("coracle");
+        fs::write(&own, program(X86_64, "own")).expect("written");
+        let of = |named: &[String], arch: &str| {
+            let found = Binaries::find(&own, named).expect("found");
+            found.of(arch).map(|binary| binary.path.clone())
+        };
+        assert_eq!(of(&[], "aarch64"), None);
+        fs::write(at("coracle-aarch64"), program(AARCH64, "beside")).expect("written");
+        fs::write(at("coracle-x86_64"), program(X86_64, "older")).expect("written");
+        assert_eq!(of(&[], "aarch64"), Some(at("coracle-aarch64")));
+        assert_eq!(of(&[], "x86_64"), Some(own.clone()), "the running one");
+        fs::write(at("other"), program(AARCH64, "named")).expect("written");
+        let named = [format!("aarch64={}", at("other").display())];
+        assert_eq!(of(&named, "aarch64"), Some(at("other")));
+    }
+
+    #[test]
+    fn a_binary_for_another_architecture_than_it_is_named_for_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = folder.path().join("coracle");
+        fs::write(&own, program(X86_64, "")).expect("written");
+        let refused = Binaries::find(&own, &[format!("aarch64={}", own.display())]);
+        let said = refused.expect_err("refused").to_string();
+        assert!(said.contains("coracle is for x86_64, and not for aarch64"), "{said}");
+    }
 }

@@ -15,7 +15,7 @@ mod survey;
 mod tests;
 mod upgrade;
 
-pub use binaries::{Binaries, Binary};
+pub use binaries::{Binaries, Binary, beside, how_to_get};
 pub use drive::{Driver, Outcome, restart, wait_ready};
 pub use plan::{BoardPlan, Plan, Secrets, plan};
 pub use progress::{Event, Lines, Live, Progress};

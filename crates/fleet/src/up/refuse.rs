@@ -1,6 +1,6 @@
 //! What stands in the way, found before anything is changed.
 
-use super::{Binaries, Found};
+use super::{Binaries, Found, how_to_get};
 use crate::Trouble;
 use crate::board::{Service, paths};
 use crate::check::{Level, check_board, check_stack};
@@ -64,7 +64,7 @@ fn binary(board: &Board, facts: &Facts, binaries: &Binaries) -> Option<Trouble> 
     let (name, arch) = (&board.name, facts.arch());
     let Some(binary) = binaries.of(arch) else {
         let what = format!("{name} is of {arch}, and there is no binary for that here");
-        return Some(Trouble::new(what, format!("name one with --binary {arch}=FILE")));
+        return Some(Trouble::new(what, how_to_get(arch)));
     };
     if facts.get("binary") == binary.sum {
         return None;

@@ -1,4 +1,4 @@
-use super::{Binaries, Binary, Found};
+use super::{Binaries, Binary, Found, how_to_get};
 use crate::Trouble;
 use crate::board::Service;
 use crate::ssh::Target;
@@ -43,7 +43,7 @@ pub fn upgrade_order(found: &[Found], binaries: &Binaries) -> Result<Vec<Turn>, 
                         one.board.name,
                         facts.arch()
                     ),
-                    format!("name one with --binary {}=FILE", facts.arch()),
+                    how_to_get(facts.arch()),
                 )),
             },
         }

@@ -7,6 +7,7 @@ use clap::Args;
 use fleet::config::{Board, CARD, Cluster};
 use fleet::image::device::Device;
 use fleet::image::{Given, ImageError, Layout, Plan, Source, changes, first_start};
+use fleet::up::beside;
 
 use super::ClusterFile;
 use crate::cli::FirstStart;
@@ -30,8 +31,9 @@ pub struct Options {
     /// Only these boards
     #[arg(long, value_delimiter = ',')]
     pub board: Vec<String>,
-    /// Binary for another processor than this machine's; the one that fits the image is taken. `up`
-    /// takes it in the same form
+    /// Binary for another processor than this machine's; the one that fits the image is taken, also
+    /// of those that lie beside this one as coracle-x86_64 and coracle-aarch64. `up` takes it in the
+    /// same form
     #[arg(long, value_name = "[ARCH=]FILE", value_parser = binary)]
     pub binary: Vec<PathBuf>,
     /// Print what would be changed in the image, and change nothing
@@ -144,7 +146,9 @@ fn boards<'a>(cluster: &'a Cluster, names: &[String]) -> Outcome<Vec<&'a Board>>
 
 fn plan(cluster: &Cluster, board: &Board, source: &Source, binaries: &[PathBuf]) -> Outcome<Plan> {
     let mut all = binaries.to_vec();
-    all.push(std::env::current_exe().doing(|| "looking for this binary".into())?);
+    let own = std::env::current_exe().doing(|| "looking for this binary".into())?;
+    all.extend(beside(&own));
+    all.push(own);
     // What is looked at in the image depends on the account, and the binary on what is found.
     let given = Given::read(cluster, board, &all, None).map_err(told)?;
     let layout: Layout = source.layout(&given).map_err(told)?;

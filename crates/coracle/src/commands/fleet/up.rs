@@ -27,6 +27,7 @@ pub struct Options {
     #[arg(long)]
     pub dry_run: bool,
     /// A binary for boards of another architecture, as ARCH=FILE; may be given several times
+    /// [default: coracle-ARCH beside this binary]
     #[arg(long, value_name = "[ARCH=]FILE")]
     pub binary: Vec<String>,
     /// The kubeconfig that the cluster is merged into [default: $KUBECONFIG or ~/.kube/config]

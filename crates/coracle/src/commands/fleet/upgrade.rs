@@ -26,6 +26,7 @@ pub struct Options {
     #[arg(long, short)]
     pub yes: bool,
     /// A binary for boards of another architecture, as ARCH=FILE; may be given several times
+    /// [default: coracle-ARCH beside this binary]
     #[arg(long, value_name = "[ARCH=]FILE")]
     pub binary: Vec<String>,
     /// Leave pods where they are: they run on while the release is replaced

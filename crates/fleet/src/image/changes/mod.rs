@@ -19,6 +19,7 @@ use super::error::ImageError;
 use super::layout::{Layout, Machine};
 use crate::board::{self, Desired, Joining};
 use crate::config::{Board, Cluster, Settings};
+use crate::up::how_to_get;
 
 /// Port of the API where the cluster's description names no other.
 const API_PORT: u64 = 6443;
@@ -115,10 +116,7 @@ fn right_machine(layout: &Layout, given: &Given) -> Result<(), ImageError> {
     let binary = given.machine.map_or("no known machine".to_owned(), |known| known.to_string());
     let hint = match machine {
         Machine::Arm => "take the 64-bit image: there is no binary for 32-bit systems".to_owned(),
-        _ => format!(
-            "name one for {machine} by --binary FILE; `cargo xtask dist` makes those for x86_64 \
-             and aarch64"
-        ),
+        _ => how_to_get(&machine.to_string()),
     };
     Err(ImageError::refused(
         format!("the image is for {machine}, and {} for {binary}", given.binary.0.display()),
