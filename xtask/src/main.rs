@@ -6,6 +6,7 @@ mod dist;
 mod protobuf;
 mod run;
 mod schema;
+mod secrets;
 mod verify;
 
 use std::process::ExitCode;

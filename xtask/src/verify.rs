@@ -1,13 +1,14 @@
 //! One command checks and changes nothing; another repairs.
 
-use crate::directions;
 use crate::run::{Outcome, command, exists, run};
+use crate::{directions, secrets};
 
 /// Format, lints, crate directions, docs, and (where `cargo-deny` is installed) licences.
 pub fn verify() -> Outcome {
     run(command("cargo", &["fmt", "--all", "--check"]))
         .map_err(|error| format!("{error}\n`cargo xtask fix` repairs the format"))?;
     directions::check()?;
+    secrets::check()?;
     run(command(
         "cargo",
         &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],

@@ -61,7 +61,7 @@ pub struct KubeletClient {
 }
 
 /// Issuer and keys of service-account tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ServiceAccountConfig {
     /// The `iss` claim, an https URL (`https://kubernetes.default.svc.cluster.local`).
     pub issuer: String,
@@ -75,6 +75,7 @@ pub struct ServiceAccountConfig {
     /// Longest life of a token in seconds, at least 600.
     pub max_expiration_seconds: u64,
 }
+base::hides!(ServiceAccountConfig, issuer, audiences);
 
 /// The tolerations that a pod gets where it has none of its own for these taints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

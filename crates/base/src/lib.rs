@@ -7,6 +7,7 @@ mod beat;
 mod chain;
 mod clock;
 pub mod files;
+mod hides;
 pub mod kept;
 pub mod names;
 mod quantity;

@@ -161,7 +161,7 @@ pub struct Snapshot {
 }
 
 /// Commands on snapshots.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum SnapshotCommand {
     /// Take a snapshot and read it back
     Save {
@@ -216,6 +216,7 @@ pub enum SnapshotCommand {
         names: Vec<String>,
     },
 }
+base::hides!(SnapshotCommand);
 
 /// How a list is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

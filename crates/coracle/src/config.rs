@@ -40,7 +40,7 @@ pub struct Common {
 }
 
 /// What `coracle server` can be told.
-#[derive(Debug, Clone, Args)]
+#[derive(Clone, Args)]
 pub struct Server {
     /// Address that the API server listens on
     #[arg(long, env = "CORACLE_BIND_ADDRESS", default_value = "0.0.0.0")]
@@ -129,6 +129,7 @@ pub struct Server {
     #[allow(missing_docs)]
     pub node: Node,
 }
+base::hides!(Server, bind_address, https_listen_port);
 
 /// What `coracle agent` can be told.
 #[derive(Debug, Clone, Args)]
@@ -142,7 +143,7 @@ pub struct Agent {
 }
 
 /// The cluster to join, and how this board proves that it may.
-#[derive(Debug, Clone, Args)]
+#[derive(Clone, Args)]
 pub struct Membership {
     /// Server of the cluster to join, such as https://board:6443
     #[arg(long, env = "CORACLE_SERVER")]
@@ -154,6 +155,7 @@ pub struct Membership {
     #[arg(long, env = "CORACLE_TOKEN_FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
 }
+base::hides!(Membership, server, token_file);
 
 /// What this board's agent can be told.
 #[derive(Debug, Clone, Args)]

@@ -15,7 +15,6 @@ pub(super) const ALGORITHMS: [&str; 8] =
     ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384"];
 
 /// A token as it was sent; nothing in it is proved.
-#[derive(Debug)]
 pub(super) struct Token<'t> {
     /// What is signed: head and claims as they were encoded.
     signed: &'t str,
@@ -24,6 +23,7 @@ pub(super) struct Token<'t> {
     pub key: String,
     pub claims: Map<String, Value>,
 }
+base::hides!(Token<'t>, algorithm, key);
 
 #[derive(Deserialize)]
 struct Head {

@@ -16,7 +16,7 @@ use crate::join::protocol::Change;
 use crate::join::token::{self, Credential, Token};
 
 /// Commands on tokens.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum TokenCommand {
     /// Make a bootstrap token, which lets agents join until it expires, and print it
     Create {
@@ -54,6 +54,7 @@ pub enum TokenCommand {
         new_token: Option<String>,
     },
 }
+base::hides!(TokenCommand);
 
 /// Carries out a command on tokens.
 pub async fn run(common: Common, command: TokenCommand) -> Outcome {

@@ -29,7 +29,7 @@ pub const USAGES: [&str; 2] = ["authentication", "signing"];
 pub const DEFAULT_GROUP: &str = "system:bootstrappers:coracle:default-node-token";
 
 /// A bootstrap token as its Secret has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct BootstrapToken {
     /// The public part.
     pub id: String,
@@ -44,6 +44,7 @@ pub struct BootstrapToken {
     /// The groups of its user.
     pub groups: Vec<String>,
 }
+base::hides!(BootstrapToken, id, description, expires, usages, groups);
 
 impl BootstrapToken {
     /// A token that nobody can guess.

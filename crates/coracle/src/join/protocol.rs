@@ -16,7 +16,7 @@ pub const SERVER: &str = "/v1-coracle/server-bootstrap";
 pub const CHANGE: &str = "/v1-coracle/change";
 
 /// What a board says of itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// The name of its Node.
@@ -31,6 +31,7 @@ pub struct Hello {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
 }
+base::hides!(Hello, name, version);
 
 /// What a node is told that may join.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub struct Handover {
 }
 
 /// What an administrator asks for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "what")]
 pub enum Change {
     /// Another server token.
@@ -77,9 +78,10 @@ pub enum Change {
         force: bool,
     },
 }
+base::hides!(Change);
 
 /// What has come of a change.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Changed {
     /// The generation of the secrets that resulted.
@@ -89,6 +91,7 @@ pub struct Changed {
     /// The token of agents, whole.
     pub agent_token: String,
 }
+base::hides!(Changed, generation);
 
 /// Why something is refused, and the next step.
 #[derive(Debug, Clone, Serialize, Deserialize)]

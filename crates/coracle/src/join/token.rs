@@ -23,7 +23,7 @@ const SECRET_BYTES: usize = 16;
 const FILE_BYTES_MAX: u64 = 4096;
 
 /// Whom a token speaks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Credential {
     /// The server token: `server:SECRET`.
     Server(String),
@@ -39,15 +39,17 @@ pub enum Credential {
     /// A secret alone: a server takes it for either token.
     Bare(String),
 }
+base::hides!(Credential);
 
 /// A token as people hand it on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Token {
     /// SHA-256 of the authority's certificate; without it the cluster cannot be checked.
     pub hash: Option<String>,
     /// The secret.
     pub credential: Credential,
 }
+base::hides!(Token, hash, credential);
 
 impl Token {
     /// A token for the cluster of this authority (PEM).

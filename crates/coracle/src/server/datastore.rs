@@ -11,7 +11,7 @@ use crate::etcd::{self, Aside};
 use crate::failure::{Failure, Outcome};
 
 /// Flags that choose the datastore, named as k3s' are.
-#[derive(Debug, Clone, Args)]
+#[derive(Clone, Args)]
 pub struct DatastoreOptions {
     /// Start a cluster of several servers: this one supervises an etcd, further ones join it
     #[arg(long, env = "CORACLE_CLUSTER_INIT", conflicts_with = "server")]
@@ -41,6 +41,7 @@ pub struct DatastoreOptions {
     #[allow(missing_docs)]
     pub etcd: EtcdOptions,
 }
+base::hides!(DatastoreOptions);
 
 impl DatastoreOptions {
     /// The engine behind an endpoint.

@@ -60,7 +60,7 @@ pub struct ScheduleOptions {
 }
 
 /// A storage that speaks S3.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[derive(Clone, Default, Args, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct S3Options {
     /// Keep snapshots in an S3-compatible storage too
@@ -130,6 +130,7 @@ pub struct S3Options {
     )]
     pub s3_timeout: u64,
 }
+base::hides!(S3Options, s3, s3_endpoint, s3_bucket);
 
 impl Places {
     /// The folder for snapshots.

@@ -39,7 +39,7 @@ pub struct HostConfig {
 }
 
 /// Credentials of a host.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub struct Auth {
     /// User name.
@@ -49,6 +49,7 @@ pub struct Auth {
     /// Base64 of `user:password`.
     pub auth: String,
 }
+base::hides!(Auth, username);
 
 /// Trust in a host.
 #[derive(Clone, Debug, Default, Deserialize)]
