@@ -27,6 +27,7 @@ use crate::proxy::Pool;
 use crate::request::RequestInfo;
 use crate::server::ApiServer;
 pub(crate) use local::builtin;
+use openapi::Described;
 pub(crate) use openapi::{openapi_index, openapi_v2};
 pub(crate) use pass::pass_on;
 pub(crate) use service::ApiService;
@@ -52,6 +53,8 @@ pub(crate) struct Aggregator {
     /// What each remote APIService said that it serves, by its name: the resources of an
     /// `APIResourceList`.
     documents: Mutex<HashMap<String, Arc<Value>>>,
+    /// What it said in OpenAPI v2, once somebody has asked.
+    descriptions: Mutex<HashMap<String, Arc<Described>>>,
     /// Connections to their servers.
     pool: Arc<Pool>,
 }
@@ -66,6 +69,7 @@ impl Aggregator {
             seen: AtomicU64::new(0),
             table: ArcSwap::default(),
             documents: Mutex::default(),
+            descriptions: Mutex::default(),
             pool: Arc::default(),
         }
     }
@@ -148,7 +152,17 @@ impl Aggregator {
         documents.insert(name.to_owned(), Arc::new(document));
     }
 
+    fn described(&self, name: &str) -> Option<Arc<Described>> {
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn describe(&self, name: &str, described: Described) {
+        let mut all = self.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(name.to_owned(), Arc::new(described));
+    }
+
     fn forget(&self, name: &str) {
+        self.descriptions.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.documents.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 }

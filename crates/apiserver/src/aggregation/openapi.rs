@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use api::openapi::Foreign;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::{ApiService, ask_all, pass};
 use crate::server::Context;
 
 /// How long an aggregated server may take to list its documents.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// For this long it is believed to say the same in OpenAPI v2, as upstream does.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Adds the documents of aggregated servers to the index of `/openapi/v3`.
 pub(crate) async fn openapi_index(context: &Arc<Context>, mut index: Value) -> Value {
@@ -22,7 +25,22 @@ pub(crate) async fn openapi_index(context: &Arc<Context>, mut index: Value) -> V
     index
 }
 
-/// What aggregated servers say in OpenAPI v2, asked for each document: it is seldom wanted.
+/// What an aggregated server said in OpenAPI v2.
+pub(super) struct Described {
+    said: Foreign,
+    tag: String,
+    /// The APIService as it was then: another one, or another state of it, is asked anew.
+    of: Arc<ApiService>,
+    at: Instant,
+}
+
+impl Described {
+    fn is_fresh(&self, service: &Arc<ApiService>) -> bool {
+        Arc::ptr_eq(&self.of, service) && self.at.elapsed() < ASK_AGAIN
+    }
+}
+
+/// What aggregated servers say in OpenAPI v2.
 pub(crate) async fn openapi_v2(context: &Arc<Context>) -> Vec<Foreign> {
     let asked = there(context).into_iter().map(|service| described(Arc::clone(context), service));
     let mut all = ask_all(asked).await;
@@ -31,10 +49,26 @@ pub(crate) async fn openapi_v2(context: &Arc<Context>) -> Vec<Foreign> {
     all.into_iter().filter_map(|(_, found)| found).collect()
 }
 
+/// One of them: from memory where that is fresh, else by the tag that is known. Who does not answer
+/// now is believed to say what it said before.
 async fn described(context: Arc<Context>, service: Arc<ApiService>) -> (String, Option<Foreign>) {
-    let theirs = pass::fetch(&context, &service, "/openapi/v2", PATIENCE).await.ok();
-    let found = theirs.map(|theirs| Foreign::of(&theirs, &service.group, &service.version));
-    (service.name.clone(), found)
+    let name = service.name.clone();
+    let known = context.aggregator.described(&name);
+    if let Some(known) = known.as_ref().filter(|known| known.is_fresh(&service)) {
+        return (name, Some(known.said.clone()));
+    }
+    let tag = known.as_ref().map_or("", |known| known.tag.as_str());
+    let answer = pass::fetch_other(&context, &service, "/openapi/v2", tag, PATIENCE).await;
+    let (said, tag) = match (answer, known) {
+        (Ok(Some((document, tag))), _) => {
+            (Foreign::of(&document, &service.group, &service.version), tag)
+        }
+        (Ok(None), Some(known)) => (known.said.clone(), known.tag.clone()),
+        (_, known) => return (name, known.map(|known| known.said.clone())),
+    };
+    let described = Described { said: said.clone(), tag, of: service, at: Instant::now() };
+    context.aggregator.describe(&name, described);
+    (name, Some(said))
 }
 
 /// The APIServices whose servers answer.

@@ -119,12 +119,26 @@ pub(super) async fn fetch(
     path: &str,
     patience: Duration,
 ) -> Result<Value, String> {
+    let fetched = fetch_other(context, service, path, "", patience).await?;
+    Ok(fetched.map(|(document, _)| document).unwrap_or_default())
+}
+
+/// The same for one that is there already, by its tag: the document and its new tag, or nothing
+/// where it is still the same.
+pub(super) async fn fetch_other(
+    context: &Context,
+    service: &ApiService,
+    path: &str,
+    known: &str,
+    patience: Duration,
+) -> Result<Option<(Value, String)>, String> {
     let target = target(context, service, path.to_owned())?;
     let url = target.url();
-    let mut request = http::Request::get(path)
-        .header(header::ACCEPT, "application/json")
-        .body(response::full(""))
-        .map_err(|error| error.to_string())?;
+    let mut request = http::Request::get(path).header(header::ACCEPT, "application/json");
+    if !known.is_empty() {
+        request = request.header(header::IF_NONE_MATCH, known);
+    }
+    let mut request = request.body(response::full("")).map_err(|error| error.to_string())?;
     identify(request.headers_mut(), &User::new("system:kube-aggregator", ["system:masters"]))?;
     let missing = |why: &str| format!("failing or missing response from {url}: {why}");
     let asked = async {
@@ -132,17 +146,21 @@ pub(super) async fn fetch(
         let answer = forward::send_pooled(pool, target, request, Purpose::Proxy).await;
         let answer = answer.map_err(|status| missing(&status.message))?;
         let code = answer.status();
+        if code == StatusCode::NOT_MODIFIED && !known.is_empty() {
+            return Ok(None);
+        }
         if !code.is_success() {
             return Err(missing(&format!("bad status from {url}: {}", code.as_u16())));
         }
-        body::whole(answer.into_body(), DOCUMENT_BYTES_MAX)
-            .await
-            .map_err(|status| missing(&status.message))
+        let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok());
+        let tag = tag.unwrap_or_default().to_owned();
+        let text = body::whole(answer.into_body(), DOCUMENT_BYTES_MAX).await;
+        let text = text.map_err(|status| missing(&status.message))?;
+        // A server that answers is there, whatever it says.
+        Ok(Some((serde_json::from_slice(&text).unwrap_or_default(), tag)))
     };
-    let text = tokio::time::timeout(patience, asked).await;
-    let text = text.map_err(|_| missing(&format!("Get {url:?}: context deadline exceeded")))??;
-    // A server that answers is there, whatever it says.
-    Ok(serde_json::from_slice(&text).unwrap_or_default())
+    let answer = tokio::time::timeout(patience, asked).await;
+    answer.map_err(|_| missing(&format!("Get {url:?}: context deadline exceeded")))?
 }
 
 #[cfg(test)]

@@ -91,9 +91,11 @@ fn answer(request: &http::Request<hyper::body::Incoming>) -> Value {
 }
 
 /// A server that lets in whoever shows a certificate of `clients`.
-async fn backend(servers: &Issuer, clients: &Issuer, opened: Arc<AtomicUsize>) -> u16 {
-    let (chain, key) = leaf(servers, "backend", &["api.wardle.svc"]);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots(clients), provider()).build();
+async fn backend(rig: &Rig) -> u16 {
+    let (opened, described) = (Arc::clone(&rig.opened), Arc::clone(&rig.described));
+    let (chain, key) = leaf(&rig.servers, "backend", &["api.wardle.svc"]);
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots(&rig.clients), provider()).build();
     let tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -106,17 +108,26 @@ async fn backend(servers: &Issuer, clients: &Issuer, opened: Arc<AtomicUsize>) -
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             opened.fetch_add(1, Ordering::Relaxed);
-            let acceptor = acceptor.clone();
+            let (acceptor, described) = (acceptor.clone(), Arc::clone(&described));
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(tcp).await else { return };
-                let service = hyper::service::service_fn(|request| async move {
-                    let text = answer(&request).to_string();
-                    let response = http::Response::builder()
-                        .header("content-type", "application/json")
-                        .body(http_body_util::Full::new(bytes::Bytes::from(text)));
-                    // The body is read so that a connection can be used again.
-                    let _ = request.into_body().collect().await;
-                    response
+                let service = hyper::service::service_fn(|request| {
+                    let described = Arc::clone(&described);
+                    async move {
+                        let mut text = answer(&request).to_string();
+                        let mut response =
+                            http::Response::builder().header("content-type", "application/json");
+                        if request.uri().path() == "/openapi/v2" {
+                            described.fetch_add(1, Ordering::Relaxed);
+                            response = response.header("etag", "\"7\"");
+                            if request.headers().get("if-none-match").is_some() {
+                                (response, text) = (response.status(304), String::new());
+                            }
+                        }
+                        // The body is read so that a connection can be used again.
+                        let _ = request.into_body().collect().await;
+                        response.body(http_body_util::Full::new(bytes::Bytes::from(text)))
+                    }
                 });
                 let connection = hyper::server::conn::http1::Builder::new();
                 let _ = connection.serve_connection(TokioIo::new(stream), service).await;
@@ -151,6 +162,8 @@ struct Rig {
     clients: Issuer,
     /// Connections that the server behind has seen.
     opened: Arc<AtomicUsize>,
+    /// How often it was asked for its OpenAPI v2.
+    described: Arc<AtomicUsize>,
 }
 
 async fn rig() -> Rig {
@@ -162,7 +175,7 @@ async fn rig() -> Rig {
         Some(FrontProxy { ca_pem: clients.pem(), certificate: Arc::new(Shown(Arc::new(key))) });
     let server = empty(config).await;
     server.bootstrap().await.unwrap();
-    Rig { server, servers, clients, opened: Arc::default() }
+    Rig { server, servers, clients, opened: Arc::default(), described: Arc::default() }
 }
 
 impl Rig {
@@ -218,7 +231,7 @@ async fn requests_reach_the_server_behind_an_apiservice() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     rig.endpoint(closed).await;
     rig.becomes("False FailedDiscoveryCheck: failing or missing response from https://").await;
-    let port = backend(&rig.servers, &rig.clients, Arc::clone(&rig.opened)).await;
+    let port = backend(&rig).await;
     rig.endpoint(port).await;
     rig.becomes("True Passed: all checks passed").await;
 
@@ -253,10 +266,18 @@ async fn requests_reach_the_server_behind_an_apiservice() {
         "/openapi/v3/apis/w.org/v1?hash=7"
     );
 
+    let before = rig.described.load(Ordering::Relaxed);
     let (_, v2) = get(server, &ann, "/openapi/v2").await;
     assert!(v2["paths"]["/apis/w.org/v1/flunders"]["get"].is_object());
     assert_eq!(v2["definitions"]["org.w.Flunder"], json!({"type": "object"}));
     assert!(v2["definitions"]["unused"].is_null() && v2["paths"]["/api/v1/pods"].is_object());
+    assert_eq!(get(server, &ann, "/openapi/v2").await.1, v2);
+    assert_eq!(rig.described.load(Ordering::Relaxed), before + 1, "it is asked once");
+    // Another state of the APIService is asked anew, and says by its tag that nothing is new.
+    let patch = json!({"spec": {"versionPriority": 201}});
+    send(server, &admin, Method::PATCH, &format!("{SERVICES}/v1.w.org"), patch).await;
+    assert_eq!(get(server, &ann, "/openapi/v2").await.1, v2);
+    assert_eq!(rig.described.load(Ordering::Relaxed), before + 2);
 
     send(server, &admin, Method::DELETE, &format!("{SERVICES}/v1.w.org"), Value::Null).await;
     assert_eq!(get(server, &admin, flunders).await.0, StatusCode::NOT_FOUND);
