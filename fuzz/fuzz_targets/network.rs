@@ -15,13 +15,14 @@ use libfuzzer_sys::fuzz_target;
 use std::cell::Cell;
 
 /// Lists the parsers by their letters.
-const TARGETS: [(u8, fn(&[u8])); 18] = [
+const TARGETS: [(u8, fn(&[u8])); 19] = [
     (b'A', texts::accept),
     (b'C', texts::continuation),
     (b'E', texts::expression),
     (b'F', texts::field_selector),
     (b'J', texts::token),
     (b'L', texts::label_selector),
+    (b'O', texts::issuer),
     (b'Q', texts::quantity),
     (b'a', objects::apply),
     (b'b', objects::body),

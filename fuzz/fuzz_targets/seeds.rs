@@ -4,7 +4,7 @@ use api::resource::RESOURCES;
 use serde_json::{Value, json};
 use std::path::Path;
 
-const TEXTS: [&str; 35] = [
+const TEXTS: [&str; 38] = [
     "Aapplication/json;as=Table;v=v1;g=meta.k8s.io,application/yaml;q=0.5,*/*",
     "CeyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MSwic3RhcnQiOiJucy9hXHUwMDAwIn0",
     "Eself.items.all(i, i.name.startsWith('x') || i.n > 3) && has(self.map.k)",
@@ -18,6 +18,9 @@ const TEXTS: [&str; 35] = [
     "FAspec.nodeName==n,status.phase!=Running",
     "JeyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLCJleHAiOjEzMDA4MTkzODAsImF1ZCI6WyJhIl19.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
     r#"J{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"},{"kty":"EC","crv":"P-384","x":"AA","y":"AA"}]}"#,
+    r#"O{"issuer":"https://i","jwks_uri":"https://i:443/keys?a=b"}"#,
+    r#"O{"keys":[{"kty":"RSA","use":"sig","kid":"a","alg":"RS256","n":"AAEAAQ==","e":"AQAB"}]}"#,
+    r#"O{"_claim_names":{"groups":"s"},"_claim_sources":{"s":{"endpoint":"https://e","access_token":"t"}}}"#,
     "La in (b,c),!d,e!=f,g,h notin (i),n>3,m<5",
     r#"L{"matchLabels":{"a":"b"},"matchExpressions":[{"key":"n","operator":"In","values":["x"]}]}"#,
     "Q1.5e3",

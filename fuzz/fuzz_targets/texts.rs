@@ -4,6 +4,8 @@ use api::resource::RESOURCES;
 use api::selector::{FieldSelector, LabelSelector};
 use serde_json::json;
 
+#[path = "../../crates/apiserver/src/authn/documents.rs"]
+mod documents;
 #[path = "../../crates/apiserver/src/registry/accept.rs"]
 mod header;
 #[path = "../../crates/apiserver/src/authn/jwt.rs"]
@@ -70,6 +72,24 @@ pub fn token(data: &[u8]) {
         token.text("iss");
         token.texts("aud");
         token.time("exp");
+    }
+}
+
+/// What an issuer answers when it is asked for its description or its keys, and what a token says of
+/// claims that others have.
+pub fn issuer(data: &[u8]) {
+    const SIGNED: &str = "eyJhbGciOiJFUzI1NiJ9.e30.AAAA";
+    let Ok(document) = serde_json::from_slice::<serde_json::Value>(data) else { return };
+    if let Ok(url) = documents::keys_url(&document, "https://i") {
+        let _ = url.parse::<http::Uri>();
+    }
+    if let Some(token) = jwt::Token::parse(SIGNED) {
+        for key in &jwt::Jwk::set(&document) {
+            key.has_signed(&token);
+        }
+    }
+    if let Some(claims) = document.as_object() {
+        let _ = documents::Source::of("groups", claims).map(|found| found.map(|one| one.endpoint));
     }
 }
 

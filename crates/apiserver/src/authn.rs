@@ -1,8 +1,10 @@
 //! Who is asking: client certificates, bearer tokens, impersonation.
 
+mod documents;
 mod expressions;
 mod jwt;
 mod jwt_config;
+mod keyring;
 mod oidc;
 mod static_tokens;
 

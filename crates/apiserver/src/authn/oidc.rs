@@ -1,32 +1,23 @@
-//! Users whom other issuers of JSON Web Tokens vouch for (OpenID Connect): the issuer's keys are
-//! fetched when a token of it comes, and what it says becomes a user by the configured claims.
+//! Users whom other issuers of JSON Web Tokens vouch for (OpenID Connect): what a token says
+//! becomes a user by the configured claims.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::status::go_quote;
 use base64::Engine as _;
-use http::header;
-use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 
+use super::documents::Source;
 use super::expressions::{self, Expressions};
-use super::jwt::{ALGORITHMS, Jwk, Token};
+use super::jwt::{ALGORITHMS, Token};
 use super::jwt_config::{JwtAuthenticator, Mapping, check_all};
-use crate::proxy::forward::{self, Purpose};
-use crate::proxy::target::Target;
+use super::keyring::{self, Keyring};
 use crate::token::TokenError;
 use crate::user::User;
 use crate::webhook::trust;
-use crate::{body, response};
 
-/// How long an issuer may take to give its keys.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// For this long an issuer is not asked again for a key that it does not have.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// What an issuer may say of itself.
-const DOCUMENT_BYTES_MAX: usize = 1 << 20;
+/// Issuers of claims whose keys one issuer's tokens make us keep.
+const OTHERS_MAX: usize = 16;
 
 /// All issuers that are believed.
 #[derive(Default)]
@@ -36,13 +27,9 @@ struct Issuer {
     config: JwtAuthenticator,
     expressions: Expressions,
     tls: Arc<rustls::ClientConfig>,
-    keys: Mutex<Keys>,
-}
-
-#[derive(Default)]
-struct Keys {
-    known: Arc<Vec<Jwk>>,
-    asked: Option<Instant>,
+    keyring: Arc<Keyring>,
+    /// Keys of issuers of claims that this one's tokens do not have themselves.
+    others: Mutex<HashMap<String, Arc<Keyring>>>,
 }
 
 impl Oidc {
@@ -55,8 +42,10 @@ impl Oidc {
             let url = &config.issuer.url;
             let tls = trust::client(&bundle).map_err(|why| format!("issuer {url}: {why}"))?;
             let expressions = Expressions::compile(config)?;
-            let (config, tls, keys) = (config.clone(), Arc::new(tls), Mutex::default());
-            Ok(Issuer { config, expressions, tls, keys })
+            let tls = Arc::new(tls);
+            let keyring = Keyring::new(url, &config.issuer.discovery_url, Arc::clone(&tls));
+            let (config, keyring, others) = (config.clone(), Arc::new(keyring), Mutex::default());
+            Ok(Issuer { config, expressions, tls, keyring, others })
         });
         made.collect::<Result<_, String>>().map(Oidc)
     }
@@ -69,13 +58,32 @@ impl Oidc {
         let token = Token::parse(text)?;
         let issuer = self.0.iter().find(|one| one.config.issuer.url == token.text("iss"))?;
         let now = jiff::Timestamp::now().as_second();
-        Some(issuer.user(&token, now).await.map_err(TokenError::Oidc))
+        Some(issuer.user(token, now).await.map_err(TokenError::Oidc))
     }
 }
 
 impl Issuer {
-    async fn user(&self, token: &Token<'_>, now: i64) -> Result<User, String> {
-        self.verify(token).await?;
+    async fn user(&self, mut token: Token<'_>, now: i64) -> Result<User, String> {
+        self.verify(&self.keyring, &token, now).await?;
+        self.gather(&mut token, now)
+            .await
+            .map_err(|why| format!("oidc: could not expand distributed claims: {why}"))?;
+        user(&self.config, &self.expressions, &token)
+    }
+
+    /// Proves that a token is the keyring's issuer's, is meant for this server, and counts now.
+    async fn verify(&self, keyring: &Keyring, token: &Token<'_>, now: i64) -> Result<(), String> {
+        let accepted = match self.config.algorithms.as_slice() {
+            [] => ALGORITHMS.contains(&token.algorithm.as_str()),
+            some => some.contains(&token.algorithm),
+        };
+        if !accepted {
+            return Err(format!(
+                "oidc: id token signed with unsupported algorithm, got {:?}",
+                token.algorithm
+            ));
+        }
+        keyring.verify(token).await?;
         let expires = token.time("exp").ok_or("oidc: verify token: oidc: token has no expiry")?;
         if now >= expires {
             return Err("oidc: verify token: oidc: token is expired".to_owned());
@@ -90,90 +98,54 @@ impl Issuer {
                 "oidc: verify token: oidc: expected audience in {wanted:?} got {meant:?}"
             ));
         }
-        user(&self.config, &self.expressions, token)
+        Ok(())
     }
 
-    async fn verify(&self, token: &Token<'_>) -> Result<(), String> {
-        let accepted = match self.config.algorithms.as_slice() {
-            [] => ALGORITHMS.contains(&token.algorithm.as_str()),
-            some => some.contains(&token.algorithm),
-        };
-        if !accepted {
-            return Err(format!(
-                "oidc: id token signed with unsupported algorithm, got {:?}",
-                token.algorithm
-            ));
-        }
-        let mut keys = self.keys.lock().await;
-        if signed(&keys.known, token) {
+    /// Fetches the groups that a token says another server has. What comes from there is a token,
+    /// too; its issuer may be any, since the one who is believed has named the place.
+    async fn gather(&self, token: &mut Token<'_>, now: i64) -> Result<(), String> {
+        let claim = self.config.claim_mappings.groups.claim.as_str();
+        if claim.is_empty() {
             return Ok(());
         }
-        // The issuer may have a new key; who sends bad tokens must not make us ask all the time.
-        if keys.asked.is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
-            return Err("failed to verify id token signature".to_owned());
-        }
-        keys.asked = Some(Instant::now());
-        keys.known = Arc::new(self.fetch_keys().await?);
-        match signed(&keys.known, token) {
-            true => Ok(()),
-            false => Err("failed to verify id token signature".to_owned()),
-        }
+        let Some(source) = Source::of(claim, &token.claims)? else { return Ok(()) };
+        let text = keyring::fetch(&self.tls, &source.endpoint, &source.access_token)
+            .await
+            .map_err(|why| format!("while getting distributed claim {claim:?}: {why}"))?;
+        let text = String::from_utf8_lossy(&text);
+        let found = Token::parse(text.trim()).ok_or_else(|| {
+            format!("what {} gave for distributed claim {claim:?} is no token", source.endpoint)
+        })?;
+        let keyring = self.other(found.text("iss"));
+        self.verify(&keyring, &found, now)
+            .await
+            .map_err(|why| format!("verify distributed claim token: {why}"))?;
+        let value = found.claims.get(claim).cloned().ok_or_else(|| {
+            format!(
+                "jwt returned by distributed claim endpoint {} did not contain claim: {claim}",
+                source.endpoint
+            )
+        })?;
+        token.claims.insert(claim.to_owned(), value);
+        Ok(())
     }
 
-    async fn fetch_keys(&self) -> Result<Vec<Jwk>, String> {
-        let issuer = &self.config.issuer;
-        let description = match issuer.discovery_url.as_str() {
-            "" => format!("{}/.well-known/openid-configuration", issuer.url.trim_end_matches('/')),
-            url => url.to_owned(),
-        };
-        let described = self.fetch(&description).await?;
-        if described["issuer"] != issuer.url.as_str() {
-            let found = described["issuer"].as_str().unwrap_or_default();
-            return Err(format!(
-                "oidc: issuer did not match the issuer returned by provider, expected {} got {}",
-                go_quote(&issuer.url),
-                go_quote(found)
-            ));
+    /// The keys of an issuer of claims.
+    fn other(&self, issuer: &str) -> Arc<Keyring> {
+        if issuer == self.config.issuer.url {
+            return Arc::clone(&self.keyring);
         }
-        let keys = described["jwks_uri"].as_str().unwrap_or_default();
-        self.fetch(keys).await.map(|document| Jwk::set(&document))
-    }
-
-    async fn fetch(&self, url: &str) -> Result<Value, String> {
-        let failed = |why: &dyn std::fmt::Display| format!("fetching {url}: {why}");
-        let uri: http::Uri = url.parse().map_err(|error| failed(&error))?;
-        if uri.scheme_str() != Some("https") {
-            return Err(failed(&"the scheme is not https"));
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = others.get(issuer) {
+            return Arc::clone(known);
         }
-        let target = Target {
-            host: uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(443),
-            tls: Some(Arc::clone(&self.tls)),
-            path: uri.path_and_query().map_or("/", |path| path.as_str()).to_owned(),
-            server_name: None,
-        };
-        let request = http::Request::get(uri.path())
-            .header(header::ACCEPT, "application/json")
-            .body(response::full(""))
-            .map_err(|error| failed(&error))?;
-        let asked = async {
-            let answer = forward::send(target, request, Purpose::Proxy).await;
-            let answer = answer.map_err(|status| failed(&status.message))?;
-            if !answer.status().is_success() {
-                return Err(failed(&answer.status()));
-            }
-            let text = body::whole(answer.into_body(), DOCUMENT_BYTES_MAX).await;
-            let text = text.map_err(|status| failed(&status.message))?;
-            serde_json::from_slice(&text).map_err(|error| failed(&error))
-        };
-        tokio::time::timeout(PATIENCE, asked).await.map_err(|_| failed(&"no answer in time"))?
+        if others.len() >= OTHERS_MAX {
+            others.clear();
+        }
+        let made = Arc::new(Keyring::new(issuer, "", Arc::clone(&self.tls)));
+        others.insert(issuer.to_owned(), Arc::clone(&made));
+        made
     }
-}
-
-fn signed(keys: &[Jwk], token: &Token<'_>) -> bool {
-    keys.iter()
-        .filter(|key| token.key.is_empty() || key.id == token.key)
-        .any(|key| key.has_signed(token))
 }
 
 /// What a token that is believed says of a user.
@@ -258,7 +230,7 @@ mod tests {
     use super::super::jwt_config::ClaimRule;
     use super::*;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn token(claims: &Value) -> String {
         format!("{}.{}.AA", BASE64.encode(r#"{"alg":"RS256"}"#), BASE64.encode(claims.to_string()))
