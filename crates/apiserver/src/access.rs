@@ -6,7 +6,8 @@ use rustls::client::ResolvesClientCert;
 
 use crate::audit::AuditOptions;
 use crate::authn::{Anonymous, JwtAuthenticator, StaticTokens};
-use crate::webhook::review::{AuthorizationWebhookOptions, TokenWebhookOptions};
+use crate::authz::Authorizers;
+use crate::webhook::token::TokenWebhookOptions;
 
 /// Everything about access that has a flag of its own; all of it is off by default.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +29,8 @@ pub struct Access {
     pub anonymous: Option<Anonymous>,
     /// Who answers for tokens that nothing else here knows.
     pub token_webhook: Option<TokenWebhookOptions>,
-    /// Who answers for permissions that roles do not give.
-    pub authorization_webhook: Option<AuthorizationWebhookOptions>,
+    /// Who decides what is permitted.
+    pub authorizers: Authorizers,
     /// What is written down of requests.
     pub audit: Option<AuditOptions>,
 }

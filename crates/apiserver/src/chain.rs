@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use api::status::Status;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::audit;
 use crate::authn::{self, Claim};
@@ -139,6 +139,11 @@ impl ApiServer {
         let decision = self.decided(&attributes).await;
         if let Some(trail) = &trail {
             trail.authorized(&decision);
+        }
+        if !decision.allowed && !decision.error.is_empty() {
+            let path = api::status::go_quote(&info.path);
+            let text = format!("Internal Server Error: {path}: {}\n", decision.error);
+            return response::text(StatusCode::INTERNAL_SERVER_ERROR, text);
         }
         if !decision.allowed {
             return response::status(&attributes.forbidden(&decision.reason));

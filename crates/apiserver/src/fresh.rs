@@ -12,7 +12,6 @@ use crate::bootstrap_token;
 use crate::server::Context;
 use crate::token::TokenError;
 use crate::user::{AUTHENTICATED, User};
-use crate::webhook::review::Opinion;
 
 /// What a client is told to wait when the datastore cannot be reached.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -81,19 +80,9 @@ impl Context {
         Ok((user, meant))
     }
 
-    /// Whether the request may proceed, with all that is known here and, where roles do not allow
-    /// it, by what another server says.
+    /// Whether the request may proceed, by all authorizers.
     pub(crate) async fn decide(&self, attributes: &Attributes<'_>) -> Decision {
-        let mut decision = self.authorizer.authorize(attributes);
-        if !decision.allowed && self.refreshed().await {
-            decision = self.authorizer.authorize(attributes);
-        }
-        let (false, Some(webhook)) = (decision.allowed, &self.authorization_webhook) else {
-            return decision;
-        };
-        let Opinion { allowed, reason } = webhook.opinion(attributes).await;
-        let reasons = [decision.reason, reason].into_iter().filter(|one| !one.is_empty());
-        Decision { allowed, reason: reasons.collect::<Vec<_>>().join("\n") }
+        self.authorizer.decide(attributes, self).await
     }
 
     fn known_token_user(

@@ -60,6 +60,7 @@ pub use authn::{
     Anonymous, AuthenticationConfiguration, ClaimRule, ExtraMapping, Issuer, JwtAuthenticator,
     Mapping, Mappings, PathCondition, StaticTokens, UserRule,
 };
+pub use authz::{AuthorizerOptions, Authorizers};
 pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};
 pub use metrics::{MetricKind, MetricsPage};
@@ -70,5 +71,6 @@ pub use request::{Body, BoxError, Request, RequestInfo, Response};
 pub use serve::Front;
 pub use server::{ApiServer, InProcess, NewError};
 pub use user::User;
+pub use webhook::authorization::AuthorizationWebhookOptions;
 pub use webhook::remote::RemoteConfig;
-pub use webhook::review::{AuthorizationWebhookOptions, TokenWebhookOptions};
+pub use webhook::token::TokenWebhookOptions;

@@ -34,6 +34,7 @@ struct ResourceAttributes {
     namespace: String,
     verb: String,
     group: String,
+    version: String,
     resource: String,
     subresource: String,
     name: String,
@@ -264,6 +265,7 @@ async fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
     let node = selector.and_then(|selector| selector.pinned("spec.nodeName")).unwrap_or_default();
     if let Some(resource) = &spec.resource_attributes {
         want = Attributes::on(user, &resource.verb, &resource.group, &resource.resource);
+        want.version = &resource.version;
         want.subresource = &resource.subresource;
         want.namespace = &resource.namespace;
         want.name = &resource.name;
@@ -273,10 +275,15 @@ async fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
         want.verb = &plain.verb;
         want.path = &plain.path;
     }
-    let Decision { allowed, reason } = context.decide(&want).await;
+    let Decision { allowed, denied, reason, error } = context.decide(&want).await;
     let mut status = json!({"allowed": allowed});
-    if !reason.is_empty() {
-        status["reason"] = reason.into();
+    if denied {
+        status["denied"] = true.into();
+    }
+    for (field, text) in [("reason", reason), ("evaluationError", error)] {
+        if !text.is_empty() {
+            status[field] = text.into();
+        }
     }
     status
 }

@@ -28,7 +28,7 @@ use crate::request::{Body, BoxError, Response};
 use crate::token::Tokens;
 use crate::user::User;
 use crate::webhook::Webhooks;
-use crate::webhook::review::{AuthorizationWebhook, TokenWebhook};
+use crate::webhook::token::TokenWebhook;
 use crate::{body, response};
 
 /// What is read of an answer to a write of the server's own.
@@ -56,8 +56,6 @@ pub(crate) struct Context {
     pub webhooks: Webhooks,
     /// Who is asked about tokens that nothing else here knows.
     pub token_webhook: Option<TokenWebhook>,
-    /// Who is asked about permissions that roles do not give.
-    pub authorization_webhook: Option<AuthorizationWebhook>,
     /// Counters of `/metrics`.
     pub metrics: Metrics,
     /// Cancelled when the server stops: watches end, no new work is begun.
@@ -86,8 +84,8 @@ pub enum NewError {
     /// An issuer of tokens cannot be believed as it is configured.
     #[error("setting up authentication: {0}")]
     Issuers(String),
-    /// A server that is to be asked about tokens or permissions cannot be.
-    #[error("setting up a webhook of authentication or authorization: {0}")]
+    /// A server that is to be asked about tokens, permissions or images cannot be.
+    #[error("setting up another server that is asked: {0}")]
     Webhook(String),
     /// The audit log cannot be written.
     #[error("{0}")]
@@ -100,7 +98,8 @@ impl ApiServer {
     pub fn new(store: Store, config: Config) -> Result<Arc<ApiServer>, NewError> {
         let stopping = CancellationToken::new();
         let context = Arc::new(Context {
-            authorizer: Authorizer::new(&store),
+            authorizer: Authorizer::new(&store, &config.access.authorizers)
+                .map_err(NewError::Webhook)?,
             definitions: Defined::cached(&store),
             oidc: Oidc::new(&config.access.jwt).map_err(NewError::Issuers)?,
             audit: match &config.access.audit {
@@ -117,18 +116,12 @@ impl ApiServer {
                 }
                 None => None,
             },
-            authorization_webhook: match &config.access.authorization_webhook {
-                Some(options) => {
-                    Some(AuthorizationWebhook::new(options, &store).map_err(NewError::Webhook)?)
-                }
-                None => None,
-            },
             metrics: Metrics::default(),
             config,
             stopping,
             store,
         });
-        let registry = Registry::new(Arc::clone(&context));
+        let registry = Registry::new(Arc::clone(&context)).map_err(NewError::Webhook)?;
         let flow = Flow::new(&context.store, &context.config.limits);
         let health = Health::default();
         add_own_checks(&health, &context);

@@ -4,6 +4,7 @@
 //! the last. The steps of our own are plain functions over one [`Attributes`], each of which
 //! looks at what it cares for and lets the rest pass; only those that ask somebody wait.
 
+mod authority;
 mod defaults;
 mod hook;
 mod limit_ranger;
@@ -22,6 +23,7 @@ mod runtime_class;
 mod scene;
 mod service_account;
 mod tolerations;
+mod topology;
 mod translations;
 pub(crate) mod typing;
 mod validating_policy;
@@ -39,6 +41,7 @@ use crate::registry::Outcome;
 use crate::server::Context;
 use crate::user::User;
 use hook::Hooks;
+use optional::ImagePolicy;
 use policy::Policies;
 use webhooks::Invoked;
 
@@ -161,10 +164,12 @@ const MUTATING: &[(&str, Admit)] = &[
     ("StorageObjectInUseProtection", defaults::protect),
     ("RuntimeClass", runtime_class::admit),
     ("DefaultIngressClass", defaults::ingress_class),
+    ("PodTopologyLabels", topology::admit),
 ];
 
 /// What only looks at the object that is to be stored (null when it goes).
 const VALIDATING: &[(&str, Check)] = &[
+    ("NamespaceExists", optional::exists),
     ("LimitPodHardAntiAffinityTopology", optional::hard_anti_affinity),
     ("LimitRanger", limit_ranger::check),
     ("AlwaysPullImages", optional::check_pulled),
@@ -175,6 +180,7 @@ const VALIDATING: &[(&str, Check)] = &[
     ("PersistentVolumeClaimResize", defaults::check_resize),
     ("RuntimeClass", runtime_class::check),
     ("DenyServiceExternalIPs", optional::external_addresses),
+    ("AlwaysDeny", optional::deny),
     // Of the configuration of admission itself: no plugin of its own, and never off.
     ("", typing::check),
 ];
@@ -187,6 +193,8 @@ pub fn admit_eviction(user: &User, resource: &Resource, pod: &Value) -> Outcome<
 /// The whole chain, with what it keeps in memory.
 pub(crate) struct Admission {
     context: Arc<Context>,
+    /// Who is asked about images.
+    images: Option<ImagePolicy>,
     mutating: Cached<Hooks>,
     validating: Cached<Hooks>,
     mutating_policies: Cached<Policies>,
@@ -195,9 +203,12 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Reads nothing yet.
-    pub(crate) fn new(context: Arc<Context>) -> Self {
+    pub(crate) fn new(context: Arc<Context>) -> Result<Self, String> {
         let store = &context.store;
-        Admission {
+        let images = context.config.admission.images.as_ref();
+        let images = images.map(|options| ImagePolicy::new(options, store)).transpose()?;
+        Ok(Admission {
+            images,
             mutating: Cached::new(store.clone(), &[hook::MUTATING], Hooks::mutating),
             validating: Cached::new(store.clone(), &[hook::VALIDATING], Hooks::validating),
             mutating_policies: Cached::new(store.clone(), &policy::MUTATING, Policies::mutating),
@@ -207,7 +218,12 @@ impl Admission {
                 Policies::validating,
             ),
             context,
-        }
+        })
+    }
+
+    /// Whether a step is taken.
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.context.config.admission.is_on(name)
     }
 
     /// Completes an object that is written, or says why it may not be. `settle` brings what a
@@ -278,6 +294,12 @@ impl Admission {
         if attributes.operation != Operation::Connect {
             let mut on = VALIDATING.iter().filter(|(name, _)| plugins.is_on(name));
             on.try_for_each(|(_, step)| step(attributes, object))?;
+            if plugins.is_on("OwnerReferencesPermissionEnforcement") {
+                optional::check_owners(&self.context, attributes, object).await?;
+            }
+        }
+        if let (true, Some(images)) = (plugins.is_on("ImagePolicyWebhook"), &self.images) {
+            images.check(attributes, object).await?;
         }
         if plugins.is_on("ValidatingAdmissionPolicy") {
             let policies = self.validating_policies.get();

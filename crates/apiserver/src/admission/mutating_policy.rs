@@ -74,7 +74,7 @@ async fn with_params(
     let failed = |status: Status| status.message;
     let scene = Scene::new(context, attributes, view, object).await.map_err(failed)?;
     let mut given = Given::new(params, &[]);
-    if !scene.meets(&policy.conditions, &given)? {
+    if !scene.meets(&policy.conditions, &given).await? {
         return Ok(());
     }
     let mut changed = object.clone();
@@ -83,7 +83,7 @@ async fn with_params(
         let scene = Scene::new(context, attributes, view, &changed).await.map_err(failed)?;
         given = Given::new(std::mem::take(&mut given.params), &policy.variables);
         let mut budget = Budget::new(OBJECT_BUDGET);
-        let value = scene.evaluate(&mutation.program, &given, &mut budget);
+        let value = scene.evaluate(&mutation.program, &given, &mut budget).await;
         if budget.is_spent() {
             return Err(out_of_budget());
         }

@@ -6,32 +6,49 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::optional::{EventLimits, TolerationRestriction};
+use super::optional::{EventLimits, ImagePolicyOptions, TolerationRestriction};
 use super::pod_security::PodSecurityConfig;
 
-/// The steps that there are by upstream's names, and whether each is on by default.
-const PLUGINS: [(&str, bool); 27] = [
+/// The steps that there are by upstream's names, and whether each is on by default. Some do nothing
+/// here: `AlwaysAdmit` never does, and what `ClusterTrustBundleAttest`, `JobValidation`,
+/// `NodeDeclaredFeatureValidator`, the `PodGroup`s and `PodResizeValidator` look at is behind
+/// features that this server does not have.
+const PLUGINS: [(&str, bool); 41] = [
+    ("AlwaysAdmit", false),
+    ("AlwaysDeny", false),
     ("AlwaysPullImages", false),
     ("CertificateApproval", true),
     ("CertificateSigning", true),
     ("CertificateSubjectRestriction", true),
+    ("ClusterTrustBundleAttest", true),
     ("DefaultIngressClass", true),
     ("DefaultStorageClass", true),
     ("DefaultTolerationSeconds", true),
     ("DenyServiceExternalIPs", false),
     ("EventRateLimit", false),
     ("ExtendedResourceToleration", false),
+    ("ImagePolicyWebhook", false),
+    ("JobValidation", true),
     ("LimitPodHardAntiAffinityTopology", false),
     ("LimitRanger", true),
     ("MutatingAdmissionPolicy", true),
     ("MutatingAdmissionWebhook", true),
+    ("NamespaceAutoProvision", false),
+    ("NamespaceExists", false),
     ("NamespaceLifecycle", true),
+    ("NodeDeclaredFeatureValidator", true),
     ("NodeRestriction", true),
+    ("OwnerReferencesPermissionEnforcement", false),
     ("PersistentVolumeClaimResize", true),
+    ("PodGroupProtection", true),
+    ("PodGroupWorkloadExists", true),
     ("PodNodeSelector", false),
     ("PodSecurity", true),
+    ("PodResizeValidator", true),
     ("PodTolerationRestriction", false),
+    ("PodTopologyLabels", true),
     ("Priority", true),
+    ("ResourceQuota", true),
     ("RuntimeClass", true),
     ("ServiceAccount", true),
     ("StorageObjectInUseProtection", true),
@@ -59,6 +76,8 @@ pub struct AdmissionPlugins {
     pub(super) node_selectors: BTreeMap<String, String>,
     pub(super) tolerations: TolerationRestriction,
     pub(super) events: Arc<EventLimits>,
+    /// Who is asked about images.
+    pub(super) images: Option<ImagePolicyOptions>,
 }
 
 impl Default for AdmissionPlugins {
@@ -69,13 +88,14 @@ impl Default for AdmissionPlugins {
             node_selectors: BTreeMap::new(),
             tolerations: TolerationRestriction::default(),
             events: Arc::default(),
+            images: None,
         }
     }
 }
 
 impl AdmissionPlugins {
     /// Whether a step is taken.
-    pub(super) fn is_on(&self, name: &str) -> bool {
+    pub(crate) fn is_on(&self, name: &str) -> bool {
         self.on.get(name).copied().unwrap_or(true)
     }
 
@@ -94,6 +114,17 @@ impl AdmissionPlugins {
                     None => return Err(format!("admission plugin {name:?} is unknown")),
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Says whether a step that is on lacks a configuration without which it can do nothing.
+    ///
+    /// # Errors
+    /// Which it is.
+    pub fn check(&self) -> Result<(), String> {
+        if self.is_on("ImagePolicyWebhook") && self.images.is_none() {
+            return Err("admission plugin \"ImagePolicyWebhook\": no config specified".to_owned());
         }
         Ok(())
     }
@@ -119,12 +150,18 @@ impl AdmissionPlugins {
                 (Value::Null, Some(path)) if !path.is_empty() => parsed(&read(path)?)?,
                 (inner, _) => inner.clone(),
             };
-            self.configure_one(name, &inner).map_err(|why| format!("plugin {name:?}: {why}"))?;
+            self.configure_one(name, &inner, &read)
+                .map_err(|why| format!("plugin {name:?}: {why}"))?;
         }
         Ok(())
     }
 
-    fn configure_one(&mut self, name: &str, config: &Value) -> Result<(), String> {
+    fn configure_one(
+        &mut self,
+        name: &str,
+        config: &Value,
+        read: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<(), String> {
         if !self.on.contains_key(name) {
             return Err("unknown admission plugin".to_owned());
         }
@@ -138,6 +175,7 @@ impl AdmissionPlugins {
                 self.node_selectors = texts.collect();
             }
             "PodTolerationRestriction" => self.tolerations = TolerationRestriction::read(config),
+            "ImagePolicyWebhook" => self.images = Some(ImagePolicyOptions::read(config, read)?),
             "EventRateLimit" => self.events = Arc::new(EventLimits::read(config)?),
             // The others have nothing to be configured here, and upstream lets it be empty.
             _ => {}

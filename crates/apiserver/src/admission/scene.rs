@@ -1,28 +1,25 @@
 //! What CEL expressions of policies and match conditions see of a write.
 
-use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use expression::cel::extractors::This;
-use expression::cel::objects::{Key, Map};
-use expression::cel::{Context as Cel, ExecutionError, Value as CelValue};
 use expression::{
     Budget, CONDITIONS_BUDGET, CompileError, EvaluateError, Kind, Language, Program, compile_as,
 };
 use serde_json::{Value, json};
 
+use super::authority::Authority;
 use super::rules::View;
 use super::{Attributes, review, webhooks};
-use crate::authz;
 use crate::registry::Outcome;
-use crate::request::pinned_by;
 use crate::server::Context;
-use crate::user::User;
 
 /// All names that expressions know.
 const VARIABLES: [&str; 7] =
     ["authorizer", "namespaceObject", "object", "oldObject", "params", "request", "variables"];
+
+/// How many permissions one expression may ask for: what upstream's cost lets pass is fewer.
+const QUESTIONS_MAX: usize = 64;
 
 /// An expression, or why it is none.
 pub(super) type Compiled = Result<Program, CompileError>;
@@ -59,8 +56,7 @@ impl Named {
 
 /// A write as expressions see it.
 pub(super) struct Scene<'a> {
-    context: &'a Arc<Context>,
-    user: &'a User,
+    authority: Authority<'a>,
     object: Value,
     old: Value,
     request: Value,
@@ -73,7 +69,7 @@ pub(super) struct Given<'p> {
     pub params: Value,
     /// The policy's variables, each computed when an expression first speaks of it.
     variables: &'p [Named],
-    known: RefCell<Known>,
+    known: Mutex<Known>,
 }
 
 /// Variables that have been computed.
@@ -87,7 +83,11 @@ impl<'p> Given<'p> {
     /// Parameters, and variables of which none has been computed yet.
     pub fn new(params: Value, variables: &'p [Named]) -> Self {
         let known = Known { values: json!({}), failed: Vec::new() };
-        Given { params, variables, known: RefCell::new(known) }
+        Given { params, variables, known: Mutex::new(known) }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,30 +122,49 @@ impl<'a> Scene<'a> {
                 found.map_or(Value::Null, Arc::unwrap_or_clone)
             }
         };
-        let user = attributes.user;
-        Ok(Scene { context, user, object, old, request, namespace, authorizer })
+        let authority = Authority::new(context, attributes.user);
+        Ok(Scene { authority, object, old, request, namespace, authorizer })
     }
 
     /// The value of an expression; the error is CEL's. Where the budget is spent afterwards, that is
     /// what matters.
-    pub fn evaluate(
+    pub async fn evaluate(
         &self,
         program: &Compiled,
         given: &Given<'_>,
         budget: &mut Budget,
     ) -> Result<Value, String> {
         let program = program.as_ref().map_err(|error| format!("compilation error: {error}"))?;
-        self.compute(program, given, budget);
-        self.run(program, given, budget)
+        self.compute(program, given, budget).await;
+        self.run(program, given, budget).await
     }
 
-    fn run(
+    /// Runs a program again and again until all that it asks of the authorizers is known; only the
+    /// last run counts.
+    async fn run(
         &self,
         program: &Program,
         given: &Given<'_>,
         budget: &mut Budget,
     ) -> Result<Value, String> {
-        let known = given.known.borrow();
+        for _ in 0..QUESTIONS_MAX {
+            let mut left = *budget;
+            let value = self.run_once(program, given, &mut left);
+            if !self.authority.answers().await {
+                *budget = left;
+                return value;
+            }
+        }
+        Err(format!("more than {QUESTIONS_MAX} questions to the authorizers"))
+    }
+
+    fn run_once(
+        &self,
+        program: &Program,
+        given: &Given<'_>,
+        budget: &mut Budget,
+    ) -> Result<Value, String> {
+        let known = given.known();
         let bindings = [
             ("authorizer", &self.authorizer),
             ("namespaceObject", &self.namespace),
@@ -155,9 +174,11 @@ impl<'a> Scene<'a> {
             ("request", &self.request),
             ("variables", &known.values),
         ];
-        let value = match program.mentions("authorizer") {
+        let asks = |program: &Program| program.mentions("authorizer");
+        let by_variable = given.variables.iter().filter_map(|one| one.program.as_ref().ok());
+        let value = match asks(program) || by_variable.into_iter().any(asks) {
             true => program.evaluate_with(&bindings, budget, |cel| {
-                authorizer(cel, self.context, self.user);
+                self.authority.add_functions(cel);
             }),
             false => program.evaluate_within(&bindings, budget),
         };
@@ -170,7 +191,7 @@ impl<'a> Scene<'a> {
 
     /// Computes the variables that a program speaks of and those that these speak of, in their
     /// order, each from those before it.
-    fn compute(&self, program: &Program, given: &Given<'_>, budget: &mut Budget) {
+    async fn compute(&self, program: &Program, given: &Given<'_>, budget: &mut Budget) {
         let mut due: BTreeSet<&str> = program.selected("variables");
         for variable in given.variables.iter().rev() {
             if let (true, Ok(program)) = (due.contains(&*variable.name), &variable.program) {
@@ -180,17 +201,17 @@ impl<'a> Scene<'a> {
         for variable in given.variables.iter().filter(|one| due.contains(&*one.name)) {
             let name = variable.name.as_str();
             let is_known = {
-                let known = given.known.borrow();
+                let known = given.known();
                 !known.values[name].is_null() || known.failed.iter().any(|(other, _)| other == name)
             };
             if is_known {
                 continue;
             }
             let computed = match &variable.program {
-                Ok(program) => self.run(program, given, budget),
+                Ok(program) => self.run(program, given, budget).await,
                 Err(error) => Err(format!("compilation error: {error}")),
             };
-            let mut known = given.known.borrow_mut();
+            let mut known = given.known();
             match computed {
                 Ok(value) => known.values[name] = value,
                 Err(why) => {
@@ -202,11 +223,11 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether all conditions hold. One that does not decides; else one that fails is the error.
-    pub fn meets(&self, conditions: &[Named], given: &Given<'_>) -> Result<bool, String> {
+    pub async fn meets(&self, conditions: &[Named], given: &Given<'_>) -> Result<bool, String> {
         let mut failed = Vec::new();
         let mut budget = Budget::new(CONDITIONS_BUDGET);
         for condition in conditions {
-            let found = self.evaluate(&condition.program, given, &mut budget);
+            let found = self.evaluate(&condition.program, given, &mut budget).await;
             if budget.is_spent() {
                 return Err(out_of_budget());
             }
@@ -224,83 +245,5 @@ impl<'a> Scene<'a> {
             }
         }
         if failed.is_empty() { Ok(true) } else { Err(failed.join(", ")) }
-    }
-}
-
-/// The functions by which an expression asks what the user may do.
-fn authorizer(cel: &mut Cel<'_>, context: &Arc<Context>, user: &User) {
-    for field in ["group", "resource", "subresource", "namespace", "name", "path"] {
-        cel.add_function(field, move |This(this): This<CelValue>, value: Arc<String>| {
-            with(this, field, CelValue::String(value))
-        });
-    }
-    // Selectors make a question narrower: the node authorizer looks at them, roles do not.
-    for field in ["fieldSelector", "labelSelector"] {
-        cel.add_function(field, move |This(this): This<CelValue>, value: Arc<String>| {
-            with(this, field, CelValue::String(value))
-        });
-    }
-    let account = |This(this): This<CelValue>, namespace: Arc<String>, name: Arc<String>| {
-        let this = with(this, "ofNamespace", CelValue::String(namespace))?;
-        with(this, "ofName", CelValue::String(name))
-    };
-    cel.add_function("serviceAccount", account);
-    let (context, user) = (Arc::clone(context), user.clone());
-    cel.add_function("check", move |This(this): This<CelValue>, verb: Arc<String>| {
-        let text = |field: &str| text(&this, field);
-        let other = match text("ofName").as_str() {
-            "" => None,
-            name => Some(User::service_account(&text("ofNamespace"), name)),
-        };
-        let (group, resource, path) = (text("group"), text("resource"), text("path"));
-        let (sub, namespace, name) = (text("subresource"), text("namespace"), text("name"));
-        let node = pinned_by(&text("fieldSelector"), "spec.nodeName").unwrap_or_default();
-        let asked = authz::Attributes {
-            selected_node: &node,
-            subresource: &sub,
-            namespace: &namespace,
-            name: &name,
-            path: &path,
-            is_resource: path.is_empty(),
-            ..authz::Attributes::on(other.as_ref().unwrap_or(&user), &verb, &group, &resource)
-        };
-        let decision = context.authorizer.authorize(&asked);
-        let reason = CelValue::String(Arc::new(decision.reason));
-        with(with(this, "allowed", CelValue::Bool(decision.allowed))?, "reason", reason)
-    });
-    cel.add_function("allowed", |This(this): This<CelValue>| {
-        Ok::<_, ExecutionError>(get(&this, "allowed") == Some(CelValue::Bool(true)))
-    });
-    cel.add_function("reason", |This(this): This<CelValue>| {
-        Ok::<_, ExecutionError>(Arc::new(text(&this, "reason")))
-    });
-    cel.add_function("errored", |This(_): This<CelValue>| Ok::<_, ExecutionError>(false));
-    cel.add_function("error", |This(_): This<CelValue>| {
-        Ok::<_, ExecutionError>(Arc::new(String::new()))
-    });
-}
-
-fn key(field: &str) -> Key {
-    Key::String(Arc::new(field.to_owned()))
-}
-
-fn with(this: CelValue, field: &str, value: CelValue) -> Result<CelValue, ExecutionError> {
-    let CelValue::Map(map) = this else { return Err(ExecutionError::NoSuchOverload) };
-    let mut members: HashMap<Key, CelValue> = (*map.map).clone();
-    members.insert(key(field), value);
-    Ok(CelValue::Map(Map { map: Arc::new(members) }))
-}
-
-fn get(this: &CelValue, field: &str) -> Option<CelValue> {
-    match this {
-        CelValue::Map(map) => map.map.get(&key(field)).cloned(),
-        _ => None,
-    }
-}
-
-fn text(this: &CelValue, field: &str) -> String {
-    match get(this, field) {
-        Some(CelValue::String(text)) => (*text).clone(),
-        _ => String::new(),
     }
 }

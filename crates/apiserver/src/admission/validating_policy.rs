@@ -42,7 +42,7 @@ pub(super) async fn validate(
             if !binding.matches(attributes, object)? {
                 continue;
             }
-            for violation in violations(policy, binding, attributes, &scene) {
+            for violation in violations(policy, binding, attributes, &scene).await {
                 let first = act(policy, binding, &violation, &mut failures);
                 refused = refused.or(first.map(|message| (message, violation.reason)));
             }
@@ -85,7 +85,7 @@ fn act(
     refused
 }
 
-fn violations(
+async fn violations(
     policy: &Policy,
     binding: &Binding,
     attributes: &Attributes<'_>,
@@ -102,7 +102,7 @@ fn violations(
     let mut found = Vec::new();
     for params in params {
         let given = Given::new(params, &policy.variables);
-        match scene.meets(&policy.conditions, &given) {
+        match scene.meets(&policy.conditions, &given).await {
             Ok(true) => {}
             Ok(false) => continue,
             Err(why) => {
@@ -110,13 +110,13 @@ fn violations(
                 continue;
             }
         }
-        found.extend(decided(policy, scene, &given).unwrap_or_else(failed));
+        found.extend(decided(policy, scene, &given).await.unwrap_or_else(failed));
     }
     found
 }
 
 /// What the rules say of a write with its parameters; the error is about all of them.
-fn decided(
+async fn decided(
     policy: &Policy,
     scene: &Scene<'_>,
     given: &Given<'_>,
@@ -124,7 +124,7 @@ fn decided(
     let mut budget = Budget::new(OBJECT_BUDGET);
     let mut verdicts = Vec::with_capacity(policy.rules.len());
     for rule in &policy.rules {
-        verdicts.push(scene.evaluate(&rule.program, given, &mut budget));
+        verdicts.push(scene.evaluate(&rule.program, given, &mut budget).await);
         if budget.is_spent() {
             return Err(out_of_budget());
         }
@@ -137,7 +137,7 @@ fn decided(
         };
         let why = match verdict {
             Ok(Value::Bool(true)) => continue,
-            Ok(Value::Bool(false)) => match message(rule, scene, given, &mut budget) {
+            Ok(Value::Bool(false)) => match message(rule, scene, given, &mut budget).await {
                 Ok(message) => {
                     found.push(violation(message));
                     continue;
@@ -151,18 +151,21 @@ fn decided(
             found.push(violation(why));
         }
     }
-    annotate(policy, scene, given)?;
+    annotate(policy, scene, given).await?;
     Ok(found)
 }
 
 /// Why a rule does not hold; the error says that finding out would take too long.
-fn message(
+async fn message(
     rule: &Rule,
     scene: &Scene<'_>,
     given: &Given<'_>,
     budget: &mut Budget,
 ) -> Result<String, String> {
-    let made = rule.message_program.as_ref().map(|program| scene.evaluate(program, given, budget));
+    let made = match &rule.message_program {
+        Some(program) => Some(scene.evaluate(program, given, budget).await),
+        None => None,
+    };
     if budget.is_spent() {
         return Err(format!("failed messageExpression: {}", out_of_budget()));
     }
@@ -178,10 +181,10 @@ fn message(
     })
 }
 
-fn annotate(policy: &Policy, scene: &Scene<'_>, given: &Given<'_>) -> Result<(), String> {
+async fn annotate(policy: &Policy, scene: &Scene<'_>, given: &Given<'_>) -> Result<(), String> {
     let mut budget = Budget::new(OBJECT_BUDGET);
     for annotation in &policy.annotations {
-        let found = scene.evaluate(&annotation.program, given, &mut budget);
+        let found = scene.evaluate(&annotation.program, given, &mut budget).await;
         if budget.is_spent() {
             return Err(out_of_budget());
         }

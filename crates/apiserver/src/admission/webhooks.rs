@@ -144,7 +144,7 @@ async fn is_due(
         return Ok(true);
     }
     let scene = Scene::new(context, attributes, view, object).await.map_err(Failure::Refused)?;
-    match scene.meets(&hook.conditions, &Given::new(Value::Null, &[])) {
+    match scene.meets(&hook.conditions, &Given::new(Value::Null, &[])).await {
         Err(_) if hook.ignores_failure => Ok(false),
         Err(why) => Err(Failure::Refused(Status::forbidden(
             attributes.resource,

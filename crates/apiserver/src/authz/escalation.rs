@@ -3,14 +3,15 @@
 use api::status::{Status, go_quote};
 use serde_json::Value;
 
+use super::Attributes;
 use super::rbac::{GROUP, RoleRef, Rule, url_matches};
-use super::{Attributes, Authorizer};
 use crate::admission::Attributes as Write;
+use crate::server::Context;
 use crate::user::{MASTERS, User};
 
 /// Checks a create or an update of an object. Anything but roles and bindings passes, as do
 /// changes that grant nothing new.
-pub(crate) fn check(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(), Status> {
+pub(crate) async fn check(context: &Context, write: &Write<'_>, new: &Value) -> Result<(), Status> {
     if write.resource.group != GROUP
         || !write.subresource.is_empty()
         || write.user.in_group(MASTERS)
@@ -18,13 +19,13 @@ pub(crate) fn check(authorizer: &Authorizer, write: &Write, new: &Value) -> Resu
         return Ok(());
     }
     match &*write.resource.plural {
-        "roles" | "clusterroles" => check_role(authorizer, write, new),
-        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, write, new),
+        "roles" | "clusterroles" => check_role(context, write, new).await,
+        "rolebindings" | "clusterrolebindings" => check_binding(context, write, new).await,
         _ => Ok(()),
     }
 }
 
-fn check_role(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(), Status> {
+async fn check_role(context: &Context, write: &Write<'_>, new: &Value) -> Result<(), Status> {
     let (user, resource) = (write.user, &*write.resource.plural);
     let same = |member: &str| write.old.is_some_and(|old| old[member] == new[member]);
     if same("rules") && same("aggregationRule") {
@@ -33,12 +34,12 @@ fn check_role(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(),
     let mut escalate = Attributes::on(user, "escalate", GROUP, resource);
     escalate.namespace = write.namespace;
     escalate.name = write.name;
-    if authorizer.authorize(&escalate).allowed {
+    if context.decide(&escalate).await.allowed {
         return Ok(());
     }
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
     let forbidden = |why: &str| Status::forbidden((GROUP, resource), name, why);
-    let held = authorizer.rules_for(user, write.namespace);
+    let held = context.authorizer.rules_for(user, write.namespace);
     missing(user, &held, &rules_of(new)).map_err(|why| forbidden(&why))?;
     if !new["aggregationRule"].is_null() {
         let all = || vec!["*".to_owned()];
@@ -53,7 +54,7 @@ fn check_role(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(),
     Ok(())
 }
 
-fn check_binding(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<(), Status> {
+async fn check_binding(context: &Context, write: &Write<'_>, new: &Value) -> Result<(), Status> {
     let (user, resource) = (write.user, &*write.resource.plural);
     let same = |member: &str| write.old.is_some_and(|old| old[member] == new[member]);
     if same("roleRef") && same("subjects") {
@@ -64,13 +65,14 @@ fn check_binding(authorizer: &Authorizer, write: &Write, new: &Value) -> Result<
     let mut bind = Attributes::on(user, "bind", GROUP, roles);
     bind.namespace = write.namespace;
     bind.name = &role.name;
-    if authorizer.authorize(&bind).allowed {
+    if context.decide(&bind).await.allowed {
         return Ok(());
     }
-    let granted = authorizer
+    let granted = context
+        .authorizer
         .role_rules(&role.kind, &role.name, write.namespace)
         .map_err(|_| Status::not_found((GROUP, roles), &role.name))?;
-    let held = authorizer.rules_for(user, write.namespace);
+    let held = context.authorizer.rules_for(user, write.namespace);
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
     missing(user, &held, &granted).map_err(|why| Status::forbidden((GROUP, resource), name, &why))
 }

@@ -1,6 +1,8 @@
-//! Who may do what: the node authorizer, then RBAC; `system:masters` may do everything.
+//! Who may do what: a chain of authorizers, by default that of nodes, then RBAC. Each allows,
+//! denies, or has no opinion; the first that has one decides. `system:masters` may do everything.
 
 pub(crate) mod aggregate;
+mod config;
 pub(crate) mod escalation;
 mod node;
 pub(crate) mod rbac;
@@ -10,7 +12,10 @@ use api::status::{Status, go_quote};
 use store::Store;
 
 use crate::request::RequestInfo;
+use crate::server::Context;
 use crate::user::{MASTERS, User};
+use crate::webhook::authorization::AuthorizationWebhook;
+pub use config::{AuthorizerOptions, Authorizers};
 pub(crate) use node::{node_name, referred};
 use rbac::{Rbac, Rule};
 
@@ -20,6 +25,8 @@ pub(crate) struct Attributes<'a> {
     pub user: &'a User,
     pub verb: &'a str,
     pub group: &'a str,
+    /// `*` for any.
+    pub version: &'a str,
     pub resource: &'a str,
     pub subresource: &'a str,
     pub namespace: &'a str,
@@ -38,6 +45,7 @@ impl<'a> Attributes<'a> {
             user,
             verb: &info.verb,
             group: &info.group,
+            version: &info.version,
             resource: &info.resource,
             subresource: &info.subresource,
             namespace: &info.namespace,
@@ -54,6 +62,7 @@ impl<'a> Attributes<'a> {
             user,
             verb,
             group,
+            version: "*",
             resource,
             subresource: "",
             namespace: "",
@@ -97,42 +106,143 @@ impl<'a> Attributes<'a> {
 }
 
 /// The answer to [`Attributes`].
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub allowed: bool,
+    /// Whether nobody further on may allow it. Neither is no opinion.
+    pub denied: bool,
     /// Which binding allows it, or what kept rules from being found.
     pub reason: String,
+    /// Why an authorizer could not be asked.
+    pub error: String,
+}
+
+impl Decision {
+    /// It is allowed, for this reason.
+    pub(crate) fn allow(reason: String) -> Self {
+        Decision { allowed: true, reason, ..Self::default() }
+    }
+
+    /// Nothing is known for or against it; what was looked for is said.
+    pub(crate) fn no_opinion(reason: String) -> Self {
+        Decision { reason, ..Self::default() }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.allowed || self.denied
+    }
+
+    /// What this and the next of a chain come to.
+    fn then(self, next: Decision) -> Decision {
+        if self.is_settled() || next.is_settled() {
+            return if self.is_settled() { self } else { next };
+        }
+        let joined = |one: String, other: String, between: &str| {
+            let both = [one, other].into_iter().filter(|text| !text.is_empty());
+            both.collect::<Vec<_>>().join(between)
+        };
+        Decision {
+            reason: joined(self.reason, next.reason, "\n"),
+            error: joined(self.error, next.error, ", "),
+            ..Decision::default()
+        }
+    }
+}
+
+/// An authorizer that answers from what this server knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    Node,
+    Rbac,
+    Allow,
+    Deny,
+}
+
+/// A part of the chain.
+enum Link {
+    /// Neighbours of our own.
+    Own(Vec<Own>),
+    /// Another server.
+    Webhook(Box<AuthorizationWebhook>),
 }
 
 /// All authorizers in their order.
 pub(crate) struct Authorizer {
     rbac: Rbac,
     node: node::NodeAuthorizer,
+    chain: Vec<Link>,
 }
 
 impl Authorizer {
-    /// An authorizer over the store's own roles and bindings.
-    pub(crate) fn new(store: &Store) -> Self {
-        Authorizer {
-            rbac: Rbac::new(store.clone()),
-            node: node::NodeAuthorizer::new(store.clone()),
+    /// The chain that is configured, over the store's own roles and bindings.
+    pub(crate) fn new(store: &Store, authorizers: &Authorizers) -> Result<Self, String> {
+        let mut chain: Vec<Link> = Vec::new();
+        for one in &authorizers.0 {
+            let own = match one {
+                AuthorizerOptions::Node => Own::Node,
+                AuthorizerOptions::Rbac => Own::Rbac,
+                AuthorizerOptions::AlwaysAllow => Own::Allow,
+                AuthorizerOptions::AlwaysDeny => Own::Deny,
+                AuthorizerOptions::Webhook(options) => {
+                    let webhook = AuthorizationWebhook::new(options, store)?;
+                    chain.push(Link::Webhook(Box::new(webhook)));
+                    continue;
+                }
+            };
+            match chain.last_mut() {
+                Some(Link::Own(all)) => all.push(own),
+                _ => chain.push(Link::Own(vec![own])),
+            }
         }
+        let (rbac, node) = (Rbac::new(store.clone()), node::NodeAuthorizer::new(store.clone()));
+        Ok(Authorizer { rbac, node, chain })
     }
 
-    /// Whether the request may proceed.
-    pub(crate) fn authorize(&self, attributes: &Attributes) -> Decision {
+    /// Whether the request may proceed. What this server's own memory refuses is looked at again
+    /// when it is up to date: the binding may have been made at another server.
+    pub(crate) async fn decide(&self, attributes: &Attributes<'_>, context: &Context) -> Decision {
         if attributes.user.in_group(MASTERS) {
-            return Decision { allowed: true, reason: String::new() };
+            return Decision::allow(String::new());
         }
-        let node = self.node.authorize(attributes);
-        if node.allowed {
-            return node;
+        let mut decision = Decision::default();
+        for link in &self.chain {
+            let next = match link {
+                Link::Webhook(webhook) => webhook.decide(attributes).await,
+                Link::Own(all) => {
+                    let first = self.own(all, attributes);
+                    if !first.allowed && context.refreshed().await {
+                        self.own(all, attributes)
+                    } else {
+                        first
+                    }
+                }
+            };
+            decision = decision.then(next);
+            if decision.is_settled() {
+                break;
+            }
         }
-        let mut rbac = self.rbac.authorize(attributes);
-        if !rbac.allowed && !node.reason.is_empty() {
-            rbac.reason = [node.reason, rbac.reason].join("\n").trim_end().to_owned();
+        decision
+    }
+
+    fn own(&self, all: &[Own], attributes: &Attributes<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for one in all {
+            decision = decision.then(match one {
+                Own::Node => self.node.authorize(attributes),
+                Own::Rbac => self.rbac.authorize(attributes),
+                Own::Allow => Decision::allow(String::new()),
+                Own::Deny => Decision {
+                    denied: true,
+                    reason: "Everything is forbidden.".to_owned(),
+                    ..Decision::default()
+                },
+            });
+            if decision.is_settled() {
+                break;
+            }
         }
-        rbac
+        decision
     }
 
     /// The rules that hold for a user in a namespace, and what could not be resolved.
@@ -140,6 +250,9 @@ impl Authorizer {
         let (rules, mut errors) = self.rbac.rules_for(user, namespace);
         if node_name(user).is_some() {
             errors.push("rules for node authorizer not supported".to_owned());
+        }
+        if self.chain.iter().any(|link| matches!(link, Link::Webhook(_))) {
+            errors.push("webhook authorizer does not support user rule resolution".to_owned());
         }
         (rules, errors)
     }

@@ -53,10 +53,10 @@ impl NodeAuthorizer {
             _ => true,
         };
         if related {
-            return Decision { allowed: true, reason: String::new() };
+            return Decision::allow(String::new());
         }
         let reason = format!("no relationship found between node '{node}' and this object");
-        Decision { allowed: false, reason }
+        Decision::no_opinion(reason)
     }
 
     /// Whether the claim that a volume is bound to is mounted by a pod of the node.

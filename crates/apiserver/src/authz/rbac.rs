@@ -189,8 +189,8 @@ impl Rbac {
             }
         });
         match reason {
-            Some(reason) => Decision { allowed: true, reason },
-            None => Decision { allowed: false, reason: describe_missing(missing) },
+            Some(reason) => Decision::allow(reason),
+            None => Decision::no_opinion(describe_missing(missing)),
         }
     }
 

@@ -24,6 +24,7 @@ pub(crate) mod negotiate;
 mod options;
 mod patch;
 mod policy;
+mod provision;
 mod quota;
 mod read;
 pub(crate) mod scale;
@@ -83,7 +84,7 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// A registry over the context's store.
-    pub(crate) fn new(context: Arc<Context>) -> Arc<Self> {
+    pub(crate) fn new(context: Arc<Context>) -> Result<Arc<Self>, String> {
         let mut resources = HashMap::new();
         for resource in api::resource::RESOURCES.iter() {
             let shared = Arc::new(resource.clone());
@@ -97,8 +98,17 @@ impl Registry {
         let orphans = Orphans::default();
         let swept = Swept::default();
         let (ledger, parsed) = (Arc::default(), Parsed::default());
-        let admission = Admission::new(Arc::clone(&context));
-        Arc::new(Registry { context, resources, admission, clock, orphans, swept, ledger, parsed })
+        let admission = Admission::new(Arc::clone(&context))?;
+        Ok(Arc::new(Registry {
+            context,
+            resources,
+            admission,
+            clock,
+            orphans,
+            swept,
+            ledger,
+            parsed,
+        }))
     }
 
     /// Answers one authorized request.

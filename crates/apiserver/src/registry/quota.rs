@@ -107,7 +107,10 @@ impl Registry {
         attributes: &'a Attributes<'_>,
         object: &Value,
     ) -> Outcome<Option<UnderWay<'a>>> {
-        if !concerns(attributes) || self.quotas(attributes.namespace).is_empty() {
+        if !self.admission.is_on("ResourceQuota")
+            || !concerns(attributes)
+            || self.quotas(attributes.namespace).is_empty()
+        {
             return Ok(None);
         }
         let mut under_way = self.ledger.begin(attributes.namespace);

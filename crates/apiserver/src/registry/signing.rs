@@ -10,7 +10,8 @@ use x509_parser::prelude::FromDer;
 
 use super::{Outcome, meta};
 use crate::admission::{Attributes as Write, Operation};
-use crate::authz::{Attributes, Authorizer, node_name};
+use crate::authz::{Attributes, node_name};
+use crate::server::Context;
 use crate::user::{MASTERS, User};
 
 const COLLECTION: &str = "certificates.k8s.io/certificatesigningrequests";
@@ -73,7 +74,7 @@ fn with_request<T>(
 }
 
 /// Refuses a write that takes a permission on the signer which the user does not have.
-pub fn check(authorizer: &Authorizer, write: &Write<'_>, new: &Value) -> Outcome<()> {
+pub async fn check(context: &Context, write: &Write<'_>, new: &Value) -> Outcome<()> {
     if !concerns(write.resource) {
         return Ok(());
     }
@@ -96,12 +97,13 @@ pub fn check(authorizer: &Authorizer, write: &Write<'_>, new: &Value) -> Outcome
             forbidden(format!("can only create a node CSR with CN={}", write.user.name))
         }
         (Operation::Update, "approval")
-            if !permitted(authorizer, write.user, "approve", signer) =>
+            if !permitted(context, write.user, "approve", signer).await =>
         {
             forbidden(format!("user not permitted to approve requests with signerName {signer:?}"))
         }
         (Operation::Update, "status")
-            if is_signed(write.old, new) && !permitted(authorizer, write.user, "sign", signer) =>
+            if is_signed(write.old, new)
+                && !permitted(context, write.user, "sign", signer).await =>
         {
             forbidden(format!("user not permitted to sign requests with signerName {signer:?}"))
         }
@@ -135,11 +137,13 @@ fn is_signed(old: Option<&Value>, new: &Value) -> bool {
 }
 
 /// Whether the user has the verb on this signer, or on all of its domain.
-fn permitted(authorizer: &Authorizer, user: &User, verb: &str, signer: &str) -> bool {
+async fn permitted(context: &Context, user: &User, verb: &str, signer: &str) -> bool {
     let domain = signer.split_once('/').map_or("", |(domain, _)| domain);
-    let all = format!("{domain}/*");
-    [signer, &all].iter().any(|name| {
+    for name in [signer, &format!("{domain}/*")] {
         let want = Attributes { name, ..Attributes::on(user, verb, GROUP, "signers") };
-        authorizer.authorize(&want).allowed
-    })
+        if context.decide(&want).await.allowed {
+            return true;
+        }
+    }
+    false
 }

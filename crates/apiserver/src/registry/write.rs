@@ -1,8 +1,12 @@
 //! create and update: one road for every kind, from a decoded object to a durable one.
 
+mod fields;
+mod refusal;
+mod state;
+
 use api::apply::{Manager, track};
-use api::schema::{self, Problem, Schema};
-use api::status::{FieldError, MODIFIED, Status};
+use api::schema::Schema;
+use api::status::Status;
 use api::strategy;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -10,17 +14,17 @@ use store::{Entry, Expect, WriteError};
 
 use super::allocation::{is_service, is_unresolved};
 use super::call::{Call, Reply, Target};
-use super::options::{FieldValidation, WriteOptions};
-use super::twice::Twice;
+use super::options::WriteOptions;
 use super::{Outcome, Registry, codec, conversion, decode, meta, names, negotiate, signing};
 use crate::admission::{self, Attributes, Operation};
 use crate::authz::{self, escalation};
-use crate::fresh;
 use crate::notes;
 use crate::user::User;
+pub use fields::check_fields;
+use refusal::{invalid, modified};
+pub use refusal::{may_be_stale, write_failure};
+use state::{check_fresh, check_state, keep_metadata, same};
 
-/// The definition of `metadata`.
-const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// How often a name is generated before the server gives up (as upstream).
 const GENERATE_ATTEMPTS: usize = 8;
 /// How often a write is tried again because somebody else wrote meanwhile.
@@ -287,7 +291,7 @@ impl Registry {
         if !change.create {
             return Err(Status::not_found(&*target.resource, &target.name));
         }
-        self.may_create(target, writer.user)?;
+        self.may_create(target, writer.user).await?;
         let mut object = (change.build)(None)?;
         check_fresh(target, &object)?;
         meta::set(&mut object, "resourceVersion", Value::Null);
@@ -298,14 +302,14 @@ impl Registry {
     }
 
     /// An update or an apply that makes the object takes the right to create it.
-    fn may_create(&self, target: &Target, user: &User) -> Outcome<()> {
+    async fn may_create(&self, target: &Target, user: &User) -> Outcome<()> {
         let resource = &target.resource;
         let attributes = authz::Attributes {
             namespace: &target.namespace,
             name: &target.name,
             ..authz::Attributes::on(user, "create", &resource.group, &resource.plural)
         };
-        let decision = self.context.authorizer.authorize(&attributes);
+        let decision = self.context.decide(&attributes).await;
         if decision.allowed { Ok(()) } else { Err(attributes.forbidden(&decision.reason)) }
     }
 
@@ -465,204 +469,12 @@ impl Registry {
             strategy::default(resource, version, object);
         };
         let identity = ["name", "namespace", "uid"].map(|field| object["metadata"][field].clone());
+        self.provide_namespace(attributes).await?;
         self.admission.mutate(attributes, object, &settle).await?;
         for (field, value) in ["name", "namespace", "uid"].into_iter().zip(identity) {
             meta::set(object, field, value);
         }
-        signing::check(&self.context.authorizer, attributes, object)?;
-        escalation::check(&self.context.authorizer, attributes, object)
-    }
-}
-
-/// Checks an object against its kind's schema as `fieldValidation` asks, drops what the schema
-/// does not know, and gives the warnings.
-pub fn check_fields(
-    target: &Target,
-    options: &WriteOptions,
-    duplicates: &Twice,
-    object: &mut Value,
-) -> Outcome<Vec<String>> {
-    let resource = &target.resource;
-    let refuse =
-        |why: &str| Status::bad_request(schema::decode_error(&resource.kind, &target.version, why));
-    let mut unknown: Vec<String> = Vec::new();
-    let mut settle = |schema: Schema<'_>, value: &mut Value, below: &str| {
-        for problem in schema.check(value) {
-            match problem {
-                Problem::Type(why) => return Err(refuse(&why)),
-                Problem::Unknown(path) => {
-                    unknown.push(Problem::Unknown(format!("{below}{path}")).to_string());
-                }
-            }
-        }
-        schema.prune(value);
-        Ok(())
-    };
-    if let Some(custom) = &resource.custom {
-        if let (Some(schema), Some(metadata)) =
-            (Schema::of_definition(OBJECT_META), object.get_mut("metadata"))
-        {
-            settle(schema, metadata, "metadata.")?;
-        }
-        let dropped = custom.prune(&target.version, object);
-        unknown.extend(dropped.into_iter().map(|path| Problem::Unknown(path).to_string()));
-        custom.default(&target.version, object);
-    } else if let Some(schema) = Schema::of(&resource.group, &target.version, &resource.kind) {
-        settle(schema, object, "")?;
-    } else {
-        decode::drop_nulls(object);
-        return Ok(Vec::new());
-    }
-    let with = |told: Vec<String>| -> Vec<String> { told.into_iter().chain(unknown).collect() };
-    match options.field_validation {
-        FieldValidation::Strict => match with(duplicates.errors()).as_slice() {
-            [] => Ok(Vec::new()),
-            wrong => Err(refuse(&schema::strict_error(wrong))),
-        },
-        FieldValidation::Warn => Ok(with(duplicates.warnings())),
-        FieldValidation::Ignore => Ok(Vec::new()),
-    }
-}
-
-/// 422 about the target.
-pub fn invalid(target: &Target, errors: &[FieldError]) -> Status {
-    let resource = &target.resource;
-    Status::invalid((resource.group.as_ref(), resource.kind.as_ref()), &target.name, errors)
-}
-
-/// Somebody else was faster, again and again.
-fn modified(target: &Target) -> Status {
-    Status::conflict(&*target.resource, &target.name, MODIFIED)
-}
-
-/// An update that creates must not rely on a state that is not there.
-fn check_fresh(target: &Target, object: &Value) -> Outcome<()> {
-    let uid = meta::uid(object);
-    if !uid.is_empty() {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
-        return Err(Status::conflict(&*target.resource, &target.name, &why));
-    }
-    match meta::revision(object) {
-        Some(_) => Err(Status::not_found(&*target.resource, &target.name)),
-        None => Ok(()),
-    }
-}
-
-/// The new state must be meant for the present one.
-fn check_state(change: &Change<'_>, object: &Value, live: &Value) -> Outcome<()> {
-    let target = change.target;
-    let resource = &*target.resource;
-    match meta::revision(object) {
-        Some(revision) if Some(revision) != meta::revision(live) => {
-            return Err(Status::conflict(resource, &target.name, MODIFIED));
-        }
-        None if change.conditional && !strategy::allows_unconditional_update(resource) => {
-            let error = FieldError::invalid(
-                "metadata.resourceVersion",
-                json!(0),
-                "must be specified for an update",
-            );
-            return Err(invalid(target, &[error]));
-        }
-        _ => {}
-    }
-    let (wanted, found) = (meta::uid(object), meta::uid(live));
-    if !wanted.is_empty() && wanted != found {
-        let why = format!(
-            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
-        );
-        return Err(Status::conflict(resource, &target.name, &why));
-    }
-    Ok(())
-}
-
-/// What no writer changes: identity, times, and a deletion under way.
-fn keep_metadata(object: &mut Value, live: &Value, namespaced: bool) {
-    for field in
-        ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"]
-    {
-        meta::set(object, field, live["metadata"][field].clone());
-    }
-    for field in ["name", "namespace", "generateName"] {
-        if object["metadata"][field].is_null() || (field == "namespace" && !namespaced) {
-            meta::set(object, field, live["metadata"][field].clone());
-        }
-    }
-}
-
-/// Whether two states differ in nothing but the times at which fields were last set.
-fn same(new: &Value, live: &Value) -> bool {
-    members_are_same(new, live, |name, new, live| match name {
-        "metadata" => members_are_same(new, live, |name, new, live| match name {
-            "managedFields" => owners_are_same(new, live),
-            _ => new == live,
-        }),
-        _ => new == live,
-    })
-}
-
-fn owners_are_same(new: &Value, live: &Value) -> bool {
-    let (Some(new), Some(live)) = (new.as_array(), live.as_array()) else { return new == live };
-    // Owners are ordered by time, so that another time may mean another place.
-    let is_in_live = |new: &Value| {
-        live.iter().any(|live| {
-            members_are_same(new, live, |name, new, live| name == "time" || new == live)
-        })
-    };
-    new.len() == live.len() && new.iter().all(is_in_live)
-}
-
-/// Compares two objects member by member; what both lack is the same.
-fn members_are_same(
-    new: &Value,
-    live: &Value,
-    same: impl Fn(&str, &Value, &Value) -> bool,
-) -> bool {
-    let (Some(new), Some(live)) = (new.as_object(), live.as_object()) else { return new == live };
-    new.len() == live.len()
-        && new.iter().all(|(name, new)| live.get(name).is_some_and(|live| same(name, new, live)))
-}
-
-/// Whether a refusal may come from what was known here and is not so any more. That something
-/// exists already is the datastore's own word.
-pub fn may_be_stale(status: &Status) -> bool {
-    (400..500).contains(&status.code) && status.reason != "AlreadyExists"
-}
-
-/// A store's refusal in upstream's words.
-pub fn write_failure(target: &Target, error: WriteError) -> Status {
-    match &error {
-        WriteError::Conflict { .. } => Status::conflict(&*target.resource, &target.name, MODIFIED),
-        WriteError::NotFound => Status::not_found(&*target.resource, &target.name),
-        WriteError::TooLarge { limit, .. } => {
-            Status::request_entity_too_large(&format!("limit is {limit}"))
-        }
-        WriteError::Closed => Status::unavailable("the server is shutting down"),
-        WriteError::Storage(cause) => fresh::unreachable_datastore(cause, &error),
-        WriteError::Unresolved(_) => Status::timeout(&format!(
-            "it is not known whether this was done: {}",
-            base::chain(&error)
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_times_of_owners_do_not_count() {
-        let state = |owners: Value, data: &str| json!({"metadata": {"name": "a", "managedFields": owners}, "data": data});
-        let owner = |name: &str, time: &str| json!({"manager": name, "time": time});
-        let live = state(json!([owner("a", "1"), owner("b", "1")]), "x");
-        for (owners, data, expected) in [
-            (json!([owner("b", "1"), owner("a", "2")]), "x", true),
-            (json!([owner("b", "1"), owner("a", "2")]), "y", false),
-            (json!([owner("a", "1"), owner("c", "1")]), "x", false),
-            (json!([owner("a", "1")]), "x", false),
-        ] {
-            assert_eq!(same(&state(owners.clone(), data), &live), expected, "{owners} {data}");
-        }
-        assert!(!same(&json!({"metadata": {}, "data": "x"}), &json!({"metadata": {}})));
+        signing::check(&self.context, attributes, object).await?;
+        escalation::check(&self.context, attributes, object).await
     }
 }

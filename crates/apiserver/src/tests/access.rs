@@ -17,12 +17,13 @@ use crate::testing::{config, create, empty, get, read, request, send, until};
 use crate::user::User;
 use crate::{
     Access, ApiServer, AuditOptions, AuthenticationConfiguration, AuthorizationWebhookOptions,
-    EventServerOptions, LogOptions, Policy, RemoteConfig, StaticTokens, TokenWebhookOptions,
+    Authorizers, EventServerOptions, LogOptions, Policy, RemoteConfig, StaticTokens,
+    TokenWebhookOptions,
 };
 
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
-async fn server(access: Access) -> Arc<ApiServer> {
+pub(super) async fn server(access: Access) -> Arc<ApiServer> {
     let mut config = config();
     config.access = access;
     let server = empty(config).await;
@@ -61,6 +62,8 @@ struct Issuer {
     url: String,
     ca: String,
     key: EcdsaKeyPair,
+    /// What it gives at `/claims` to who shows `key`.
+    claims: Arc<std::sync::Mutex<String>>,
 }
 
 async fn issuer() -> Issuer {
@@ -84,15 +87,24 @@ async fn issuer() -> Issuer {
         "x": BASE64.encode(&point[1..33]), "y": BASE64.encode(&point[33..])});
     let description = json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string();
     let keys = json!({"keys": [jwk]}).to_string();
+    let claims = Arc::new(std::sync::Mutex::new(String::new()));
+    let given = Arc::clone(&claims);
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(tcp).await else { continue };
             let (description, keys) = (description.clone(), keys.clone());
+            let given = Arc::clone(&given);
             let service = hyper::service::service_fn(move |asked: http::Request<_>| {
                 let _: &hyper::body::Incoming = asked.body();
-                let text =
-                    if asked.uri().path() == "/keys" { keys.clone() } else { description.clone() };
+                let shown = asked.headers().get(header::AUTHORIZATION);
+                let text = match asked.uri().path() {
+                    "/keys" => keys.clone(),
+                    "/claims" if shown.is_some_and(|shown| shown == "Bearer key") => {
+                        given.lock().unwrap().clone()
+                    }
+                    _ => description.clone(),
+                };
                 let body = http_body_util::Full::new(bytes::Bytes::from(text));
                 async move { Ok::<_, std::convert::Infallible>(http::Response::new(body)) }
             });
@@ -100,7 +112,7 @@ async fn issuer() -> Issuer {
             let _ = connection.serve_connection(TokioIo::new(stream), service).await;
         }
     });
-    Issuer { url, ca: own.cert.pem(), key }
+    Issuer { url, ca: own.cert.pem(), key, claims }
 }
 
 impl Issuer {
@@ -310,8 +322,72 @@ async fn component_statuses_are_made_on_the_spot() {
     assert_eq!(get(&server, &User::admin(), &format!("{path}/x")).await.0, StatusCode::NOT_FOUND);
 }
 
-/// A server that knows a token and a permission; how often it is asked is counted.
-async fn reviewer() -> (RemoteConfig, Arc<AtomicUsize>) {
+/// What a server that is asked says of a token, of images, or of a permission.
+fn said(review: &Value) -> Value {
+    let spec = &review["spec"];
+    match review["kind"].as_str().unwrap_or_default() {
+        "TokenReview" => {
+            let user = json!({"username": "ann", "groups": ["devs"]});
+            json!({"authenticated": spec["token"] == "good", "user": user})
+        }
+        "ImageReview" if spec["containers"][0]["image"] == "bad" => {
+            json!({"allowed": false, "reason": "it is bad"})
+        }
+        "ImageReview" => json!({"allowed": true, "auditAnnotations": {"seen": "yes"}}),
+        _ => {
+            let verb = spec["resourceAttributes"]["verb"].as_str().unwrap_or_default();
+            let known = ["approve", "create", "escalate", "list", "peek", "update"];
+            let allowed = spec["user"] == "ann" && known.contains(&verb);
+            json!({"allowed": allowed, "denied": verb == "get", "reason": "ask ann"})
+        }
+    }
+}
+
+#[tokio::test]
+async fn groups_that_a_token_lacks_are_fetched_where_it_says() {
+    let issuer = issuer().await;
+    let file = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{
+            "issuer": {"url": issuer.url, "audiences": ["here"], "certificateAuthority": issuer.ca},
+            "claimMappings": {"username": {"claim": "sub", "prefix": ""},
+                              "groups": {"claim": "groups", "prefix": ""}},
+        }],
+    });
+    let file = AuthenticationConfiguration::parse(&file.to_string()).unwrap();
+    let server = server(Access { jwt: file.jwt, ..Access::default() }).await;
+    let soon = jiff::Timestamp::now().as_second() + 60;
+    let base = json!({"iss": issuer.url, "aud": "here", "exp": soon, "sub": "ann"});
+    let with = |more: Value| {
+        let mut claims = base.clone();
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        issuer.sign(&claims)
+    };
+    let endpoint = format!("{}/claims", issuer.url);
+    let source = |key: &str| {
+        with(json!({"_claim_names": {"groups": "s"},
+        "_claim_sources": {"s": {"endpoint": endpoint, "access_token": key}}}))
+    };
+    for (claims, key, expected) in [
+        (with(json!({"groups": ["devs"]})), "key", Some(json!(["devs", "system:authenticated"]))),
+        (with(json!({})), "key", None),
+        (with(json!({"groups": ["devs"], "aud": "elsewhere"})), "key", None),
+        (with(json!({"groups": ["devs"], "exp": 1})), "key", None),
+        (with(json!({"groups": ["devs"]})) + "A", "key", None),
+        ("no token".to_owned(), "key", None),
+        (with(json!({"groups": ["devs"]})), "other", None),
+    ] {
+        issuer.claims.lock().unwrap().clone_from(&claims);
+        let (code, user) = bearer(&server, &source(key)).await;
+        match expected {
+            Some(groups) => assert_eq!((code, &user["groups"]), (StatusCode::CREATED, &groups)),
+            None => assert_eq!(code, StatusCode::UNAUTHORIZED, "{claims} {user}"),
+        }
+    }
+}
+
+/// A server that knows tokens, images and permissions; how often it is asked is counted.
+pub(super) async fn reviewer() -> (RemoteConfig, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/review", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
@@ -325,15 +401,7 @@ async fn reviewer() -> (RemoteConfig, Arc<AtomicUsize>) {
                     let body: hyper::body::Incoming = asked.into_body();
                     let bytes = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes();
                     let mut review: Value = serde_json::from_slice(&bytes).unwrap();
-                    let spec = &review["spec"];
-                    let status = if review["kind"] == "TokenReview" {
-                        let user = json!({"username": "ann", "groups": ["devs"]});
-                        json!({"authenticated": spec["token"] == "good", "user": user})
-                    } else {
-                        let verb = &spec["resourceAttributes"]["verb"];
-                        json!({"allowed": spec["user"] == "ann" && verb == "list", "reason": "ask ann"})
-                    };
-                    review["status"] = status;
+                    review["status"] = said(&review);
                     let body = http_body_util::Full::new(bytes::Bytes::from(review.to_string()));
                     Ok::<_, std::convert::Infallible>(http::Response::new(body))
                 }
@@ -342,9 +410,19 @@ async fn reviewer() -> (RemoteConfig, Arc<AtomicUsize>) {
             tokio::spawn(connection.serve_connection(TokioIo::new(tcp), service));
         }
     });
-    let text = json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "s"}}],
-        "clusters": [{"name": "s", "cluster": {"server": url}}]});
-    (RemoteConfig::parse(&text.to_string(), |_| Err(String::new())).unwrap(), asked)
+    (remote(&url), asked)
+}
+
+/// What leads to a server.
+pub(super) fn remote(url: &str) -> RemoteConfig {
+    RemoteConfig::parse(&kubeconfig(url), |_| Err(String::new())).unwrap()
+}
+
+/// The same as a file.
+pub(super) fn kubeconfig(url: &str) -> String {
+    json!({"current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "s"}}],
+        "clusters": [{"name": "s", "cluster": {"server": url}}]})
+    .to_string()
 }
 
 #[tokio::test]
@@ -371,12 +449,8 @@ async fn another_server_knows_tokens_and_permissions() {
             version: version.clone(),
             ttl,
         }),
-        authorization_webhook: Some(AuthorizationWebhookOptions {
-            remote,
-            version,
-            allowed_ttl: ttl,
-            refused_ttl: ttl,
-        }),
+        authorizers: Authorizers::default()
+            .with_webhook(AuthorizationWebhookOptions::new(remote, &version, ttl, ttl)),
         ..Access::default()
     };
     let server = server(access).await;

@@ -3,9 +3,12 @@
 mod access;
 mod aggregated;
 mod apply;
+mod authorizers;
 mod chain;
 mod definitions;
+mod fairness;
 mod nodes;
+mod plugins;
 mod policies;
 mod quotas;
 mod secure;

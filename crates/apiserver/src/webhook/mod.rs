@@ -2,8 +2,10 @@
 //! of conversions names it. Who asks what is the callers' business; here are finding the other
 //! side, trusting it, and limits.
 
+pub(crate) mod authorization;
+pub(crate) mod remembered;
 pub(crate) mod remote;
-pub(crate) mod review;
+pub(crate) mod token;
 pub(crate) mod trust;
 
 use std::collections::HashMap;

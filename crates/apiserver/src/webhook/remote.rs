@@ -21,7 +21,7 @@ use store::Store;
 use super::{Dial, HookClient, IDLE, IDLE_MAX, Trouble, exchange, send, trust};
 
 /// How long an answer may take; upstream has no setting for it either.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a kubeconfig's current context leads, and as whom.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -34,11 +34,7 @@ pub struct RemoteConfig {
     identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-impl std::fmt::Debug for RemoteConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RemoteConfig").field("url", &self.url).finish_non_exhaustive()
-    }
-}
+base::hides!(RemoteConfig, url);
 
 impl RemoteConfig {
     /// Reads a kubeconfig; `read` gives the bytes of a file that it names.
@@ -117,15 +113,15 @@ impl Remote {
     }
 
     /// POSTs a question and gives the answer. The error says why there is none.
-    pub(crate) async fn ask(&self, question: &Value) -> Result<Value, String> {
+    pub(crate) async fn ask(&self, question: &Value, patience: Duration) -> Result<Value, String> {
         let request = self.request(question.to_string())?;
-        self.in_time(exchange(&self.client, request)).await
+        self.in_time(exchange(&self.client, request), patience).await
     }
 
     /// POSTs a text of which no more is to be heard than that it was taken.
     pub(crate) async fn post(&self, text: String) -> Result<(), String> {
         let request = self.request(text)?;
-        self.in_time(send(&self.client, request)).await.map(drop)
+        self.in_time(send(&self.client, request), PATIENCE).await.map(drop)
     }
 
     fn request(&self, text: String) -> Result<http::Request<Full<Bytes>>, String> {
@@ -144,8 +140,9 @@ impl Remote {
     async fn in_time<T>(
         &self,
         exchange: impl Future<Output = Result<T, Trouble>>,
+        patience: Duration,
     ) -> Result<T, String> {
-        match tokio::time::timeout(PATIENCE, exchange).await {
+        match tokio::time::timeout(patience, exchange).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Trouble::Road(why))) => Err(self.failed(&why)),
             Ok(Err(Trouble::Answer(why))) => Err(why),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use apiserver::{
     Access, AdmissionPlugins, AuditOptions, AuthenticationConfiguration,
-    AuthorizationWebhookOptions, ClaimRule, EventServerOptions, FrontProxy, Issuer,
+    AuthorizationWebhookOptions, Authorizers, ClaimRule, EventServerOptions, FrontProxy, Issuer,
     JwtAuthenticator, LogOptions, Mapping, Mappings, Policy, RemoteConfig, StaticTokens,
     TokenWebhookOptions,
 };
@@ -34,6 +34,14 @@ pub struct AccessOptions {
     /// File AuthenticationConfiguration (apiserver.config.k8s.io): issuers of JSON Web Tokens
     #[arg(long, env = "CORACLE_AUTHENTICATION_CONFIG", conflicts_with = "oidc_issuer_url")]
     pub authentication_config: Option<PathBuf>,
+    /// File AuthorizationConfiguration (apiserver.config.k8s.io): the chain of authorizers
+    /// [default: Node, then RBAC]
+    #[arg(
+        long,
+        env = "CORACLE_AUTHORIZATION_CONFIG",
+        conflicts_with = "authorization_webhook_config_file"
+    )]
+    pub authorization_config: Option<PathBuf>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub reviews: ReviewFlags,
@@ -95,11 +103,13 @@ impl ReviewFlags {
         let flag = "--authorization-webhook-config-file";
         let path = self.authorization_webhook_config_file.as_deref();
         let remote = path.map(|path| remote(path, flag)).transpose()?;
-        Ok(remote.map(|remote| AuthorizationWebhookOptions {
-            remote,
-            version: self.authorization_webhook_version.clone(),
-            allowed_ttl: self.authorization_webhook_cache_authorized_ttl.duration(),
-            refused_ttl: self.authorization_webhook_cache_unauthorized_ttl.duration(),
+        Ok(remote.map(|remote| {
+            AuthorizationWebhookOptions::new(
+                remote,
+                &self.authorization_webhook_version,
+                self.authorization_webhook_cache_authorized_ttl.duration(),
+                self.authorization_webhook_cache_unauthorized_ttl.duration(),
+            )
         }))
     }
 }
@@ -231,7 +241,7 @@ impl AccessOptions {
             earlier_issuers: self.service_account_issuer.iter().skip(1).cloned().collect(),
             jwks_uri: self.service_account_jwks_uri.clone(),
             token_webhook: self.reviews.tokens()?,
-            authorization_webhook: self.reviews.permissions()?,
+            authorizers: self.authorizers()?,
             ..Access::default()
         };
         if let Some(path) = &self.token_auth_file {
@@ -244,6 +254,25 @@ impl AccessOptions {
         }
         access.jwt.extend(self.oidc.issuer()?);
         Ok(access)
+    }
+
+    fn authorizers(&self) -> Outcome<Authorizers> {
+        let Some(path) = &self.authorization_config else {
+            let behind = self.reviews.permissions()?;
+            let chain = Authorizers::default();
+            return Ok(match behind {
+                Some(webhook) => chain.with_webhook(webhook),
+                None => chain,
+            });
+        };
+        let flag = "--authorization-config";
+        let named = |name: &str| {
+            remote(Path::new(name), flag).map_err(|failure| base::chain(&failure).to_string())
+        };
+        Authorizers::parse(&read(path, flag)?, named).map_err(|why| {
+            Failure::new(format!("reading {}: {why}", path.display()))
+                .hint(format!("mend the file that {flag} names"))
+        })
     }
 }
 
@@ -272,6 +301,9 @@ impl AccessOptions {
                     .hint(format!("mend the file that {flag} names"))
             })?;
         }
+        plugins.check().map_err(|why| {
+            Failure::new(why).hint("configure it in the file of --admission-control-config-file")
+        })?;
         Ok(plugins)
     }
 }

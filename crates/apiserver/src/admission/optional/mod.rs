@@ -1,8 +1,11 @@
 //! Steps that are off unless somebody asks for them (`--enable-admission-plugins`).
 
 mod event_rate;
+mod image_policy;
 mod images;
+mod namespaces;
 mod node_selector;
+mod owners;
 mod refusals;
 mod resources;
 mod tolerations;
@@ -12,9 +15,12 @@ use serde_json::Value;
 use super::{Attributes, Operation};
 
 pub(super) use event_rate::{EventLimits, admit as limit_events};
+pub(super) use image_policy::{ImagePolicy, ImagePolicyOptions};
 pub(super) use images::{admit as always_pull, check as check_pulled};
+pub(super) use namespaces::exists;
 pub(super) use node_selector::{admit as select_nodes, check as check_nodes};
-pub(super) use refusals::{external_addresses, hard_anti_affinity};
+pub(super) use owners::check as check_owners;
+pub(super) use refusals::{deny, external_addresses, hard_anti_affinity};
 pub(super) use resources::admit as tolerate_resources;
 pub(super) use tolerations::{
     TolerationRestriction, admit as add_tolerations, check as check_tolerations,

@@ -1,4 +1,5 @@
-//! Steps that only refuse: DenyServiceExternalIPs and LimitPodHardAntiAffinityTopology.
+//! Steps that only refuse: AlwaysDeny, DenyServiceExternalIPs and
+//! LimitPodHardAntiAffinityTopology.
 
 use api::status::Status;
 use serde_json::Value;
@@ -8,6 +9,12 @@ use super::writes_pod;
 use crate::registry::{Outcome, meta};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// Nothing is written.
+pub(in super::super) fn deny(attributes: &Attributes<'_>, _: &Value) -> Outcome<()> {
+    let why = "admission control is denying all modifications";
+    Err(Status::forbidden(attributes.resource, attributes.name, why))
+}
 
 /// Nobody takes an address of the network for a Service.
 pub(in super::super) fn external_addresses(
