@@ -1,6 +1,7 @@
 //! What a controller wants done, as data: it can be printed and compared before anything
 //! is touched. The driver (`crate::driver`) carries it out.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -111,7 +112,7 @@ pub struct Announce {
     /// Reason and text on success; none: silent.
     pub done: Option<(&'static str, &'static str)>,
     /// Reason and text on failure.
-    pub failed: (&'static str, &'static str),
+    pub failed: (&'static str, Cow<'static, str>),
 }
 
 /// One thing to do.

@@ -8,16 +8,13 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus}
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Toleration,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use kube::ResourceExt;
-use kube::core::SelectorExt;
-use serde_json::json;
 
 use crate::action::{Action, Plan};
 use crate::context::{Cx, Key};
 use crate::driver::{Controller, Reconcile, Watches};
 use crate::hash::template_hash;
+use crate::history::History;
 use crate::replicaset::{count, delete_pod, pod_created, pod_from_template};
 use crate::{owner, pods};
 
@@ -41,20 +38,7 @@ pub const DAEMON_SET: Controller =
 fn watches(watches: &mut Watches) {
     watches.own::<DaemonSet>();
     watches.owned::<ControllerRevision, DaemonSet>();
-    watches.map::<Pod>(|world, pod| match owner::controller_of(pod) {
-        Some(controller) if controller.kind == "DaemonSet" => {
-            vec![Key::new(pod.namespace().unwrap_or_default(), &controller.name)]
-        }
-        Some(_) => Vec::new(),
-        None => {
-            let sets = world.list::<DaemonSet>(pod.metadata.namespace.as_deref().unwrap_or(""));
-            let selects = |set: &DaemonSet| {
-                let selector = set.spec.as_ref().and_then(|s| owner::selector(&s.selector));
-                selector.is_some_and(|s| s.matches(pod.labels()))
-            };
-            sets.iter().filter(|set| selects(set)).map(|set| Key::of(set.as_ref())).collect()
-        }
-    });
+    watches.dependents::<Pod, DaemonSet>(|set| owner::selector(&set.spec.as_ref()?.selector));
     // Labels and taints decide; a heartbeat wakes a plan that finds nothing to do.
     watches.map::<Node>(|world, _| {
         world.list::<DaemonSet>("").iter().map(|set| Key::of(set.as_ref())).collect()
@@ -270,60 +254,23 @@ impl Round<'_> {
 
     /// The history that `kubectl rollout history` and `undo` read.
     fn revisions(&self) -> Vec<Action> {
-        let namespace = self.set.namespace().unwrap_or_default();
-        let mut all = self.cx.world.list::<ControllerRevision>(&namespace);
+        let Some(spec) = &self.set.spec else { return Vec::new() };
+        let mut all =
+            self.cx.world.list::<ControllerRevision>(&self.set.namespace().unwrap_or_default());
         all.retain(|revision| owner::is_controlled_by(revision.as_ref(), self.set));
-        all.sort_by_key(|revision| revision.revision);
-        let newest = all.last().map_or(0, |revision| revision.revision);
-        let name = format!("{}-{}", self.set.name_any(), self.hash);
-        let mut actions = Vec::new();
-        match all.iter().find(|revision| revision.name_any() == name) {
-            Some(current) if current.revision < newest => {
-                let raised =
-                    ControllerRevision { revision: newest + 1, ..current.as_ref().clone() };
-                actions.extend(Action::change(current.as_ref(), &raised, ""));
-            }
-            Some(_) => {}
-            None => actions.push(Action::create(&self.revision(name.clone(), newest + 1), None)),
-        }
-        let limit = self.set.spec.as_ref().and_then(|s| s.revision_history_limit).unwrap_or(10);
+        let history = History::new(self.set, &spec.template, (REVISION_HASH, &self.hash), all);
         let in_use: BTreeSet<&str> = self
             .by_node
             .values()
             .flatten()
             .filter_map(|pod| pod.labels().get(REVISION_HASH).map(String::as_str))
             .collect();
-        let hash =
-            |r: &ControllerRevision| r.labels().get(REVISION_HASH).cloned().unwrap_or_default();
-        let old: Vec<_> = all
-            .iter()
-            .filter(|r| r.name_any() != name && !in_use.contains(hash(r).as_str()))
-            .collect();
-        let surplus = old.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
-        actions.extend(old[..surplus].iter().map(|r| Action::delete(r.as_ref(), None)));
+        let hash = |r: &ControllerRevision| r.labels().get(REVISION_HASH).cloned();
+        let mut actions: Vec<Action> = history.record().into_iter().collect();
+        actions.extend(history.forget(spec.revision_history_limit, |revision| {
+            hash(revision).is_some_and(|hash| in_use.contains(hash.as_str()))
+        }));
         actions
-    }
-
-    fn revision(&self, name: String, number: i64) -> ControllerRevision {
-        let spec = self.set.spec.as_ref();
-        let mut template = serde_json::to_value(spec.map(|s| &s.template)).unwrap_or_default();
-        // `kubectl rollout undo` applies the data as a strategic merge patch.
-        template["$patch"] = json!("replace");
-        let labels = spec.and_then(|s| s.template.metadata.as_ref()?.labels.clone());
-        let mut labels = labels.unwrap_or_default();
-        labels.insert(REVISION_HASH.into(), self.hash.clone());
-        ControllerRevision {
-            metadata: ObjectMeta {
-                name: Some(name),
-                namespace: self.set.namespace(),
-                labels: Some(labels),
-                annotations: self.set.metadata.annotations.clone(),
-                owner_references: Some(vec![owner::controller_reference(self.set)]),
-                ..ObjectMeta::default()
-            },
-            data: Some(RawExtension(json!({ "spec": { "template": template } }))),
-            revision: number,
-        }
     }
 
     fn status(&self) -> DaemonSetStatus {

@@ -13,8 +13,9 @@ use std::time::Duration;
 use client::{Informer, Informers, Key, Outcome, Queue};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use kube::Client;
+use kube::core::{Selector, SelectorExt};
 use kube::runtime::watcher;
+use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -129,6 +130,25 @@ impl Watches {
                 )]
             }
             _ => Vec::new(),
+        });
+    }
+
+    /// Changes of `K` wake its managing controller, where that is an `O`; one that nobody manages
+    /// wakes every `O` whose selector would adopt it.
+    pub fn dependents<K: Kind, O: Kind>(&mut self, selector: fn(&O) -> Option<Selector>) {
+        self.map::<K>(move |world, object| {
+            let namespace = object.meta().namespace.as_deref().unwrap_or_default();
+            match owner::controller_of(object) {
+                Some(controller) if controller.kind == O::KIND => {
+                    vec![Key::new(namespace, &controller.name)]
+                }
+                Some(_) => Vec::new(),
+                None => {
+                    let mut owners = world.list::<O>(namespace);
+                    owners.retain(|o| selector(o).is_some_and(|s| s.matches(object.labels())));
+                    owners.iter().map(|o| Key::of(o.as_ref())).collect()
+                }
+            }
         });
     }
 

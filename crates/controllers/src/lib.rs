@@ -17,6 +17,7 @@ mod driver;
 mod endpoints;
 mod garbage;
 mod hash;
+mod history;
 mod job;
 mod namespace;
 mod nodes;
@@ -27,6 +28,7 @@ mod protection;
 mod replicaset;
 mod serviceaccount;
 mod signer;
+mod statefulset;
 pub mod world;
 
 #[cfg(test)]
@@ -96,6 +98,7 @@ const CONTROLLERS: &[Controller] = &[
     replicaset::REPLICA_SET,
     replicaset::REPLICATION_CONTROLLER,
     daemonset::DAEMON_SET,
+    statefulset::STATEFUL_SET,
     job::JOB,
     cronjob::CRON_JOB,
     endpoints::ENDPOINT_SLICE,

@@ -116,18 +116,7 @@ impl Replicated for ReplicationController {
 
 fn watches<K: Replicated>(watches: &mut Watches) {
     watches.own::<K>();
-    watches.map::<Pod>(|world, pod| match owner::controller_of(pod) {
-        Some(controller) if controller.kind == K::KIND => {
-            vec![Key::new(pod.namespace().unwrap_or_default(), &controller.name)]
-        }
-        Some(_) => Vec::new(),
-        None => world
-            .list::<K>(pod.metadata.namespace.as_deref().unwrap_or_default())
-            .iter()
-            .filter(|set| set.selects().is_some_and(|s| s.matches(pod.labels())))
-            .map(|set| Key::of(set.as_ref()))
-            .collect(),
-    });
+    watches.dependents::<Pod, K>(K::selects);
 }
 
 fn plan<K: Replicated>(cx: &Cx, key: &Key) -> Plan {
@@ -227,7 +216,7 @@ pub fn pod_created<O: Kind>(set: &O) -> Announce {
     Announce {
         regarding: reference(set),
         done: Some(("SuccessfulCreate", "Created pod: ")),
-        failed: ("FailedCreate", "Error creating: "),
+        failed: ("FailedCreate", "Error creating: ".into()),
     }
 }
 
@@ -238,7 +227,7 @@ pub fn delete_pod<O: Kind>(set: &O, pod: &Pod) -> Action {
         Some(Announce {
             regarding: reference(set),
             done: Some(("SuccessfulDelete", "Deleted pod: ")),
-            failed: ("FailedDelete", "Error deleting: "),
+            failed: ("FailedDelete", "Error deleting: ".into()),
         }),
     )
 }

@@ -158,7 +158,11 @@ fn start_due(
 
 fn announce(cron: &CronJob, text: &'static str, failed: &'static str) -> Announce {
     let done = if failed == "FailedDelete" { "SuccessfulDelete" } else { "SuccessfulCreate" };
-    Announce { regarding: reference(cron), done: Some((done, text)), failed: (failed, "Error: ") }
+    Announce {
+        regarding: reference(cron),
+        done: Some((done, text)),
+        failed: (failed, "Error: ".into()),
+    }
 }
 
 /// The Job that is due at a time; its name holds the time, so that it is made once.

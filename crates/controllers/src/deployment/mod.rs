@@ -14,7 +14,6 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::ResourceExt;
-use kube::core::SelectorExt;
 
 pub use self::numbers::scaled;
 use self::numbers::{available, replicas, wanted};
@@ -32,19 +31,8 @@ pub const DEPLOYMENT: Controller =
 
 fn watches(watches: &mut Watches) {
     watches.own::<Deployment>();
-    watches.map::<ReplicaSet>(|world, set| match owner::controller_of(set) {
-        Some(controller) if controller.kind == "Deployment" => {
-            vec![Key::new(set.namespace().unwrap_or_default(), &controller.name)]
-        }
-        Some(_) => Vec::new(),
-        None => {
-            let selects = |deployment: &Deployment| {
-                let selector = deployment.spec.as_ref().and_then(|s| owner::selector(&s.selector));
-                selector.is_some_and(|s| s.matches(set.labels()))
-            };
-            let all = world.list::<Deployment>(set.metadata.namespace.as_deref().unwrap_or(""));
-            all.iter().filter(|d| selects(d)).map(|d| Key::of(d.as_ref())).collect()
-        }
+    watches.dependents::<ReplicaSet, Deployment>(|deployment| {
+        owner::selector(&deployment.spec.as_ref()?.selector)
     });
     // Only Recreate waits for pods, and for their going.
     watches.map::<Pod>(|world, pod| {
@@ -401,7 +389,7 @@ impl<'a> Rollout<'a> {
         let announce = Announce {
             regarding: reference(self.before.as_ref()),
             done: None,
-            failed: ("ReplicaSetCreateError", "Failed to create new replica set: "),
+            failed: ("ReplicaSetCreateError", "Failed to create new replica set: ".into()),
         };
         let status = Action::change(
             &Deployment {

@@ -68,7 +68,8 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
     match present {
         Some(present) => plan.push(Action::change(present.as_ref(), &wanted, "")),
         None => {
-            let failed = ("FailedToCreateEndpoint", "Failed to create endpoint for service: ");
+            let failed =
+                ("FailedToCreateEndpoint", "Failed to create endpoint for service: ".into());
             let announce = Announce { regarding: reference(service.as_ref()), done: None, failed };
             plan.push([Action::create(&wanted, Some(announce))]);
         }

@@ -198,7 +198,10 @@ fn fill(
     let announce = Announce {
         regarding: reference(service),
         done: None,
-        failed: ("FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service: "),
+        failed: (
+            "FailedToUpdateEndpointSlices",
+            "Error updating Endpoint Slices for Service: ".into(),
+        ),
     };
     while !endpoints.is_empty() || (!any && needs_placeholder) {
         let rest = endpoints.split_off(endpoints.len().min(MAX_ENDPOINTS_PER_SLICE));

@@ -6,3 +6,4 @@ mod harness;
 mod jobs;
 mod nodes;
 mod scheduling;
+mod statefulsets;
