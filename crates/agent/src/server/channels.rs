@@ -1,6 +1,7 @@
 //! The channel protocols over WebSocket: the first byte of a message names the channel
 //! (`v5.channel.k8s.io`, `v4.channel.k8s.io`), or the first digit, with base64 behind it
-//! (`v4.base64.channel.k8s.io`).
+//! (`v4.base64.channel.k8s.io`). The first version (`channel.k8s.io`) has the failure as plain text
+//! in place of a status.
 
 use std::io;
 
@@ -10,12 +11,19 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
-use super::remote::{Incoming, Outgoing, RESIZE, STDIN, parse_size};
+use super::remote::{self, ERROR, Incoming, Outgoing, RESIZE, STDIN, parse_size};
 use super::websocket::{Message, Opcode, Reader, close, frame};
 
 /// The protocols, the best first.
-pub const PROTOCOLS: [&str; 3] =
-    ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io"];
+pub const PROTOCOLS: [&str; 5] = [
+    "v5.channel.k8s.io",
+    "v4.channel.k8s.io",
+    "v4.base64.channel.k8s.io",
+    FIRST,
+    "base64.channel.k8s.io",
+];
+/// What a client speaks that names no protocol.
+pub const FIRST: &str = "channel.k8s.io";
 /// Pseudo-channel of version 5: the channel named in its first byte is closed.
 const CLOSE: u8 = 255;
 
@@ -27,12 +35,18 @@ pub async fn carry(
     mut outgoing: mpsc::Receiver<Outgoing>,
 ) -> io::Result<()> {
     let base64 = protocol.contains("base64");
+    let has_status = protocol.starts_with('v');
     let (read, mut write) = tokio::io::split(io);
     let mut reader = Reader::new(Box::pin(read));
     let mut waiting = None;
     loop {
         tokio::select! {
             message = outgoing.recv() => match message {
+                Some(Outgoing::Data(ERROR, data)) if !has_status => {
+                    if let Some(failure) = remote::failure_text(&data) {
+                        write.write_all(&encode(ERROR, failure.as_bytes(), base64)).await?;
+                    }
+                }
                 Some(Outgoing::Data(channel, data)) => write.write_all(&encode(channel, &data, base64)).await?,
                 Some(Outgoing::End(_)) => {}
                 None => return close(&mut write).await,

@@ -137,14 +137,16 @@ where
     let upgrade = hyper::upgrade::on(&mut request);
     let headers = request.headers();
     if websocket::wanted(headers) {
-        let Some(protocol) = websocket::choose(headers, &channels::PROTOCOLS) else {
+        let named = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
+        let protocol = websocket::choose(headers, &channels::PROTOCOLS);
+        let Some(protocol) = protocol.or_else(|| (!named).then_some(channels::FIRST)) else {
             let known = channels::PROTOCOLS.join(", ");
             return text(
                 StatusCode::BAD_REQUEST,
                 &format!("unsupported protocol, the server knows {known}"),
             );
         };
-        let response = websocket::accept(headers, Some(protocol));
+        let response = websocket::accept(headers, Some(protocol).filter(|_| named));
         spawn(upgrade, move |io| over_websocket(io, protocol, start));
         return response.map(|()| full(""));
     }
@@ -158,7 +160,7 @@ where
 }
 
 /// Runs `carry` on the connection once it has switched.
-fn spawn<F, Fut>(upgrade: OnUpgrade, carry: F)
+pub(super) fn spawn<F, Fut>(upgrade: OnUpgrade, carry: F)
 where
     F: FnOnce(TokioIo<Upgraded>) -> Fut + Send + 'static,
     Fut: Future<Output = io::Result<()>> + Send,

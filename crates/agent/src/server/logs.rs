@@ -1,19 +1,23 @@
 //! `/containerLogs/{namespace}/{pod}/{container}`.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Frame, Incoming as RequestBody};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use runtime::{ContainerId, Event};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::request::Call;
-use super::{Body, text};
+use super::websocket::{self, Message, Opcode, frame};
+use super::{Body, command, full, text};
 use crate::context::Context;
 use crate::logs::line::Show;
 use crate::logs::read::{Request, read};
@@ -22,6 +26,10 @@ use crate::pod::view::Run;
 
 /// Pieces of a log that wait for a slow reader at most.
 const MAX_WAITING_PIECES: usize = 8;
+/// A log as text messages in base64.
+const BASE64_PROTOCOL: &str = "base64.binary.k8s.io";
+/// How a log is carried over a WebSocket; as bytes where the client does not say.
+const PROTOCOLS: [&str; 2] = ["binary.k8s.io", BASE64_PROTOCOL];
 
 /// Sends a log, for as long as the reader wants it.
 pub async fn answer(
@@ -30,6 +38,7 @@ pub async fn answer(
     pod: &str,
     container: &str,
     call: &Call,
+    mut asked: http::Request<RequestBody>,
 ) -> Response<Body> {
     let request = match parse(call) {
         Ok(request) => request,
@@ -77,10 +86,44 @@ pub async fn answer(
             tracing::debug!(path = %path.display(), %error, "log not read to its end");
         }
     });
+    if websocket::wanted(asked.headers()) {
+        let upgrade = hyper::upgrade::on(&mut asked);
+        let protocol = websocket::choose(asked.headers(), &PROTOCOLS);
+        let base64 = protocol == Some(BASE64_PROTOCOL);
+        command::spawn(upgrade, move |io| over_websocket(io, base64, receiver));
+        return websocket::accept(asked.headers(), protocol).map(|()| full(""));
+    }
     let frames = ReceiverStream::new(receiver).map(|bytes| Ok(Frame::data(bytes)));
     let mut response = text(StatusCode::OK, "");
     *response.body_mut() = StreamBody::new(frames).boxed_unsync();
     response
+}
+
+/// Sends the pieces of a log as messages until it ends or the client leaves.
+async fn over_websocket(
+    io: impl AsyncRead + AsyncWrite,
+    base64: bool,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> std::io::Result<()> {
+    let (read, mut write) = tokio::io::split(io);
+    let mut client = websocket::Reader::new(Box::pin(read));
+    loop {
+        tokio::select! {
+            piece = pieces.recv() => match piece {
+                Some(piece) if base64 => {
+                    let text = STANDARD.encode(piece);
+                    write.write_all(&frame(Opcode::Text, text.as_bytes())).await?;
+                }
+                Some(piece) => write.write_all(&frame(Opcode::Binary, &piece)).await?,
+                None => return websocket::close(&mut write).await,
+            },
+            message = client.next() => match message? {
+                Some(Message::Ping(data)) => write.write_all(&frame(Opcode::Pong, &data)).await?,
+                Some(Message::Data(_)) => {}
+                Some(Message::Close) | None => return Ok(()),
+            },
+        }
+    }
 }
 
 /// Waits until a container has ended.

@@ -121,7 +121,7 @@ async fn answer(
         ["metrics"] => metrics::plain(manager),
         ["metrics", "resource"] => metrics::resource(manager).await,
         ["containerLogs", namespace, pod, container] => {
-            logs::answer(manager, namespace, pod, container, &call).await
+            logs::answer(manager, namespace, pod, container, &call, request).await
         }
         ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
             command::exec(manager, namespace, pod, container, &call, request).await

@@ -136,10 +136,25 @@ pub fn failure(message: &str) -> Value {
     })
 }
 
+/// What a status says of a failure, for clients that know no statuses; none where all went well.
+pub fn failure_text(status: &[u8]) -> Option<String> {
+    let status: Value = serde_json::from_slice(status).ok()?;
+    let failed = status["status"] != "Success";
+    failed.then(|| status["message"].as_str().unwrap_or_default().to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    #[test]
+    fn a_failure_can_be_said_in_plain_words() {
+        let text = |status: Value| failure_text(status.to_string().as_bytes());
+        assert_eq!(text(status(0)), None);
+        let said = "command terminated with non-zero exit code: exit status 3";
+        assert_eq!(text(status(3)).as_deref(), Some(said));
+    }
 
     struct Ended(i32);
 

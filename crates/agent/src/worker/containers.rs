@@ -14,6 +14,7 @@ use super::Shared;
 use crate::context::{
     Context, LABEL_CONTAINER_NAME, LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID,
 };
+use crate::logs::line::{Printer, Show};
 use crate::pod::env::{self, Sources};
 use crate::pod::expand::{expand, unresolved};
 use crate::pod::view::{container as by_name, spec};
@@ -269,10 +270,11 @@ fn log_tail(path: &Path) -> std::io::Result<String> {
     file.seek(SeekFrom::Start(length.saturating_sub(window)))?;
     let mut bytes = Vec::new();
     file.take(window).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|l| !l.is_empty()).collect();
     let lines = &lines[lines.len().saturating_sub(TERMINATION_LOG_MAX_LINES)..];
-    let mut out = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let (mut printer, mut out) = (Printer::new(Show::default()), Vec::new());
+    lines.iter().for_each(|line| printer.print(line, &mut out));
+    let mut out = String::from_utf8_lossy(&out).into_owned();
     let excess = out.len().saturating_sub(TERMINATION_LOG_MAX_BYTES as usize);
     out.drain(..out.ceil_char_boundary(excess));
     Ok(out)

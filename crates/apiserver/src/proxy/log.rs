@@ -42,6 +42,10 @@ pub(super) async fn handle(
     let request = Request::from_parts(parts, response::full(""));
     let mut answer = forward::send(target, request, Purpose::Log).await?;
     let code = answer.status();
+    if code == StatusCode::SWITCHING_PROTOCOLS {
+        // A browser reads the log from a WebSocket.
+        return Ok(answer);
+    }
     if !code.is_success() {
         return Err(refusal(answer, &info.name).await);
     }

@@ -89,12 +89,13 @@ impl Log {
         }
     }
 
-    /// Writes what is left of a stream that ended without a newline.
+    /// Writes what is left of a stream that ended without a newline: as a part, since whoever reads
+    /// the log shall not see a newline that nobody wrote.
     pub fn finish(&mut self, source: Source, pending: &mut Vec<u8>) {
         if !pending.is_empty() {
             let mut batch = Vec::new();
             let now = timestamp(SystemTime::now());
-            entry(&mut batch, &now, source, true, &std::mem::take(pending), &[]);
+            entry(&mut batch, &now, source, false, &std::mem::take(pending), &[]);
             self.flush(&mut batch);
         }
     }
@@ -196,7 +197,7 @@ mod tests {
     fn lines_are_joined_across_chunks() {
         assert_eq!(
             entries(&[b"one\ntw", b"o\n\nlast"]),
-            ["stdout F one", "stdout F two", "stdout F ", "stdout F last"]
+            ["stdout F one", "stdout F two", "stdout F ", "stdout P last"]
         );
     }
 
