@@ -87,14 +87,29 @@ const AGNHOST: (&str, &str, u32) = ("agnhost", "agnhost", 0o755);
 const RECIPES: [Recipe; 18] = [
     bare("busybox"),
     Recipe {
-        packages: &["bind9-dnsutils", "curl", "netcat-openbsd", "iproute2", "iperf", "bash"],
+        packages: &[
+            "bind9-dnsutils",
+            "curl",
+            "netcat-openbsd",
+            "iproute2",
+            "iperf",
+            "bash",
+            "libc-bin",
+        ],
         programs: &[AGNHOST],
         files: &[
             ("test/images/agnhost/porter/localhost.crt", "localhost.crt"),
             ("test/images/agnhost/porter/localhost.key", "localhost.key"),
         ],
         texts: &[("uploads/", "")],
-        links: &[("agnhost-2", "agnhost"), ("usr/local/bin/iperf", "/usr/bin/iperf")],
+        // Tests of services pass options that busybox's nc does not know, and its shell takes its own
+        // applets before programs.
+        links: &[
+            ("agnhost-2", "agnhost"),
+            ("usr/local/bin/iperf", "/usr/bin/iperf"),
+            ("bin/nc", "/bin/nc.openbsd"),
+            ("bin/sh", "/bin/bash"),
+        ],
         entrypoint: &["/agnhost"],
         cmd: &["pause"],
         ..bare("agnhost")

@@ -66,7 +66,7 @@ const HEAD: &str = "# Upstream's own tests against Coracle
 `cargo xtask conformance report` writes this file from the newest result of each test; CONTRIBUTING.md
 says how they are run. The tests are Kubernetes 1.20's, the newest whose complete source a Debian stable
 package carries; \"changed\" are tests that contradict what Kubernetes 1.36 does, each with upstream's
-change (`conformance/changed.txt`). Every test is tried once.
+change (`conformance/changed.txt`). No test is tried again within a run; of several runs the newest counts.
 ";
 
 /// The newest result of each test; folders are named by their time.

@@ -1,6 +1,6 @@
 //! Running the tests.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,10 +12,10 @@ use super::junit::{self, Case, Verdict};
 use super::packages::Apt;
 use super::programs::{Tree, program_path};
 use super::report::Known;
-use crate::run::{Outcome, run as start};
+use crate::run::{Outcome, read, run as start};
 
 /// Tests that would disturb others, which run when nothing else does.
-const ALONE: &str = r"\[Serial\]";
+const ALONE: &str = "[Serial]";
 /// What CI runs: one expression of what to run and one of what not, a line each.
 const FAST: &str = include_str!("../../../conformance/fast.txt");
 
@@ -30,9 +30,13 @@ pub fn run(cache: &Cache, options: &Run) -> Outcome {
     let (focus, skip) = selection(options)?;
     let results = results_folder(cache, options)?;
     let suite = Suite { cache, options, kubectl, results };
+    let alone = match options.parallel {
+        1 => Vec::new(),
+        _ => chosen(cache, &focus, skip.as_deref())?,
+    };
     let cluster = Cluster::start(cache, options.nodes, &images)?;
     let mut outcome = Ok(());
-    for pass in passes(&focus, skip.as_deref(), options.parallel) {
+    for pass in passes(&focus, skip.as_deref(), options.parallel, &alone) {
         // The tests' own verdict is in their files.
         outcome = suite.pass(&cluster, &pass);
     }
@@ -55,21 +59,55 @@ struct Pass {
     parallel: u8,
 }
 
-/// Several tests at a time, then those that have to be alone.
-fn passes(focus: &str, skip: Option<&str>, parallel: u8) -> Vec<Pass> {
+/// Several tests at a time, then those that have to be alone, by their names: an expression cannot
+/// say that two others both match.
+fn passes(focus: &str, skip: Option<&str>, parallel: u8, all: &[String]) -> Vec<Pass> {
     let skip = skip.map(str::to_owned);
     if parallel == 1 {
         return vec![Pass { name: "all", focus: focus.into(), skip, parallel }];
     }
-    let others = match &skip {
-        Some(skip) => format!("{ALONE}|{skip}"),
-        None => ALONE.into(),
-    };
-    let alone = format!("(?:{focus}).*{ALONE}|{ALONE}.*(?:{focus})");
-    vec![
-        Pass { name: "parallel", focus: focus.into(), skip: Some(others), parallel },
-        Pass { name: "serial", focus: alone, skip, parallel: 1 },
-    ]
+    let (alone, others): (Vec<_>, Vec<_>) = all.iter().partition(|name| name.contains(ALONE));
+    let mut passes = Vec::new();
+    if !others.is_empty() {
+        let skip = skip.map_or(literal(ALONE), |skip| format!("{}|{skip}", literal(ALONE)));
+        passes.push(Pass { name: "parallel", focus: focus.into(), skip: Some(skip), parallel });
+    }
+    if !alone.is_empty() {
+        let names: Vec<_> = alone.iter().map(|name| literal(name)).collect();
+        passes.push(Pass { name: "serial", focus: names.join("|"), skip: None, parallel: 1 });
+    }
+    passes
+}
+
+/// An expression that matches just this.
+fn literal(text: &str) -> String {
+    let mut out = String::new();
+    for letter in text.chars() {
+        if letter.is_ascii_punctuation() {
+            out.push('\\');
+        }
+        out.push(letter);
+    }
+    out
+}
+
+/// The names of the tests that would run.
+fn chosen(cache: &Cache, focus: &str, skip: Option<&str>) -> Outcome<Vec<String>> {
+    let folder = cache.path("dry-run").join(std::process::id().to_string());
+    make_folder(&folder)?;
+    let mut line = Command::new(program_path(cache, "e2e.test"));
+    line.args(["-ginkgo.dryRun", "-ginkgo.noColor", "-provider=skeleton"]);
+    line.arg(format!("-ginkgo.focus={focus}"));
+    line.args(skip.map(|skip| format!("-ginkgo.skip={skip}")));
+    line.arg("-kubeconfig=/dev/null").arg(format!("-report-dir={}", folder.display()));
+    read(line)?;
+    let mut cases = Vec::new();
+    for file in entries(&folder)? {
+        cases.extend(junit::read(&file)?);
+    }
+    fs::remove_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    cases.retain(|case| case.verdict == Verdict::Passed);
+    Ok(cases.into_iter().map(|case| case.name).collect())
 }
 
 fn selection(options: &Run) -> Outcome<(String, Option<String>)> {
@@ -176,11 +214,14 @@ mod tests {
 
     #[test]
     fn what_must_be_alone_comes_last() {
-        let all = passes("Conformance", Some("slow"), 1);
-        assert_eq!(all.len(), 1);
-        let two = passes("Conformance", Some("slow"), 4);
+        let all = ["a [Serial] (b)".to_owned(), "c".to_owned()];
+        let one = passes("Conformance", Some("slow"), 1, &[]);
+        assert_eq!(one.len(), 1);
+        let two = passes("Conformance", Some("slow"), 4, &all);
         assert_eq!(two[0].skip.as_deref(), Some(r"\[Serial\]|slow"));
         assert_eq!(two[1].parallel, 1);
-        assert_eq!(two[1].skip.as_deref(), Some("slow"));
+        assert_eq!(two[1].focus, r"a \[Serial\] \(b\)");
+        let quick = passes("Conformance", None, 4, &all[1..]);
+        assert_eq!(quick.len(), 1, "nothing is alone");
     }
 }
