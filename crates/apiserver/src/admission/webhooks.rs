@@ -298,7 +298,10 @@ pub(super) async fn put_back(
     let is_other = from != to && conversion::translator(row).is_some();
     let known = is_other.then(|| changed.clone());
     *object = converted(context, attributes, row, (&from, &to), changed).await?;
-    if let Some(known) = known {
+    if let Some(mut known) = known {
+        if let Some(custom) = &row.custom {
+            custom.prune(&view.version, &mut known);
+        }
         attributes.translations.know(&from, object, &known).await;
     }
     Ok(())
