@@ -417,7 +417,10 @@ fn of_shape(name: &str, kinds: &[Kind]) -> Option<Result<Kind, Refusal>> {
             true => Err(Refusal::NoOverload),
             false => Ok(Kind::Bool),
         },
-        (operators::ADD, [Kind::List(a), Kind::List(b)]) => Ok(Kind::list(either(a, b))),
+        // What is added takes after what it is added to.
+        (operators::ADD, [Kind::List(a, of), Kind::List(b, _)]) => {
+            Ok(Kind::List(either(a, b).into(), of.clone()))
+        }
         (operators::INDEX, [of, key]) => index(of, key),
         (OPTIONAL_INDEX, [of, key]) => {
             let of = match of {
@@ -440,14 +443,14 @@ fn of_shape(name: &str, kinds: &[Kind]) -> Option<Result<Kind, Refusal>> {
         ("value", [Kind::Optional(value)]) | ("orValue", [Kind::Optional(value), _]) => {
             Ok(value.as_ref().clone())
         }
-        ("min" | "max", [Kind::List(element)]) => Ok(element.as_ref().clone()),
+        ("min" | "max", [Kind::List(element, _)]) => Ok(element.as_ref().clone()),
         _ => return None,
     })
 }
 
 fn index(of: &Kind, key: &Kind) -> Result<Kind, Refusal> {
     match of {
-        Kind::List(element) if !clash(key, &Kind::Int) => Ok(element.as_ref().clone()),
+        Kind::List(element, _) if !clash(key, &Kind::Int) => Ok(element.as_ref().clone()),
         Kind::Map(value) => Ok(value.as_ref().clone()),
         Kind::Any | Kind::Object(_) | Kind::Optional(_) => Ok(Kind::Any),
         _ => Err(Refusal::NoOverload),

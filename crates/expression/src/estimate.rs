@@ -186,7 +186,7 @@ impl Estimator<'_> {
 
     fn is_list(&self, range: &IdedExpr) -> bool {
         let known = self.entry(range).map(|entry| entry.is_list);
-        known.unwrap_or_else(|| matches!(self.program.kind(range), Kind::List(_)))
+        known.unwrap_or_else(|| matches!(self.program.kind(range), Kind::List(..)))
     }
 
     fn push_loop(&mut self, name: &str, range: &IdedExpr, key: bool) {
@@ -254,7 +254,7 @@ impl Estimator<'_> {
     fn items(&self, list: &IdedExpr) -> Option<(Range, bool)> {
         let kind = self.program.kind(list);
         let element = match &kind {
-            Kind::List(element) => element.as_ref().clone(),
+            Kind::List(element, _) => element.as_ref().clone(),
             Kind::Any => Kind::Any,
             _ => return None,
         };

@@ -3,6 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What tells the items of a list apart (`x-kubernetes-list-type`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ListType {
+    /// Their places.
+    #[default]
+    Atomic,
+    /// The items themselves: their order is of no matter.
+    Set,
+    /// These fields of theirs, by their names in expressions; their order is of no matter.
+    Map(Arc<[String]>),
+}
+
 /// A CEL type, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Kind {
@@ -24,7 +36,7 @@ pub enum Kind {
     /// `google.protobuf.Duration`, Go's notation in JSON.
     Duration,
     /// A list.
-    List(Arc<Kind>),
+    List(Arc<Kind>, ListType),
     /// A map from text; its keys are used as they are.
     Map(Arc<Kind>),
     /// An object with these fields (by their JSON names) and no others.
@@ -38,7 +50,7 @@ pub enum Kind {
 impl Kind {
     /// A list of `element`.
     pub fn list(element: Kind) -> Kind {
-        Kind::List(Arc::new(element))
+        Kind::List(Arc::new(element), ListType::Atomic)
     }
 
     /// A map of `value`.
@@ -57,9 +69,13 @@ impl Kind {
         match self {
             Kind::Any | Kind::Optional(_) => Some(Kind::Any),
             Kind::Map(value) => Some(value.as_ref().clone()),
-            Kind::Object(fields) => {
-                fields.iter().find(|(field, _)| escape(field) == name).map(|(_, kind)| kind.clone())
-            }
+            Kind::Object(fields) => match fields.get(name) {
+                Some(kind) if escape(name) == name => Some(kind.clone()),
+                _ => {
+                    let named = |(field, _): &(&String, &Kind)| escape(field) == name;
+                    fields.iter().find(named).map(|(_, kind)| kind.clone())
+                }
+            },
             _ => None,
         }
     }
@@ -67,7 +83,7 @@ impl Kind {
     /// What a comprehension over this sees, or an index into it gives.
     pub(crate) fn element(&self) -> Kind {
         match self {
-            Kind::List(element) => element.as_ref().clone(),
+            Kind::List(element, _) => element.as_ref().clone(),
             // Comprehensions see a map's keys, an index its values: both are asked as anything.
             _ => Kind::Any,
         }
@@ -76,7 +92,7 @@ impl Kind {
     /// What the second variable of a comprehension over this is.
     pub(crate) fn value(&self) -> Kind {
         match self {
-            Kind::List(value) | Kind::Map(value) => value.as_ref().clone(),
+            Kind::List(value, _) | Kind::Map(value) => value.as_ref().clone(),
             _ => Kind::Any,
         }
     }
@@ -84,7 +100,7 @@ impl Kind {
     /// What the first variable of a comprehension over this is, `pairs` where there are two.
     pub(crate) fn key(&self, pairs: bool) -> Kind {
         match self {
-            Kind::List(_) if pairs => Kind::Int,
+            Kind::List(..) if pairs => Kind::Int,
             Kind::Map(_) => Kind::Text,
             other => other.element(),
         }
@@ -101,7 +117,7 @@ impl Kind {
             Kind::Bytes => "bytes",
             Kind::Timestamp => "timestamp",
             Kind::Duration => "duration",
-            Kind::List(_) => "list",
+            Kind::List(..) => "list",
             Kind::Map(_) | Kind::Object(_) => "map",
             Kind::Optional(_) => "optional_type",
             Kind::Opaque(name) => name,
@@ -111,7 +127,7 @@ impl Kind {
     /// The name that cel-go has for it in messages.
     pub fn name(&self) -> String {
         match self {
-            Kind::List(element) => format!("list({})", element.name()),
+            Kind::List(element, _) => format!("list({})", element.name()),
             Kind::Map(value) => format!("map(string, {})", value.name()),
             Kind::Optional(value) => format!("optional_type({})", value.name()),
             Kind::Object(_) => "object".to_owned(),

@@ -26,7 +26,7 @@ pub use budget::{Budget, CALL_LIMIT, CONDITIONS_BUDGET, OBJECT_BUDGET};
 pub use cache::Cache;
 pub use check::CompileError;
 pub use estimate::{Sizes, estimate};
-pub use kind::{Kind, escape};
+pub use kind::{Kind, ListType, escape};
 /// The language itself, for callers that add functions of their own.
 pub use kube_cel::cel;
 pub use language::Language;

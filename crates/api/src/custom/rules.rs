@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use expression::{Budget, CompileError, EvaluateError, Kind, OBJECT_BUDGET, Program, compile};
+use expression::{
+    Budget, CompileError, EvaluateError, Kind, ListType, OBJECT_BUDGET, Program, compile, escape,
+};
 use serde_json::Value;
 
 use super::list;
@@ -50,7 +52,7 @@ fn kind(schema: &Value, whole: bool) -> Option<Kind> {
         ("integer", _) => Kind::Int,
         ("number", _) => Kind::Double,
         ("boolean", _) => Kind::Bool,
-        ("array", _) => Kind::list(kind(&schema["items"], false)?),
+        ("array", _) => Kind::List(kind(&schema["items"], false)?.into(), list_type(schema)),
         ("object", _) if schema["additionalProperties"].is_object() => {
             Kind::map(kind(&schema["additionalProperties"], false)?)
         }
@@ -70,6 +72,18 @@ fn kind(schema: &Value, whole: bool) -> Option<Kind> {
         }
         _ => return None,
     })
+}
+
+/// What tells the items of a list apart.
+fn list_type(schema: &Value) -> ListType {
+    match schema["x-kubernetes-list-type"].as_str() {
+        Some("set") => ListType::Set,
+        Some("map") => {
+            let keys = list(&schema["x-kubernetes-list-map-keys"]).iter();
+            ListType::Map(keys.filter_map(|key| key.as_str().map(escape)).collect())
+        }
+        _ => ListType::Atomic,
+    }
 }
 
 /// What the expressions of a rule at this schema know.
@@ -366,6 +380,36 @@ mod tests {
             "properties": {"l": {"type": "array", "items": {"type": "integer"}}}});
         let expected = "<nil>: Invalid value: \"object\": 'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost exceeds limit for rule: self.l.all(x, self.l.all(y, x + y >= 0))";
         assert_eq!(judged(&costly, &json!({"l": vec![1; 400]}), OBJECT_BUDGET), [expected]);
+    }
+
+    #[test]
+    fn lists_are_compared_as_their_schema_says() {
+        let list = |words: Value, items: Value| {
+            let mut list = json!({"type": "array", "items": items});
+            list.as_object_mut().unwrap().extend(words.as_object().unwrap().clone());
+            list
+        };
+        let text = json!({"type": "string"});
+        let keyed = json!({"type": "object", "properties": {"a.b": text, "v": text}});
+        let schema = |rule: &str| {
+            json!({"type": "object", "x-kubernetes-validations": [{"rule": rule}], "properties": {
+                "set": list(json!({"x-kubernetes-list-type": "set"}), text.clone()),
+                "plain": list(json!({}), text.clone()),
+                "map": list(json!({"x-kubernetes-list-type": "map",
+                    "x-kubernetes-list-map-keys": ["a.b"]}), keyed.clone())}})
+        };
+        let pair = |key: &str, value: &str| json!({"a.b": key, "v": value});
+        let value = json!({"set": ["x", "y"], "plain": ["y", "x"],
+            "map": [pair("1", "one"), pair("2", "two")]});
+        for (rule, holds) in [
+            ("self.set == self.plain", true),
+            ("self.plain == self.set", false),
+            ("self.map == [self.map[1], self.map[0]]", true),
+            ("(self.map + [self.map[1]]).size() == 2", true),
+        ] {
+            let said = judged(&schema(rule), &value, OBJECT_BUDGET);
+            assert_eq!(said.is_empty(), holds, "{rule}: {said:?}");
+        }
     }
 
     #[test]

@@ -224,7 +224,7 @@ impl Estimator<'_> {
             return None;
         }
         let size = self.size_or_unknown(a).add(self.size_or_unknown(b));
-        let lists = kinds.iter().any(|kind| matches!(kind, Kind::List(_)));
+        let lists = kinds.iter().any(|kind| matches!(kind, Kind::List(..)));
         Some(Estimate::sized(if lists { Range::exactly(1) } else { size.each(TEXT) }, size))
     }
 }

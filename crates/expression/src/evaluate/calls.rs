@@ -8,9 +8,10 @@ use kube_cel::cel::objects::{Map, OptionalValue};
 use kube_cel::cel::{ExecutionError, Value};
 
 use super::cost::{self, Called};
-use super::{Answer, Evaluator, Failure, alive, no_overload, operators};
+use super::{Answer, Evaluator, Failure, alive, lists, no_overload, operators};
 use crate::check::NAMESPACES;
 use crate::conversions;
+use crate::kind::{Kind, ListType};
 use crate::library::{self, MAP_INSERT, optional_of, to_key};
 
 /// Upstream gives up at the first argument without a value where there are more than this.
@@ -130,7 +131,7 @@ impl<'e> Evaluator<'e> {
             let second = (values.len() == 2).then(|| values.pop()).flatten();
             let first = values.pop().unwrap_or(Value::Null);
             let found = match second {
-                Some(second) => operators::binary(called.name, first, second),
+                Some(second) => by_kind(called, first, second),
                 None => operators::unary(called.name, &first),
             };
             return found.map_or_else(no_overload, answered);
@@ -170,6 +171,21 @@ impl<'e> Evaluator<'e> {
 
 fn answered(answer: Result<Value, ExecutionError>) -> Answer {
     answer.map_err(Failure::Error)
+}
+
+/// An operator of two values, of which the first says what tells the items of lists apart.
+fn by_kind(called: &Called<'_>, a: Value, b: Value) -> Option<Result<Value, ExecutionError>> {
+    match (called.name, called.kinds.first()) {
+        (names::EQUALS, Some(kind)) => Some(Ok(Value::Bool(lists::equal(&a, &b, kind)))),
+        (names::NOT_EQUALS, Some(kind)) => Some(Ok(Value::Bool(!lists::equal(&a, &b, kind)))),
+        (names::ADD, Some(Kind::List(_, of))) if *of != ListType::Atomic => {
+            let (Value::List(a), Value::List(b)) = (a, b) else {
+                return Some(Err(ExecutionError::NoSuchOverload));
+            };
+            Some(Ok(lists::joined(a, &b, of)))
+        }
+        _ => operators::binary(called.name, a, b),
+    }
 }
 
 /// Whether a call is an operator's.

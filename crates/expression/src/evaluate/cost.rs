@@ -152,7 +152,7 @@ pub(super) fn of(call: &Called<'_>, arguments: &[Answer]) -> u64 {
         "startsWith" | "endsWith" | "format" | "strings.quote" => each(of(0), TEXT),
         "bytes" if is(0, &Kind::Text) => each(of(0), TEXT),
         "string" if is(0, &Kind::Bytes) => each(of(0), TEXT),
-        names::IN if matches!(call.kinds.get(1), Some(Kind::List(_))) => of(1),
+        names::IN if matches!(call.kinds.get(1), Some(Kind::List(..))) => of(1),
         names::EQUALS if at(0).is_some_and(is_opaque) => 1,
         names::EQUALS | names::NOT_EQUALS => each(of(0).min(of(1)), TEXT),
         names::LESS | names::LESS_EQUALS | names::GREATER | names::GREATER_EQUALS if texts() => {

@@ -6,6 +6,7 @@
 mod calls;
 mod constants;
 mod cost;
+mod lists;
 mod operators;
 
 use std::collections::HashMap;

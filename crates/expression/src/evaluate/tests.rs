@@ -1,7 +1,7 @@
 use serde_json::{Value as Json, json};
 
 use crate::budget::{Budget, CALL_LIMIT};
-use crate::kind::Kind;
+use crate::kind::{Kind, ListType};
 use crate::program::{EvaluateError, compile};
 
 /// What a rule comes to for this object, and what it costs.
@@ -132,6 +132,47 @@ fn lists_and_maps_cost_as_upstream() {
     );
 }
 
+/// Lists of which a schema says what tells their items apart.
+#[test]
+fn lists_with_identities_are_upstreams() {
+    let of = |kind: Kind, list_type: ListType| Kind::List(kind.into(), list_type);
+    let set = of(Kind::Text, ListType::Set);
+    costs(
+        vals(&[set.clone(), set]),
+        json!({"val1": ["a", "b", "c"], "val2": ["a", "c", "b"]}),
+        &[
+            ("self.val1 == ['c', 'b', 'a']", 3),
+            ("self.val1 == self.val2", 5),
+            ("!(self.val1 != self.val2)", 6),
+            ("self.val1 + self.val2 == ['a', 'b', 'c']", 6),
+            ("self.val1 + ['c', 'd'] == ['a', 'b', 'c', 'd']", 4),
+            ("['c', 'b', 'a'] != self.val1", 3),
+        ],
+    );
+    let item = Kind::object([("k", Kind::Text), ("v", Kind::Text)]);
+    let keyed = of(item, ListType::Map(["k".to_owned()].into()));
+    let pair = |k: &str, v: &str| json!({"k": k, "v": v});
+    costs(
+        Kind::object([("objs", Kind::list(keyed))]),
+        json!({"objs": [[pair("a", "1"), pair("b", "2")], [pair("b", "2"), pair("a", "1")],
+            [pair("b", "3"), pair("a", "1")], [pair("c", "4")]]}),
+        &[
+            ("self.objs[0] == self.objs[1]", 7),
+            // What stands to the right counts.
+            ("self.objs[0] + self.objs[2] == self.objs[2]", 11),
+            ("self.objs[2] + self.objs[0] == self.objs[0]", 11),
+            ("self.objs[0] == [self.objs[0][1], self.objs[0][0]]", 22),
+            ("self.objs[2] + [self.objs[0][0], self.objs[0][1]] == self.objs[0]", 26),
+            ("size(self.objs[0] + [self.objs[3][0]]) == 3", 20),
+            ("self.objs != [self.objs[2]]", 2 + 10 + 3 + 1),
+            (
+                "self.objs == [self.objs[1], self.objs[0], self.objs[2], self.objs[3]]",
+                2 + 10 + 12 + 1,
+            ),
+        ],
+    );
+}
+
 #[test]
 fn errors_of_parts_cost_as_upstream() {
     let item = Kind::object([("k", Kind::Text), ("v", Kind::Text), ("v2", Kind::Text)]);
@@ -206,7 +247,7 @@ fn libraries_cost_as_upstream() {
             ("['a', 'b'].join('-') == 'a-b'", 2),
             ("{'a': 1}.?a.orValue(2) == 1", 3),
             ("optional.none().orValue(2) == 2", 2),
-            ("[1, 2].map(x, x)[0] == 1", 0 + 2 * 13 + 1 + 2 + 1),
+            ("[1, 2].map(x, x)[0] == 1", 2 * 13 + 1 + 2 + 1),
             ("{'a': 1}.transformMap(k, v, v + 1) == {'a': 2}", 1 + 1 + 2 + 1 + 1 + 1),
         ],
     );
@@ -234,4 +275,6 @@ fn what_takes_long_is_stopped() {
         [true, true, false, false]
     );
     assert_eq!(again(), Err(EvaluateError::Budget));
+    let free = compile("true", &[]).unwrap();
+    assert_eq!(free.evaluate_within(&[], &mut budget), Err(EvaluateError::Budget));
 }
