@@ -12,10 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{GetParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use runtime::Runtime;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -142,7 +142,16 @@ impl Registrar {
         match old {
             None => gathered,
             Some(old) => {
-                NodeStatus { conditions: self.carry_over(old, gathered.conditions), ..gathered }
+                let others = advertised(old);
+                let with = |own: Option<Resources>| {
+                    Some(others.clone().into_iter().chain(own.into_iter().flatten()).collect())
+                };
+                NodeStatus {
+                    conditions: self.carry_over(old, gathered.conditions),
+                    capacity: with(gathered.capacity),
+                    allocatable: with(gathered.allocatable),
+                    ..gathered
+                }
             }
         }
     }
@@ -171,8 +180,22 @@ impl Registrar {
 
     async fn write(&self, node: &Node, status: NodeStatus) -> kube::Result<Node> {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let patch = Patch::Merge(json!({"status": status}));
+        let before = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+        let now = status.allocatable.clone().unwrap_or_default();
+        let mut patch = json!({"status": status});
+        // A merge leaves alone what it does not name.
+        for gone in before.into_iter().flatten().filter(|(name, _)| !now.contains_key(*name)) {
+            patch["status"]["allocatable"][gone.0] = Value::Null;
+        }
+        let patch = Patch::Merge(patch);
         self.api().patch_status(name, &PatchParams::default(), &patch).await
+    }
+
+    /// The node as the API has it, from whatever cache it has: others may have advertised resources.
+    /// What was written last where it does not answer.
+    async fn newest(&self, known: &watch::Sender<Node>) -> Node {
+        let found = self.api().get_with(&self.config.node_name, &GetParams::any()).await;
+        found.unwrap_or_else(|_| known.borrow().clone())
     }
 
     /// Keeps the status up to date until `stop`; makes the object again if someone deletes it,
@@ -193,7 +216,7 @@ impl Registrar {
                 Ok(()) = leaving.changed() => true,
                 () = stop.cancelled() => return,
             };
-            let node = current.borrow().clone();
+            let node = self.newest(&current).await;
             let status = self.status(Some(&node)).await;
             let now = Timestamp::now();
             let due = asked || now.duration_since(written).abs() >= REPORT_EVERY;
@@ -218,6 +241,17 @@ impl Registrar {
             }
         }
     }
+}
+
+/// Resources that others have put into the node's capacity, such as devices without a driver: pods
+/// may have what is there of them.
+fn advertised(node: &Node) -> Resources {
+    let capacity = node.status.as_ref().and_then(|status| status.capacity.clone());
+    let mut capacity = capacity.unwrap_or_default();
+    capacity.retain(|name, _| {
+        name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))
+    });
+    capacity
 }
 
 /// Whether more has changed than heartbeat times and the last bytes of free space.
@@ -247,3 +281,19 @@ fn condition(kind: &str, status: bool, reason: &str, message: &str) -> NodeCondi
 
 /// Resources by name.
 type Resources = BTreeMap<String, Quantity>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_advertise_is_what_has_a_domain_of_theirs() {
+        let node: Node = serde_json::from_value(json!({"metadata": {}, "status": {"capacity": {
+            "cpu": "2", "hugepages-2Mi": "0", "example.com/dongle": "3",
+            "attachable-volumes.kubernetes.io/x": "1", "kubernetes.io/y": "1"}}}))
+        .unwrap();
+        let expected = Resources::from([("example.com/dongle".to_owned(), Quantity("3".into()))]);
+        assert_eq!(advertised(&node), expected);
+        assert!(advertised(&Node::default()).is_empty());
+    }
+}
