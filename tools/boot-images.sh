@@ -21,7 +21,6 @@
 #   aarch64  qemu-system-arm, qemu-user-static (to make the Debian), for grub also qemu-efi-aarch64
 set -eu
 cd "$(dirname "$0")/.."
-source=$PWD
 tools=$PWD/target/tools
 arch=${1:-x86_64}
 loader=${2:-cmdline}
@@ -95,7 +94,7 @@ if [ "$(cat debian/.complete 2>/dev/null)" != "$release $kernel" ]; then
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -1)
     TMPDIR=$PWD/memory "$tools/mmdebstrap/usr/bin/mmdebstrap" --quiet --mode=root --variant=essential \
         --architectures="$debian" --skip=check/qemu --essential-hook="$initramfs_of_few" \
-        --include="apt,$kernel,initramfs-tools,systemd-sysv,udev,dbus,openssh-server,sudo,e2fsprogs,iproute2,procps,zstd,busybox-static,grub2-common,grub-efi-$debian-bin,grub-efi-$debian-signed" \
+        --include="apt,$kernel,initramfs-tools,systemd-sysv,udev,dbus,openssh-server,sudo,e2fsprogs,iproute2,procps,zstd,busybox-static,fdisk,systemd-timesyncd,grub2-common,grub-efi-$debian-bin,grub-efi-$debian-signed" \
         "$release" memory/root "$mirror" && cp -a memory/root debian && echo "$release $kernel" >debian/.complete
     umount memory && rmdir memory
     [ ! -e registered ] || foreign_programs_off
@@ -279,7 +278,7 @@ rm -rf layer layer.tar config.json manifest.json
 for number in 1 2; do
     in_ns ssh -i key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR \
         "admin@10.99.7.1$number" 'cat >busybox.tar && sudo coracle image import busybox.tar' <busybox.tar
-    kubectl apply -f - <<END
+    kubectl apply --validate=false -f - <<END
 apiVersion: v1
 kind: Pod
 metadata: {name: on-pi$number}
