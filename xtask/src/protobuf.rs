@@ -1,10 +1,12 @@
 //! `cargo xtask generate`, second part: makes `crates/api/data/protobuf.gz`, the field numbers
 //! of the built-in kinds in upstream's protobuf form.
 //!
-//! The source is the crate `k8s-pb`, whose structs carry the numbers; it is fetched and read as
-//! text and never linked. The JSON names come from the structural schemas. A line for each
-//! definition: its name, then `field=number` for each field; a message that JSON flattens into
-//! its owner stands as `number(field=number ...)`.
+//! A line for each definition: its name, then `field=number` for each field, with an asterisk where
+//! JSON shows zero, false or an empty text too; a message that JSON flattens into its owner stands
+//! as `number(field=number ...)`. Most lines are those of `xtask/data/messages.txt`, which
+//! `tools/go-types.py` reads off upstream's own program. Kinds that kubectl does not know come from
+//! the crate `k8s-pb`, whose structs carry the numbers; it is fetched and read as text and never
+//! linked, and their JSON names come from the structural schemas.
 
 use flate2::bufread::GzDecoder;
 use flate2::{Compression, GzBuilder};
@@ -17,6 +19,30 @@ use std::process::Command;
 
 /// The crate and version whose source is read.
 const CRATE: (&str, &str) = ("k8s-pb", "=0.9.0");
+/// What kubectl knows of its kinds.
+const MESSAGES: &str = "xtask/data/messages.txt";
+/// Fields of the other kinds that JSON shows with zeros, too.
+const SHOWN: [&str; 19] = [
+    "deprecationWarning",
+    "groupPriorityMinimum",
+    "labelSelectorPath",
+    "maxItems",
+    "maxLength",
+    "maxProperties",
+    "minItems",
+    "minLength",
+    "minProperties",
+    "optionalOldSelf",
+    "path",
+    "port",
+    "served",
+    "storage",
+    "url",
+    "versionPriority",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
+    "x-kubernetes-preserve-unknown-fields",
+];
 const SCHEMAS: &str = "crates/api/data/kubernetes.gz";
 const OUTPUT: &str = "crates/api/data/protobuf.gz";
 /// Folders of the source and what their definitions' names begin with.
@@ -56,8 +82,15 @@ fn write(workspace: &Path) -> Outcome<()> {
     for (folder, prefix) in ROOTS {
         read_folder(&source.join(folder), prefix, &mut messages)?;
     }
+    let known = std::fs::read_to_string(workspace.join(MESSAGES))?;
+    let known: BTreeMap<&str, &str> =
+        known.lines().filter_map(|line| line.split_once(' ')).collect();
     let mut text = String::new();
     for (name, fields) in definitions(&workspace.join(SCHEMAS))? {
+        if let Some(line) = known.get(name.as_str()) {
+            text.push_str(&format!("{name} {line}\n"));
+            continue;
+        }
         let name_in_source = name.to_lowercase();
         // A version that became stable after the source's release kept its beta's numbers.
         let beta = name_in_source.replace(".v1.", ".v1beta1.");
@@ -166,6 +199,7 @@ fn line(
                 number,
                 match field.message.as_deref() {
                     Some(WRAPPED_LIST) => format!("{number}({name}=1)"),
+                    _ if SHOWN.contains(&name.as_str()) => format!("{name}={number}*"),
                     _ => format!("{name}={number}"),
                 },
             ));

@@ -3,13 +3,14 @@
 //!
 //! The wire carries field numbers only: the table made by `cargo xtask generate` turns them into
 //! JSON names, and the structural schema says how each value is to be read. What an encoder
-//! written in Go sends for "not set" (empty texts, zero numbers, zero times) is left out again,
-//! as it is in JSON; fields where an explicit zero means something keep it. The other way, what a
+//! written in Go sends for "not set" (empty texts, zero numbers, zero times) is left out again
+//! where its JSON leaves it out. The other way, what a
 //! JSON object has is written, straight from its text: a list of stored objects is never parsed
 //! into trees.
 //! Format: k8s.io/apimachinery/pkg/runtime/serializer/protobuf.
 
 mod decode;
+mod discovery;
 mod encode;
 mod wire;
 
@@ -17,6 +18,7 @@ mod wire;
 mod tests;
 
 pub use decode::decode;
+pub use discovery::discovery;
 pub use encode::{EncodeError, Form, document, encode, event, list_head, list_tail};
 
 use flate2::bufread::GzDecoder;
@@ -39,61 +41,6 @@ static NUMBERS: LazyLock<HashMap<Box<str>, Message>> = LazyLock::new(|| {
     let message = |rest: &str| Message::new(entries(&mut rest.chars().peekable()));
     lines.map(|(name, rest)| (name.into(), message(rest))).collect()
 });
-
-/// Fields that upstream holds by pointer: zero, false and the empty text are values there.
-const POINTERS: &[&str] = &[
-    "activeDeadlineSeconds",
-    "allocateLoadBalancerNodePorts",
-    "allowPrivilegeEscalation",
-    "allowVolumeExpansion",
-    "attachRequired",
-    "automountServiceAccountToken",
-    "backoffLimit",
-    "backoffLimitPerIndex",
-    "blockOwnerDeletion",
-    "completions",
-    "controller",
-    "defaultMode",
-    "enableServiceLinks",
-    "expirationSeconds",
-    "failedJobsHistoryLimit",
-    "fsGroup",
-    "gracePeriodSeconds",
-    "hostUsers",
-    "immutable",
-    "leaseDurationSeconds",
-    "leaseTransitions",
-    "maxFailedIndexes",
-    "minReplicas",
-    "mode",
-    "optional",
-    "orphanDependents",
-    "parallelism",
-    "partition",
-    "podInfoOnMount",
-    "privileged",
-    "progressDeadlineSeconds",
-    "readOnlyRootFilesystem",
-    "ready",
-    "replicas",
-    "requiresRepublish",
-    "revisionHistoryLimit",
-    "runAsGroup",
-    "runAsNonRoot",
-    "runAsUser",
-    "serving",
-    "setHostnameAsFQDN",
-    "shareProcessNamespace",
-    "stabilizationWindowSeconds",
-    "startingDeadlineSeconds",
-    "storageClassName",
-    "successfulJobsHistoryLimit",
-    "suspend",
-    "terminating",
-    "terminationGracePeriodSeconds",
-    "tolerationSeconds",
-    "ttlSecondsAfterFinished",
-];
 
 /// Why a document cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,7 +77,7 @@ impl Message {
         fn collect(entries: &[Entry], around: &[u64], places: &mut Vec<(Box<str>, Box<[u64]>)>) {
             for entry in entries {
                 match entry {
-                    Entry::Named(number, name) => {
+                    Entry::Named { number, name, .. } => {
                         places.push((name.clone(), [around, &[*number]].concat().into()));
                     }
                     Entry::Flattened(number, inner) => {
@@ -154,12 +101,18 @@ impl Message {
 
 /// A field of a message.
 enum Entry {
-    Named(u64, Box<str>),
+    Named {
+        number: u64,
+        name: Box<str>,
+        /// Whether zero, false and the empty text are values here, as upstream holds them by
+        /// pointer or never leaves them out.
+        shown: bool,
+    },
     /// A message whose fields JSON shows in their owner.
     Flattened(u64, Vec<Entry>),
 }
 
-/// Reads `name=1 2(name=3 ...)` up to the end or a closing parenthesis.
+/// Reads `name=1* 2(name=3 ...)` up to the end or a closing parenthesis.
 fn entries(text: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Vec<Entry> {
     let mut list = Vec::new();
     loop {
@@ -173,7 +126,9 @@ fn entries(text: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Vec<Entry> {
             continue;
         }
         if let Some((name, number)) = word.split_once('=') {
-            list.push(Entry::Named(number.parse().unwrap_or(0), name.into()));
+            let plain = number.trim_end_matches('*');
+            let (shown, number) = (plain != number, plain.parse().unwrap_or(0));
+            list.push(Entry::Named { number, name: name.into(), shown });
         }
         if matches!(next, None | Some(')')) {
             return list;

@@ -1,7 +1,7 @@
 //! From upstream's protobuf form to JSON.
 
 use super::wire::{Fields, Wire};
-use super::{DecodeError, Entry, MAGIC, NUMBERS, POINTERS};
+use super::{DecodeError, Entry, MAGIC, NUMBERS};
 use crate::resource::split_api_version;
 use crate::schema::{Schema, Type};
 use base64::Engine;
@@ -61,15 +61,15 @@ fn message(
     for field in Fields(bytes) {
         let (number, wire) = field?;
         let entry = numbers.iter().find(|entry| match entry {
-            Entry::Named(own, _) | Entry::Flattened(own, _) => *own == number,
+            Entry::Named { number: own, .. } | Entry::Flattened(own, _) => *own == number,
         });
         match (entry, &wire) {
             (Some(Entry::Flattened(_, inner)), Wire::Bytes(bytes)) => {
                 message(schema, inner, bytes, depth, object)?;
             }
-            (Some(Entry::Named(_, name)), _) => {
+            (Some(Entry::Named { name, shown, .. }), _) => {
                 if let Some(schema) = schema.field(name) {
-                    member(schema, name, wire, depth, object)?;
+                    member((schema, *shown), name, wire, depth, object)?;
                 }
             }
             _ => {}
@@ -78,9 +78,10 @@ fn message(
     Ok(())
 }
 
-/// Adds one field, or one more item of a repeated one.
+/// Adds one field, or one more item of a repeated one. What stands for nothing is added where it
+/// is shown.
 fn member(
-    schema: Schema<'_>,
+    (schema, shown): (Schema<'_>, bool),
     name: &str,
     wire: Wire<'_>,
     depth: usize,
@@ -108,7 +109,7 @@ fn member(
             let Some(value) = value(schema, wire, depth)? else { return Ok(()) };
             let nothing = value == json!("") || value == json!(0) || value == json!(false);
             let always = matches!(schema.kind(), Type::IntOrString | Type::Quantity | Type::Any);
-            if !nothing || always || POINTERS.contains(&name) {
+            if !nothing || always || shown {
                 object.insert(name.to_owned(), value);
             }
         }
