@@ -5,6 +5,7 @@ pub mod apply;
 mod arbitrary;
 pub mod convert;
 pub mod custom;
+mod member;
 pub mod openapi;
 pub mod patch;
 pub mod placement;

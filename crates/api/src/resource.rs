@@ -198,6 +198,11 @@ pub fn find_kind(group: &str, version: &str, kind: &str) -> Option<&'static Reso
     RESOURCES.iter().find(|r| r.kind == kind && r.group == group && r.serves(version))
 }
 
+/// Whether built-in kinds are of this group, in whatever version.
+pub fn is_own_group(group: &str) -> bool {
+    RESOURCES.iter().any(|resource| resource.group == group)
+}
+
 /// Groups among `resources`, in the order of their first row, each with its served versions.
 /// Versions keep the order in which the rows name them: rows put the preferred one first.
 pub fn groups<'a>(resources: impl IntoIterator<Item = &'a Resource>) -> Vec<Group<'a>> {

@@ -79,6 +79,17 @@ impl Quantity {
         ceil_to_i64(self.nanos, NANOS / 1000)
     }
 
+    /// The same without what is finer than thousandths: rounded away from zero, as upstream keeps
+    /// amounts of resources.
+    #[must_use]
+    pub fn coarse(self) -> Self {
+        const MILLI: i128 = NANOS / 1000;
+        match self.nanos % MILLI {
+            0 => self,
+            rest => Quantity { nanos: self.nanos - rest + MILLI * rest.signum(), ..self },
+        }
+    }
+
     /// The amount as a floating-point number, for ratios and scores only.
     pub fn as_f64(&self) -> f64 {
         self.nanos as f64 / NANOS as f64

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::resource::Resource;
 use crate::selector::LabelSelector;
+pub(crate) use pods::of_containers;
 pub use pods::{container, containers, quantity, total};
 
 /// Amounts by resource name.

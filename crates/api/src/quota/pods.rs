@@ -37,10 +37,9 @@ fn raise(total: &mut Amounts, other: &Amounts) {
     }
 }
 
-/// What the pod needs at most at once: its containers together with the sidecars, or one init
-/// container with the sidecars before it; what the pod says for itself counts instead; the
-/// runtime's overhead is added.
-pub fn total(pod: &Value, kind: &str) -> Amounts {
+/// What a pod's containers need at most at once: all of them together with the sidecars, or one
+/// init container with the sidecars before it.
+pub fn of_containers(pod: &Value, kind: &str) -> Amounts {
     let mut sum = Amounts::new();
     list(pod, "containers").for_each(|container| add(&mut sum, &amounts(container, kind)));
     let (mut sidecars, mut first) = (Amounts::new(), Amounts::new());
@@ -57,6 +56,13 @@ pub fn total(pod: &Value, kind: &str) -> Amounts {
         }
     }
     raise(&mut sum, &first);
+    sum
+}
+
+/// What the pod needs at most at once: what it says for itself counts instead of its containers;
+/// the runtime's overhead is added.
+pub fn total(pod: &Value, kind: &str) -> Amounts {
+    let mut sum = of_containers(pod, kind);
     for (name, amount) in amounts(&pod["spec"], kind) {
         sum.insert(name, amount);
     }

@@ -12,7 +12,8 @@ use serde_json::{Map, Value};
 impl Schema<'_> {
     /// Does to a checked value what typed decoding and encoding would do. Unknown fields and
     /// fields that are null go; null in a list or a map becomes the type's zero value. Quantities
-    /// become canonical text (`cpu: 0.5` is `"500m"`), times UTC, bytes base64 without line
+    /// become canonical text (`cpu: 0.5` is `"500m"`, and what is finer than thousandths of a
+    /// resource is rounded up), times UTC, bytes base64 without line
     /// breaks. A value that does not fit its type stays as it is.
     pub fn prune(&self, value: &mut Value) {
         match (self.kind(), &mut *value) {
@@ -21,6 +22,9 @@ impl Schema<'_> {
                     let field = self.field(name).filter(|_| !member.is_null());
                     field.is_some_and(|field| {
                         field.prune(member);
+                        if field.is_resource_list() && self.is_of_core_group() {
+                            coarsen(member);
+                        }
                         true
                     })
                 });
@@ -43,6 +47,17 @@ impl Schema<'_> {
         }
     }
 
+    /// Whether this is a map of amounts.
+    fn is_resource_list(&self) -> bool {
+        self.kind() == Type::Map
+            && self.additional().is_some_and(|amount| amount.kind() == Type::Quantity)
+    }
+
+    /// Whether the type is one of the core group, whose maps of amounts are all `ResourceList`s.
+    fn is_of_core_group(&self) -> bool {
+        self.name().is_some_and(|name| name.starts_with("io.k8s.api.core."))
+    }
+
     fn prune_item(&self, value: &mut Value) {
         if value.is_null() {
             *value = match self.kind() {
@@ -55,6 +70,19 @@ impl Schema<'_> {
             };
         }
         self.prune(value);
+    }
+}
+
+/// Rounds amounts to what upstream keeps of them.
+fn coarsen(amounts: &mut Value) {
+    for amount in amounts.as_object_mut().into_iter().flat_map(Map::values_mut) {
+        // Of canonical texts these alone can be finer than thousandths.
+        if text(amount).ends_with(['n', 'u']) || text(amount).contains('e') {
+            replace(amount, |amount| {
+                let parsed = text(amount).parse::<base::Quantity>();
+                parsed.map(|fine| fine.coarse().to_string()).map_err(|error| error.to_string())
+            });
+        }
     }
 }
 
@@ -150,6 +178,17 @@ mod tests {
             json!({"metadata": {"creationTimestamp": "2026-01-01T01:00:00Z"},
                 "spec": {"containers": [{"resources": {"limits": {"cpu": "500m", "memory": "1Gi", "x": "3", "bad": "?"}}}]}})
         );
+        let mut pod = json!({"spec": {"overhead": {"a": "100u", "b": "1.5m", "c": "-1n", "d": "1e-4", "e": "1.5"}}});
+        Schema::of("", "v1", "Pod").unwrap().prune(&mut pod);
+        assert_eq!(
+            pod["spec"]["overhead"],
+            json!({"a": "1m", "b": "2m", "c": "-1m", "d": "1e-3", "e": "1500m"})
+        );
+        let device = json!({"consumedCapacity": {"a": "100u"}});
+        let mut claim = json!({"status": {"allocation": {"devices": {"results": [device]}}}});
+        let kept = claim.clone();
+        Schema::of("resource.k8s.io", "v1", "ResourceClaim").unwrap().prune(&mut claim);
+        assert_eq!(claim, kept, "the capacity of a device is no list of resources");
         let mut secret = json!({"data": {"a": "YWJj\nZGVm\r\n", "b": "YWJj"}});
         Schema::of("", "v1", "Secret").unwrap().prune(&mut secret);
         assert_eq!(secret, json!({"data": {"a": "YWJjZGVm", "b": "YWJj"}}));

@@ -8,7 +8,11 @@ mod rows;
 use base64::Engine;
 use serde_json::{Map, Value, json};
 
-use rows::{CONTAINER, EXACT, JOB_SPEC, KINDS, POD_SPEC, PROBE, Rows, TEMPLATES};
+use crate::member::member_mut;
+use crate::quota::of_containers;
+use rows::{
+    CONTAINER, EXACT, FLOW_SCHEMA, JOB_SPEC, KINDS, POD_SPEC, PROBE, QUEUING, Rows, TEMPLATES,
+};
 
 /// Fills in an object of a collection.
 pub(super) fn fill(collection: &str, object: &mut Value) {
@@ -16,7 +20,17 @@ pub(super) fn fill(collection: &str, object: &mut Value) {
         apply(object, rows);
     }
     match collection {
-        "pods" => requests_from_limits(object),
+        "pods" => {
+            requests_from_limits(object);
+            pod_level(object);
+        }
+        "flowcontrol.apiserver.k8s.io/flowschemas" => {
+            positive(object.get_mut("spec"), &["matchingPrecedence"], FLOW_SCHEMA);
+        }
+        "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations" => {
+            let queuing = object.pointer_mut("/spec/limited/limitResponse/queuing");
+            positive(queuing, &["queues", "handSize", "queueLengthLimit"], QUEUING);
+        }
         "services" => service(object),
         "secrets" => string_data(object),
         "apps/deployments" => {
@@ -82,7 +96,7 @@ fn set(at: &mut Value, path: &str, default: &str) {
         Some(name) => (name, true),
         None => (step, false),
     };
-    match at.get_mut(name) {
+    match member_mut(at, name) {
         Some(Value::Array(items)) if is_list => {
             items.iter_mut().for_each(|item| set(item, rest, default));
         }
@@ -92,7 +106,7 @@ fn set(at: &mut Value, path: &str, default: &str) {
 }
 
 fn items<'a>(object: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Value> {
-    object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
+    member_mut(object, list).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 fn pod_spec(spec: &mut Value) {
@@ -176,6 +190,63 @@ fn requests_from_limits(pod: &mut Value) {
             }
         }
     }
+}
+
+/// What a pod says for itself as a whole is completed from its containers: limits of huge pages,
+/// then requests, which fall back to its own limits.
+fn pod_level(pod: &mut Value) {
+    let names = |pod: &Value, kind: &str| -> Vec<String> {
+        let all = pod["spec"]["resources"][kind].as_object().into_iter().flat_map(Map::keys);
+        all.cloned().collect()
+    };
+    let (requests, mut limits) = (names(pod, "requests"), names(pod, "limits"));
+    if requests.is_empty() && limits.is_empty() {
+        return;
+    }
+    for (name, amount) in of_containers(pod, "limits") {
+        if is_huge(&name) && !requests.contains(&name) && !limits.contains(&name) {
+            set_amount(pod, "limits", &name, amount.to_string().into());
+            limits.push(name);
+        }
+    }
+    if limits.is_empty() {
+        return;
+    }
+    for (name, amount) in of_containers(pod, "requests") {
+        if matches!(name.as_str(), "cpu" | "memory") {
+            set_amount(pod, "requests", &name, amount.to_string().into());
+        }
+    }
+    for name in &limits {
+        if is_huge(name) || matches!(name.as_str(), "cpu" | "memory") {
+            let limit = pod["spec"]["resources"]["limits"][name].clone();
+            set_amount(pod, "requests", name, limit);
+        }
+    }
+}
+
+fn is_huge(name: &str) -> bool {
+    name.starts_with("hugepages-")
+}
+
+/// Adds to what a pod says for itself where it says nothing.
+fn set_amount(pod: &mut Value, kind: &str, name: &str, amount: Value) {
+    let resources = &mut pod["spec"]["resources"];
+    set(resources, kind, "{}");
+    if let Some(amounts) = resources[kind].as_object_mut() {
+        amounts.entry(name).or_insert(amount);
+    }
+}
+
+/// Numbers of which zero is as good as none.
+fn positive(of: Option<&mut Value>, names: &[&str], rows: Rows) {
+    let Some(of) = of.filter(|of| of.is_object()) else { return };
+    for name in names {
+        if of[*name] == 0 {
+            of[*name] = Value::Null;
+        }
+    }
+    apply(of, rows);
 }
 
 fn rolling_update(strategy: Option<&mut Value>, defaults: Value) {

@@ -55,6 +55,10 @@ pub(super) const POD_SPEC: Rows = &[
 pub(super) const JOB_SPEC: Rows =
     &[("completionMode", r#""NonIndexed""#), ("suspend", "false"), ("parallelism", "1")];
 
+pub(super) const FLOW_SCHEMA: Rows = &[("matchingPrecedence", "1000")];
+
+pub(super) const QUEUING: Rows = &[("queues", "64"), ("handSize", "8"), ("queueLengthLimit", "50")];
+
 /// How many devices a request is for where it does not say.
 pub(super) const EXACT: &str = r#""ExactCount""#;
 
@@ -179,7 +183,6 @@ pub(super) const KINDS: &[(&str, Rows)] = &[
     ),
     ("scheduling.k8s.io/priorityclasses", &[("preemptionPolicy", r#""PreemptLowerPriority""#)]),
     ("apiregistration.k8s.io/apiservices", &[("spec.service.port", "443")]),
-    ("flowcontrol.apiserver.k8s.io/flowschemas", &[("spec.matchingPrecedence", "1000")]),
     (
         "flowcontrol.apiserver.k8s.io/prioritylevelconfigurations",
         &[
@@ -187,9 +190,6 @@ pub(super) const KINDS: &[(&str, Rows)] = &[
             ("spec.exempt.lendablePercent", "0"),
             ("spec.limited.nominalConcurrencyShares", "30"),
             ("spec.limited.lendablePercent", "0"),
-            ("spec.limited.limitResponse.queuing.queues", "64"),
-            ("spec.limited.limitResponse.queuing.handSize", "8"),
-            ("spec.limited.limitResponse.queuing.queueLengthLimit", "50"),
         ],
     ),
     ("admissionregistration.k8s.io/validatingwebhookconfigurations", WEBHOOKS),

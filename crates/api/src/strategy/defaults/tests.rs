@@ -18,7 +18,14 @@ fn an_empty_text_is_none() {
 #[test]
 fn the_table_is_json() {
     let rows = KINDS.iter().flat_map(|(_, rows)| rows.iter());
-    for (path, text) in rows.chain(CONTAINER).chain(PROBE).chain(POD_SPEC).chain(JOB_SPEC) {
+    for (path, text) in rows
+        .chain(CONTAINER)
+        .chain(PROBE)
+        .chain(POD_SPEC)
+        .chain(JOB_SPEC)
+        .chain(FLOW_SCHEMA)
+        .chain(QUEUING)
+    {
         assert!(serde_json::from_str::<Value>(text).is_ok(), "{path}");
     }
     for (collection, _) in KINDS.iter() {
@@ -188,6 +195,53 @@ fn what_follows_from_other_fields() {
     ] {
         assert_eq!(filled(collection, object).pointer(pointer), Some(&expected), "{collection}");
     }
+}
+
+#[test]
+fn what_a_pod_says_for_itself_is_completed() {
+    let filled = |own: Value| {
+        let containers = json!([
+            {"name": "a", "resources": {"requests": {"cpu": "100m", "memory": "64Mi", "x.org/y": "1"}}},
+            {"name": "b", "resources": {"requests": {"cpu": "200m"}, "limits": {"hugepages-2Mi": "4Mi"}}}]);
+        let pod = json!({"spec": {"containers": containers, "resources": own}});
+        filled("pods", pod)["spec"]["resources"].clone()
+    };
+    for (own, expected) in [
+        (json!({}), json!({})),
+        (json!({"limits": {}}), json!({"limits": {}})),
+        (
+            json!({"limits": {"cpu": "2"}}),
+            json!({"limits": {"cpu": "2", "hugepages-2Mi": "4Mi"},
+                "requests": {"cpu": "300m", "memory": "64Mi", "hugepages-2Mi": "4Mi"}}),
+        ),
+        (
+            json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "1", "hugepages-2Mi": "8Mi"}}),
+            json!({"limits": {"memory": "1Gi"},
+                "requests": {"cpu": "1", "hugepages-2Mi": "8Mi", "memory": "64Mi"}}),
+        ),
+        (
+            json!({"requests": {"cpu": "1"}}),
+            json!({"requests": {"cpu": "1", "memory": "64Mi", "hugepages-2Mi": "4Mi"},
+                "limits": {"hugepages-2Mi": "4Mi"}}),
+        ),
+    ] {
+        assert_eq!(filled(own.clone()), expected, "{own}");
+    }
+}
+
+#[test]
+fn zero_is_none_where_nothing_can_be_zero() {
+    let schema = json!({"spec": {"matchingPrecedence": 0}});
+    let schema = filled("flowcontrol.apiserver.k8s.io/flowschemas", schema);
+    assert_eq!(schema["spec"]["matchingPrecedence"], 1000);
+    let queuing = json!({"queues": 0, "handSize": 3});
+    let level = json!({"spec": {"limited": {"nominalConcurrencyShares": 0, "limitResponse": {"queuing": queuing}}}});
+    let level = filled("flowcontrol.apiserver.k8s.io/prioritylevelconfigurations", level);
+    assert_eq!(
+        level["spec"]["limited"],
+        json!({"nominalConcurrencyShares": 0, "lendablePercent": 0,
+            "limitResponse": {"queuing": {"queues": 64, "handSize": 3, "queueLengthLimit": 50}}})
+    );
 }
 
 #[test]

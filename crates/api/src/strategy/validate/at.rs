@@ -4,6 +4,7 @@
 //! absent field and its zero value have to look alike, as they do to upstream's rules, and because
 //! every kind has rules but only some kinds have types here.
 
+use crate::member::member;
 use crate::status::{FieldError, FieldErrorKind, Path};
 use base::Quantity;
 use serde_json::{Map, Value};
@@ -30,7 +31,7 @@ impl<'v> At<'v> {
         let mut value = self.value;
         let mut path = self.path.clone();
         for name in names.split('.') {
-            value = value.get(name).unwrap_or(&NOTHING);
+            value = member(value, name).unwrap_or(&NOTHING);
             path = path.child(name);
         }
         At { value, path }
