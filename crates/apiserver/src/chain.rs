@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use api::status::Status;
 use futures::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::audit;
 use crate::authn::{self, Claim};
@@ -47,6 +47,9 @@ impl ApiServer {
             request.extensions_mut().insert(Arc::clone(trail));
         }
         let wanted = negotiate::notation(request.headers());
+        let query = request.uri().query().unwrap_or_default();
+        let pretty = negotiate::is_pretty(request.headers(), query);
+        let head = request.method() == Method::HEAD;
         let gzip = remote && compress::accepted(request.headers());
         let started = Instant::now();
         let work = Arc::clone(&self).guarded(info.clone(), request, fixed);
@@ -56,7 +59,7 @@ impl ApiServer {
             response = trail.answered(noted.annotations, response).await;
         }
         // After the audit log, which reads JSON.
-        response = response::settled(wanted, response).await;
+        response = response::settled(wanted, pretty, response).await;
         self.context.metrics.request(&info, response.status().as_u16(), started.elapsed());
         let headers = response.headers_mut();
         if !headers.contains_key(header::CACHE_CONTROL) {
@@ -66,7 +69,11 @@ impl ApiServer {
         if let Some(audit) = audit {
             headers.insert(AUDIT_ID.clone(), audit);
         }
-        if gzip { compress::gzip(response).await } else { response }
+        if gzip {
+            response = compress::gzip(response).await;
+        }
+        // HTTP/2 sends whatever body there is.
+        if head { response::head(response) } else { response }
     }
 
     fn outside_of(&self, path: &str) -> Option<Arc<dyn Outside>> {

@@ -1,6 +1,7 @@
 //! What is served: `/api`, `/apis` and below, in the old form (a document a group version)
 //! and aggregated (one document), and `/version`. All of it is read from the resource table.
 
+use api::protobuf;
 use api::resource::{self, Group, Resource, Subresource};
 use base64::Engine as _;
 use http::{HeaderMap, StatusCode, header};
@@ -9,13 +10,14 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Version;
 use crate::definitions::Defined;
+use crate::registry::accept;
+use crate::registry::negotiate::{Format, Negotiated, Shape};
 use crate::request::Response;
 use crate::response;
 use crate::server::Context;
 
-const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-const AGGREGATED_V2BETA1: &str =
-    "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+/// What asks for all groups in one document, and says that an answer is that.
+const AGGREGATED: [&str; 3] = ["g=apidiscovery.k8s.io", "v=v2", "as=APIGroupDiscoveryList"];
 
 /// Answers a discovery path, `None` for any other.
 pub(crate) fn answer(context: &Context, path: &str, headers: &HeaderMap) -> Option<Response> {
@@ -25,12 +27,12 @@ pub(crate) fn answer(context: &Context, path: &str, headers: &HeaderMap) -> Opti
     let value = match parts.as_slice() {
         ["api"] | ["apis"] => {
             let core = parts == ["api"];
-            if let Some((kind, version)) = aggregated_form(headers) {
-                let mut document = aggregated(&defined, &groups(), core, version);
+            if let Some(format) = aggregated_form(headers) {
+                let mut document = aggregated(&defined, &groups(), core);
                 if !core {
                     document = context.aggregator.merge_aggregated(document);
                 }
-                return Some(response::tagged(headers, kind, document.to_string()));
+                return Some(written(headers, format, &document));
             }
             if core {
                 api_versions(context)
@@ -95,27 +97,31 @@ pub(crate) fn version(version: &Version) -> Value {
     })
 }
 
-/// The aggregated form that the client prefers over plain JSON, and its version.
-fn aggregated_form(headers: &HeaderMap) -> Option<(&'static str, &'static str)> {
+/// The notation in which the client prefers all groups in one document over the plain one.
+fn aggregated_form(headers: &HeaderMap) -> Option<Format> {
     let accept = headers.get(header::ACCEPT)?.to_str().ok()?;
-    for clause in accept.split(',') {
+    accept::clauses(accept).into_iter().find_map(|clause| {
         let parts: Vec<&str> = clause.split(';').map(str::trim).collect();
-        let says = |text: &str| parts.contains(&text);
-        if !matches!(parts[0], "application/json" | "*/*" | "application/*") {
-            continue;
+        let format = accept::notation(parts[0])?;
+        match parts.iter().any(|part| part.starts_with("as=")) {
+            true => AGGREGATED.iter().all(|part| parts.contains(part)).then_some(Some(format)),
+            false => Some(None),
         }
-        if says("as=APIGroupDiscoveryList") && says("g=apidiscovery.k8s.io") {
-            if says("v=v2") {
-                return Some((AGGREGATED_V2, "v2"));
-            }
-            if says("v=v2beta1") {
-                return Some((AGGREGATED_V2BETA1, "v2beta1"));
-            }
-            continue;
-        }
-        return None;
+    })?
+}
+
+/// The document in that notation; its type says which document it is.
+fn written(headers: &HeaderMap, format: Format, document: &Value) -> Response {
+    let accept = Negotiated { shape: Shape::Object, format, pretty: false, beta: false };
+    let body = match format {
+        Format::Protobuf => Ok(protobuf::discovery(document)),
+        Format::Json | Format::Yaml => accept.write(document),
+    };
+    let kind = [accept.content_type()].iter().chain(&AGGREGATED).copied().collect::<Vec<_>>();
+    match body {
+        Ok(body) => response::tagged(headers, &kind.join(";"), body),
+        Err(status) => response::status(&status),
     }
-    None
 }
 
 fn api_versions(context: &Context) -> Value {
@@ -200,7 +206,7 @@ fn storage_hash(row: &Resource) -> String {
     base64::engine::general_purpose::STANDARD.encode(&digest.as_ref()[..8])
 }
 
-fn aggregated(defined: &Defined, groups: &[Group], core: bool, version: &str) -> Value {
+fn aggregated(defined: &Defined, groups: &[Group], core: bool) -> Value {
     let items: Vec<Value> = groups
         .iter()
         .filter(|group| group.name.is_empty() == core)
@@ -220,7 +226,7 @@ fn aggregated(defined: &Defined, groups: &[Group], core: bool, version: &str) ->
         .collect();
     json!({
         "kind": "APIGroupDiscoveryList",
-        "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {},
         "items": items,
     })
@@ -292,22 +298,28 @@ mod tests {
 
     #[test]
     fn the_clients_first_understood_form_wins() {
+        let form = |media: &str, version: &str| {
+            format!("{media};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList")
+        };
+        let (json, protobuf) = ("application/json", "application/vnd.kubernetes.protobuf");
         for (accept, expected) in [
-            ("application/json", None),
-            (AGGREGATED_V2, Some("v2")),
+            (json.to_owned(), None),
+            (form(json, "v2"), Some(Format::Json)),
+            (form(protobuf, "v2"), Some(Format::Protobuf)),
+            (form("application/yaml", "v2"), Some(Format::Yaml)),
             (
-                "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json",
-                Some("v2beta1"),
+                format!("{};q=0.5,{}", form(json, "v2"), form(protobuf, "v2")),
+                Some(Format::Protobuf),
             ),
-            (
-                "application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,application/json",
-                None,
-            ),
-            ("application/vnd.kubernetes.protobuf,application/json", None),
+            (format!("{json},{}", form(json, "v2")), None),
+            // Upstream does not serve the beta any more.
+            (format!("{},{json}", form(json, "v2beta1")), None),
+            (format!("{},{}", form(json, "v2beta1"), form(json, "v2")), Some(Format::Json)),
+            (format!("{protobuf},{json}"), None),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, accept.parse().unwrap());
-            assert_eq!(aggregated_form(&headers).map(|(_, version)| version), expected, "{accept}");
+            assert_eq!(aggregated_form(&headers), expected, "{accept}");
         }
     }
 

@@ -4,6 +4,7 @@ use api::status::Status;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body as _;
 use serde::Serialize;
 
 use crate::registry::negotiate::{self, Format, Negotiated, Shape};
@@ -46,10 +47,11 @@ struct Plain;
 
 /// An answer of that kind in the notation that the client wants, where the object has it. What
 /// is stored is not concerned: it is written as it is wanted in the first place.
-pub(crate) async fn settled(wanted: Option<Format>, answer: Response) -> Response {
+pub(crate) async fn settled(wanted: Option<Format>, pretty: bool, answer: Response) -> Response {
     let format = match wanted {
-        Some(format @ (Format::Yaml | Format::Protobuf))
-            if answer.extensions().get::<Plain>().is_some() =>
+        Some(format)
+            if answer.extensions().get::<Plain>().is_some()
+                && (format != Format::Json || pretty) =>
         {
             format
         }
@@ -57,7 +59,7 @@ pub(crate) async fn settled(wanted: Option<Format>, answer: Response) -> Respons
     };
     let (mut parts, body) = answer.into_parts();
     let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let accept = Negotiated { shape: Shape::Object, format, pretty: false, beta: false };
+    let accept = Negotiated { shape: Shape::Object, format, pretty, beta: false };
     let written = negotiate::parse(&bytes).and_then(|value| accept.write(&value));
     let body = match written {
         Ok(written) => {
@@ -68,6 +70,15 @@ pub(crate) async fn settled(wanted: Option<Format>, answer: Response) -> Respons
         Err(_) => full(bytes),
     };
     Response::from_parts(parts, body)
+}
+
+/// An answer to a request for its head: whole but for the body, of which only the length is told.
+pub(crate) fn head(answer: Response) -> Response {
+    let (mut parts, body) = answer.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(parts, full(Bytes::new()))
 }
 
 /// A `Status` object as the answer.
@@ -103,21 +114,20 @@ pub(crate) fn pretty(value: &impl Serialize) -> Response {
 }
 
 /// An answer with an ETag of its content; 304 where the client has that content already.
-pub(crate) fn tagged(headers: &HeaderMap, kind: &'static str, body: impl Into<Bytes>) -> Response {
+pub(crate) fn tagged(headers: &HeaderMap, kind: &str, body: impl Into<Bytes>) -> Response {
     let body = body.into();
     let digest = ring::digest::digest(&ring::digest::SHA512, &body);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     let tag = format!("\"{hex}\"");
     let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let same = known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag));
-    let mut response = if same {
-        with_type(StatusCode::NOT_MODIFIED, kind, Bytes::new())
-    } else {
-        with_type(StatusCode::OK, kind, body)
-    };
+    let mut response = http::Response::new(full(if same { Bytes::new() } else { body }));
+    if same {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
     let headers = response.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
+    for (name, text) in [(header::CONTENT_TYPE, kind), (header::ETAG, &tag)] {
+        headers.extend(HeaderValue::from_str(text).ok().map(|value| (name, value)));
     }
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     response

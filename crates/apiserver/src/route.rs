@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use api::resource::is_own_group;
+use api::status::Status;
 use http::{Method, StatusCode};
 
 use crate::request::{Request, RequestInfo, Response};
@@ -32,6 +34,9 @@ impl ApiServer {
         }
         if !info.is_resource {
             return self.path(info, request).await;
+        }
+        if !self.registry.knows(&info) {
+            return response::not_found();
         }
         if reviews::is_review(&info) {
             return reviews::handle(Arc::clone(&self.context), info, user, request).await;
@@ -86,6 +91,7 @@ impl ApiServer {
                 let headers = request.headers().clone();
                 openapi::answer(context, path.to_owned(), query.to_owned(), headers).await
             }
+            path if is_of_own_group(path) => response::status(&Status::unknown_path()),
             _ => response::not_found(),
         }
     }
@@ -96,6 +102,17 @@ impl ApiServer {
         paths.extend(self.health.paths());
         paths.sort();
         response::pretty(&serde_json::json!({"paths": paths}))
+    }
+}
+
+/// Whether a path leads into a group of this server's own, whose unknown paths are errors of the
+/// API; all others are just no pages.
+fn is_of_own_group(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    match (parts.next(), parts.next()) {
+        (Some("api"), Some(_)) => true,
+        (Some("apis"), Some(group)) => !group.is_empty() && is_own_group(group),
+        _ => false,
     }
 }
 

@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 /// The clauses of an `Accept`, best first.
-pub(super) fn clauses(accept: &str) -> Vec<&str> {
+pub(crate) fn clauses(accept: &str) -> Vec<&str> {
     let mut clauses: Vec<&str> = accept.split(',').collect();
     // Stable: of clauses with one quality the first wins.
     clauses.sort_by_key(|clause| std::cmp::Reverse(quality(clause)));
@@ -38,16 +38,21 @@ fn quality(clause: &str) -> u32 {
     q.and_then(|q| q.trim().parse::<f32>().ok()).map_or(1000, |q| (q * 1000.0) as u32)
 }
 
+/// The notation of a media type, as far as it is served.
+pub(crate) fn notation(media_type: &str) -> Option<Format> {
+    match media_type {
+        "application/json" | "application/*" | "*/*" => Some(Format::Json),
+        "application/yaml" => Some(Format::Yaml),
+        protobuf::MEDIA_TYPE => Some(Format::Protobuf),
+        _ => None,
+    }
+}
+
 /// What a clause asks for, and whether a shape is to be of `meta.k8s.io/v1beta1`; `None` where
 /// it is nothing that there is.
 pub(super) fn understand(clause: &str) -> Option<(Shape, Format, bool)> {
     let mut parts = clause.split(';').map(str::trim);
-    let format = match parts.next()? {
-        "application/json" | "application/*" | "*/*" => Format::Json,
-        "application/yaml" => Format::Yaml,
-        protobuf::MEDIA_TYPE => Format::Protobuf,
-        _ => return None,
-    };
+    let format = notation(parts.next()?)?;
     let (mut shape, mut beta) = (Shape::Object, false);
     for part in parts {
         match part.split_once('=') {

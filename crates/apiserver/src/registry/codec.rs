@@ -10,6 +10,9 @@ use std::fmt;
 /// The marker after which the store's revision is spliced in.
 const METADATA_OPEN: &[u8] = b"\"metadata\":{";
 
+/// Within how many bytes a stored value has said of what kind it is.
+const TYPE_MAX_BYTES: usize = 512;
+
 /// The store's view of our values: where the revision goes and which labels they carry.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct JsonCodec;
@@ -55,6 +58,17 @@ pub fn encode(object: &Value) -> Vec<u8> {
     }
     out.push(b'}');
     out
+}
+
+/// A stored value without what it says of its kind, as lists of one kind show their items. The
+/// value is shared: what is left of it still lacks the brace that it begins with.
+pub fn untyped(value: &Bytes) -> (Option<u8>, Bytes) {
+    // Names of versions and kinds hold nothing that is escaped, so neither looks like the marker.
+    match value.windows(METADATA_OPEN.len()).take(TYPE_MAX_BYTES).position(|at| at == METADATA_OPEN)
+    {
+        Some(at) => (Some(b'{'), value.slice(at..)),
+        None => (None, value.clone()),
+    }
 }
 
 fn member(out: &mut Vec<u8>, name: &str, value: &Value) {
@@ -137,6 +151,18 @@ mod tests {
         assert_eq!(
             String::from_utf8(JsonCodec.stamp(&stored, 7).to_vec()).unwrap(),
             r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"7","name":"a"},"data":{"x":"\"metadata\":{"}}"#
+        );
+    }
+
+    #[test]
+    fn items_leave_their_kind_to_the_list() {
+        let stored = encode(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {},
+            "data": {"x": "\"metadata\":{"}}));
+        let (begin, rest) = untyped(&JsonCodec.stamp(&stored, 7));
+        let text = [begin.into_iter().collect(), rest.to_vec()].concat();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            r#"{"metadata":{"resourceVersion":"7"},"data":{"x":"\"metadata\":{"}}"#
         );
     }
 

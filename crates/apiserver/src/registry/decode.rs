@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Outcome;
 use super::call::Call;
+use super::not_json;
 use super::twice::Twice;
 
 /// Media types that objects may be sent in.
@@ -27,7 +28,8 @@ fn tracked(content_type: &str, body: &[u8]) -> Outcome<(Value, Twice)> {
     let whole = |value| (value, Twice::default());
     match content_type {
         "" | "application/json" | "*/*" => json(body).map_err(|error| {
-            unreadable(&format!("couldn't get version/kind; json parse error: {error}"))
+            let why = not_json::why(body, &error);
+            unreadable(&format!("couldn't get version/kind; json parse error: {why}"))
         }),
         "application/yaml" | "application/apply-patch+yaml" => yaml(body),
         api::protobuf::MEDIA_TYPE => {

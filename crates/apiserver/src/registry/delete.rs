@@ -125,7 +125,11 @@ impl Registry {
 
     /// DELETE of a collection: everything that a list with the same query shows.
     pub(super) async fn delete_collection(&self, call: &Call) -> Outcome<Reply> {
-        let options = delete_options(call)?;
+        // Which versions are meant is said of the list, not of each object.
+        let mut options = delete_options(call)?;
+        if call.body.is_empty() {
+            (options.uid, options.resource_version) = (None, None);
+        }
         let selected = ListOptions::parse(&call.query, false)?;
         let selection = Selection::parse(&call.target, &selected)?;
         // A limit bounds what is deleted: the first page of the list goes.
@@ -135,9 +139,7 @@ impl Registry {
             let mut target = call.target.named(&entry.key.name);
             target.namespace = entry.key.namespace.to_string();
             match self.remove(&target, &call.user, &options).await {
-                Ok(deleted) => {
-                    items.push(negotiate::presented(&target, Shape::Object, &deleted.value)?)
-                }
+                Ok(deleted) => items.push(read::item(&target, Shape::Object, &deleted.value)?),
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),
             }

@@ -5,7 +5,7 @@
 //! `api::strategy`; the few views with a meaning of their own (scale, binding, eviction) build
 //! a change and take the same road.
 
-mod accept;
+pub(crate) mod accept;
 mod allocation;
 mod call;
 pub(crate) mod codec;
@@ -21,6 +21,7 @@ mod expiry;
 pub(crate) mod meta;
 mod names;
 pub(crate) mod negotiate;
+mod not_json;
 mod options;
 mod patch;
 mod policy;
@@ -38,7 +39,7 @@ mod write;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::resource::Resource;
+use api::resource::{self, Resource};
 use api::status::Status;
 use base::{Clock, SystemClock};
 use bytes::Bytes;
@@ -111,6 +112,21 @@ impl Registry {
         }))
     }
 
+    /// Whether this server answers for a path of resources, if only to say what is wrong with it:
+    /// for all in groups of its own, and for those of defined kinds in their scope. Upstream
+    /// knows all other paths as little as `/nonsense`.
+    pub(crate) fn knows(&self, info: &RequestInfo) -> bool {
+        if resource::is_own_group(&info.group) {
+            return true;
+        }
+        let path = (info.group.clone(), info.version.clone(), info.resource.clone());
+        let within = !info.namespace.is_empty();
+        self.context.definitions.get().find(&path).is_some_and(|row| {
+            within == row.namespaced
+                || (row.namespaced && matches!(info.verb.as_str(), "list" | "watch"))
+        })
+    }
+
     /// Answers one authorized request.
     pub(crate) async fn handle(
         self: Arc<Self>,
@@ -151,11 +167,10 @@ impl Registry {
         let resource = self.resources.get(&path).or_else(|| defined.find(&path));
         let resource = resource.ok_or_else(Status::unknown_path)?;
         if info.verb == "create" && defined.is_ending(resource.collection()) {
-            return Err(Status::new(
-                405,
-                "MethodNotAllowed",
-                "create not allowed while custom resource definition is terminating",
-            ));
+            let mut refusal = Status::method_not_allowed(&**resource, &info.verb);
+            refusal.message =
+                "create not allowed while custom resource definition is terminating".to_owned();
+            return Err(refusal);
         }
         let namespace = if resource.namespaced { info.namespace.clone() } else { String::new() };
         let in_namespace = !info.namespace.is_empty() && resource.collection() != "namespaces";
@@ -233,16 +248,22 @@ pub(crate) fn time_now() -> String {
     names::time(SystemClock.now())
 }
 
-/// Refuses verbs and subresources that the table does not have.
+/// Refuses verbs and subresources that the table does not have. Upstream's answers about defined
+/// kinds say which kind and object.
 fn check_verb(resource: &Resource, info: &RequestInfo) -> Outcome<()> {
+    let defined = resource.custom.is_some();
     let verbs = match info.subresource.as_str() {
         "" => resource.verbs,
-        name => resource.subresource(name).ok_or_else(Status::unknown_path)?.verbs,
+        name => match resource.subresource(name) {
+            Some(subresource) => subresource.verbs,
+            None if defined => return Err(Status::not_found(resource, &info.name)),
+            None => return Err(Status::unknown_path()),
+        },
     };
     if verbs.contains(&info.verb.as_str()) {
         return Ok(());
     }
-    Err(no_such_method())
+    Err(if defined { Status::method_not_allowed(resource, &info.verb) } else { no_such_method() })
 }
 
 /// What a path answers to a method that it does not have.

@@ -2,9 +2,9 @@
 
 use api::protobuf::{self, Form};
 use api::resource::split_api_version;
-use api::status::Status;
+use api::status::{Status, go_quote};
 use api::table::{self, Include, Printer};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -49,18 +49,8 @@ impl Negotiated {
     /// Reads `Accept`, `pretty` and, as upstream does, whether a person with curl is asking.
     /// `messages` tells whether the kind has a protobuf form.
     pub fn new(headers: &HeaderMap, query: &str, messages: bool) -> Outcome<Self> {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value: &HeaderValue| value.to_str().ok())
-                .unwrap_or_default()
-        };
-        let accept = text(header::ACCEPT);
-        let agent = text(header::USER_AGENT);
-        let pretty = match query_value(query, "pretty").as_deref() {
-            Some(value) => !matches!(value, "" | "false" | "0"),
-            None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person)),
-        };
+        let accept = text(headers, header::ACCEPT);
+        let pretty = is_pretty(headers, query);
         let include = query_value(query, "includeObject").unwrap_or_default();
         let (shape, format, beta) = if accept.is_empty() {
             (Shape::Object, Format::Json, false)
@@ -78,7 +68,8 @@ impl Negotiated {
         }
         let shape = match shape {
             Shape::Table(_) => Shape::Table(Include::parse(&include).ok_or_else(|| {
-                Status::bad_request(format!("unrecognized includeObject value: {include:?}"))
+                let given = go_quote(&include);
+                Status::bad_request(format!("Unable to convert to Table as requested: includeObject: Invalid value: {given}: must be 'Metadata', 'Object', 'None', or empty"))
             })?),
             shape => shape,
         };
@@ -135,6 +126,20 @@ impl Negotiated {
         .map_err(|error| Status::internal_error(&error.to_string()))?;
         bytes.push(b'\n');
         Ok(bytes)
+    }
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> &str {
+    let value = headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    value.unwrap_or_default()
+}
+
+/// Whether a person reads the answer: the request says so, or comes from where people type.
+pub(crate) fn is_pretty(headers: &HeaderMap, query: &str) -> bool {
+    let agent = text(headers, header::USER_AGENT);
+    match query_value(query, "pretty").as_deref() {
+        Some(value) => !matches!(value, "" | "false" | "0"),
+        None => ["curl", "Wget", "Mozilla/5.0"].iter().any(|person| agent.starts_with(person)),
     }
 }
 

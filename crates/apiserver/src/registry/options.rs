@@ -133,6 +133,11 @@ impl ListOptions {
         Ok(options)
     }
 
+    /// Whether a page before this one was read.
+    pub fn is_continued(&self) -> bool {
+        !self.continue_token.is_empty()
+    }
+
     fn list_errors(&self, how: &str) -> Vec<FieldError> {
         let known = self.version_match.is_some();
         let exact_of_any =
@@ -143,7 +148,7 @@ impl ListOptions {
                 self.resource_version.is_empty(),
                 "resourceVersionMatch is forbidden unless resourceVersion is provided",
             ),
-            (!self.continue_token.is_empty(), WITH_CONTINUE),
+            (self.is_continued(), WITH_CONTINUE),
         ] {
             errors.extend((wrong && !how.is_empty()).then(|| FieldError::forbidden(MATCH, why)));
         }
@@ -180,7 +185,7 @@ impl ListOptions {
         if !not_older {
             errors.push(FieldError::not_supported(MATCH, how, &["NotOlderThan"]));
         }
-        if !self.continue_token.is_empty() {
+        if self.is_continued() {
             errors.push(FieldError::forbidden(MATCH, WITH_CONTINUE));
         }
         errors
@@ -277,33 +282,45 @@ impl DeleteOptions {
         options
     }
 
-    /// Reads the body of a delete, and the query for what the body does not say.
+    /// Reads the options of a delete: from its body, and from the query only where there is none.
     pub fn parse(query: &str, body: Option<&Value>) -> Outcome<Self> {
-        let empty = Value::Null;
-        let body = body.unwrap_or(&empty);
-        let in_query = |key: &str| query_value(query, key);
-        let grace = match body["gracePeriodSeconds"].as_i64() {
-            Some(seconds) => Some(seconds),
-            None => number(query, "gracePeriodSeconds")?,
+        let (mut options, asked) = match body {
+            Some(body) => Self::of_body(body),
+            None => Self::of_query(query)?,
         };
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let in_body = super::meta::strings(&body["dryRun"]);
-        let asked = in_body.into_iter().chain(query_values(query, "dryRun"));
         let mut errors = Vec::new();
-        let orphans = in_query("orphanDependents").map(|orphans| is_on(&orphans));
-        let mut options = DeleteOptions {
-            grace_period_seconds: grace,
-            uid: text(&body["preconditions"]["uid"]),
-            resource_version: text(&body["preconditions"]["resourceVersion"]),
-            orphan_dependents: body["orphanDependents"].as_bool().or(orphans),
-            propagation_policy: text(&body["propagationPolicy"])
-                .or_else(|| in_query("propagationPolicy")),
-            dry_run: false,
-        };
         options.policy_errors(&mut errors);
-        options.dry_run = dry_run(asked, &mut errors);
+        options.dry_run = dry_run(asked.into_iter(), &mut errors);
         refuse("DeleteOptions", &errors)?;
         Ok(options)
+    }
+
+    /// What a body says, and its `dryRun` as sent.
+    fn of_body(body: &Value) -> (Self, Vec<String>) {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let options = DeleteOptions {
+            grace_period_seconds: body["gracePeriodSeconds"].as_i64(),
+            uid: text(&body["preconditions"]["uid"]),
+            resource_version: text(&body["preconditions"]["resourceVersion"]),
+            orphan_dependents: body["orphanDependents"].as_bool(),
+            propagation_policy: text(&body["propagationPolicy"]),
+            dry_run: false,
+        };
+        (options, super::meta::strings(&body["dryRun"]))
+    }
+
+    /// The same of a query.
+    fn of_query(query: &str) -> Outcome<(Self, Vec<String>)> {
+        let given = |key: &str| query_value(query, key).filter(|value| !value.is_empty());
+        let options = DeleteOptions {
+            grace_period_seconds: number(query, "gracePeriodSeconds")?,
+            uid: given("uid"),
+            resource_version: given("resourceVersion"),
+            orphan_dependents: query_value(query, "orphanDependents").map(|text| is_on(&text)),
+            propagation_policy: query_value(query, "propagationPolicy"),
+            dry_run: false,
+        };
+        Ok((options, query_values(query, "dryRun").collect()))
     }
 
     fn policy_errors(&self, errors: &mut Vec<FieldError>) {
@@ -434,14 +451,18 @@ mod tests {
     }
 
     #[test]
-    fn delete_options_come_from_body_then_query() {
+    fn delete_options_come_from_the_body_or_else_from_the_query() {
+        let query = "gracePeriodSeconds=9&propagationPolicy=Orphan&dryRun=All&uid=v";
         let body = json!({"gracePeriodSeconds": 3, "preconditions": {"uid": "u"}});
-        let options =
-            DeleteOptions::parse("gracePeriodSeconds=9&propagationPolicy=Orphan", Some(&body))
-                .unwrap();
-        assert_eq!(options.grace_period_seconds, Some(3));
-        assert_eq!(options.uid.as_deref(), Some("u"));
-        assert_eq!(options.propagation_policy.as_deref(), Some("Orphan"));
+        let options = DeleteOptions::parse(query, Some(&body)).unwrap();
+        assert_eq!((options.grace_period_seconds, options.uid.as_deref()), (Some(3), Some("u")));
+        assert_eq!((options.propagation_policy, options.dry_run), (None, false));
+        let options = DeleteOptions::parse(query, None).unwrap();
+        assert_eq!((options.grace_period_seconds, options.uid.as_deref()), (Some(9), Some("v")));
+        assert_eq!(
+            (options.propagation_policy.as_deref(), options.dry_run),
+            (Some("Orphan"), true)
+        );
         assert!(DeleteOptions::parse("propagationPolicy=Slow", None).is_err());
         assert!(
             DeleteOptions::parse("propagationPolicy=Orphan&orphanDependents=true", None).is_err()

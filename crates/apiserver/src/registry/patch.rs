@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use api::apply::{ApplyError, Conflict, Manager};
 use api::schema::{self, Problem};
-use api::status::{Cause, FieldError, Status};
+use api::status::{Cause, Details, FieldError, Status};
 use json_patch::{PatchError, PatchOperation};
 use serde_json::Value;
 
@@ -12,7 +12,7 @@ use super::call::{Call, Reply};
 use super::options::{FieldValidation, WriteOptions};
 use super::twice::Twice;
 use super::write::{Change, Writer, check_fields};
-use super::{Outcome, Registry, decode, meta, names};
+use super::{Outcome, Registry, decode, meta, names, not_json};
 
 /// Most operations in a JSON patch, as upstream.
 const JSON_PATCH_MAX_OPERATIONS: usize = 10_000;
@@ -42,9 +42,7 @@ impl Patch {
 
     /// The same, and the fields that it has twice.
     fn tracked(call: &Call) -> Outcome<(Self, Twice)> {
-        let broken = |error: serde_json::Error| {
-            Status::bad_request(format!("error decoding patch: {error}"))
-        };
+        let broken = |error: serde_json::Error| undecoded(&not_json::why(&call.body, &error));
         match call.content_type().as_str() {
             JSON => json_patch(&call.body),
             MERGE => {
@@ -73,16 +71,14 @@ impl Patch {
     pub fn patched(&self, call: &Call, live: &Value) -> Outcome<Value> {
         let mut object = live.clone();
         match self {
-            Patch::Json(patch) => {
-                json_patched(&mut object, patch).map_err(|error| unpatched(error.to_string()))?;
-            }
+            Patch::Json(patch) => json_patched(&mut object, patch).map_err(|_| unpatched())?,
             Patch::Merge(patch) => json_patch::merge(&mut object, patch),
             Patch::Strategic(patch) => {
                 let target = &call.target;
                 api::patch::strategic(&target.resource, &target.version, &mut object, patch)
                     .map_err(|error| match error.code() {
                         400 => Status::bad_request(error.to_string()),
-                        422 => unpatched(error.to_string()),
+                        422 => unpatched(),
                         code => Status::new(code, "", error.to_string()),
                     })?;
             }
@@ -168,11 +164,11 @@ impl Registry {
 /// Reads a JSON patch. What is no list of objects cannot be read (400); what its operations say
 /// is looked at where they are carried out (422).
 fn json_patch(body: &[u8]) -> Outcome<(Patch, Twice)> {
-    let broken = |why: String| Status::bad_request(format!("error decoding patch: {why}"));
-    let (value, twice) = decode::json(body).map_err(|error| broken(error.to_string()))?;
+    let read = decode::json(body);
+    let (value, twice) = read.map_err(|error| undecoded(&not_json::why(body, &error)))?;
     let operations = match value.as_array() {
         Some(list) if list.iter().all(Value::is_object) => list,
-        _ => return Err(broken("a JSON patch is a list of operations".to_owned())),
+        _ => return Err(undecoded("a JSON patch is a list of operations")),
     };
     if operations.len() > JSON_PATCH_MAX_OPERATIONS {
         return Err(Status::request_entity_too_large(&format!(
@@ -189,18 +185,19 @@ fn json_patch(body: &[u8]) -> Outcome<(Patch, Twice)> {
     // What is inside the values is none of the patch's own.
     let own = |line: &String| line.matches('.').count() == 1;
     let told: Vec<String> = twice.warnings().into_iter().filter(own).chain(unknown).collect();
-    let patch = serde_json::from_value(value).map_err(|error| unpatched(error.to_string()))?;
+    let patch = serde_json::from_value(value).map_err(|_| unpatched())?;
     Ok((Patch::Json(patch), Twice::of_patch(told.into_iter())))
 }
 
-/// 422 about a patch that does not fit.
-fn unpatched(why: String) -> Status {
+/// 400 about a patch that cannot be read.
+fn undecoded(why: &str) -> Status {
+    Status::bad_request(format!("error decoding patch: {why}"))
+}
+
+/// 422 about a patch that does not fit. Upstream keeps to itself which part of it.
+fn unpatched() -> Status {
     let text = "the server rejected our request due to an error in our request";
-    let mut status = Status::new(422, "Invalid", text);
-    let cause =
-        Cause { reason: "UnexpectedServerResponse".to_owned(), message: why, field: String::new() };
-    status.details.get_or_insert_default().causes.push(cause);
-    status
+    Status::new(422, "Invalid", text).with_details(Details::default())
 }
 
 /// Applies a JSON patch as upstream's library does: a test for null holds where there is nothing,

@@ -1,11 +1,12 @@
 //! get and list.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::protobuf::{self, Form};
 use api::selector::{FieldSelector, LabelSelector};
-use api::status::Status;
+use api::status::{Status, go_quote};
 use api::table::Include;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
@@ -18,7 +19,7 @@ use super::call::{Call, Content, Reply, Target};
 use super::continuation::Continue;
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::{ListOptions, VersionMatch};
-use super::{Outcome, Registry, component_status, conversion, negotiate};
+use super::{Outcome, Registry, codec, component_status, conversion, negotiate};
 use crate::request::{BoxError, Response, query_value};
 use crate::response;
 
@@ -33,6 +34,8 @@ const JSON_BETWEEN: &[u8] = b",";
 const JSON_END: &[u8] = b"]}\n";
 /// Whose tables are not in the order of names.
 const FLOW_SCHEMAS: &str = "flowcontrol.apiserver.k8s.io/flowschemas";
+/// What upstream reads from its datastore alone.
+const EVENTS: &str = "events";
 /// How long a read waits for a revision that is yet to come.
 const AHEAD_WAIT: Duration = Duration::from_secs(3);
 
@@ -48,14 +51,8 @@ pub struct Selection {
 impl Selection {
     /// Reads the selectors of a request.
     pub fn parse(target: &Target, options: &ListOptions) -> Outcome<Self> {
-        let refuse = |error: api::selector::SelectorError| {
-            Status::bad_request(format!(
-                "Unable to find {:?} that match label selector {:?}, field selector {:?}: {error}",
-                format!("{}, Resource={}", target.api_version(), target.resource.plural),
-                options.labels,
-                options.fields,
-            ))
-        };
+        // Clients say themselves what they were looking for.
+        let refuse = |error: api::selector::SelectorError| Status::bad_request(error.to_string());
         let labels = LabelSelector::parse(&options.labels).map_err(refuse)?;
         let mut fields = FieldSelector::parse(&options.fields, &target.resource).map_err(refuse)?;
         // The old form of a watch (`/api/v1/watch/pods/NAME`) has the name in its path.
@@ -117,7 +114,8 @@ impl Registry {
     pub(super) async fn get(&self, call: &Call) -> Outcome<Reply> {
         let target = &call.target;
         let version = query_value(&call.query, "resourceVersion").unwrap_or_default();
-        self.wanted_revision(&version).await?;
+        let refusal = if is_cached(target) { unread_version } else { bad_version };
+        self.reached(&version, refusal).await?;
         let entry = match component_status::all(&self.context, target) {
             Some(all) => all.into_iter().find(|entry| *entry.key.name == *target.name),
             None => self.store().get(&target.key()),
@@ -128,7 +126,11 @@ impl Registry {
 
     /// Reads a collection.
     pub(super) async fn list(&self, call: &Call) -> Outcome<Reply> {
-        let options = ListOptions::parse(&call.query, false)?;
+        let mut options = ListOptions::parse(&call.query, false)?;
+        if options.resource_version == "0" && !options.is_continued() && is_cached(&call.target) {
+            // Upstream's cache has no pages.
+            options.limit = None;
+        }
         let selection = Selection::parse(&call.target, &options)?;
         let mut shown = match component_status::all(&self.context, &call.target) {
             Some(all) => self.whole(&call.target, &selection, all),
@@ -152,7 +154,7 @@ impl Registry {
         selection: &Selection,
     ) -> Outcome<Shown> {
         let (mut after, mut at) = (None, None);
-        let paged = !options.continue_token.is_empty();
+        let paged = options.is_continued();
         if paged {
             let token = Continue::decode(&options.continue_token)
                 .map_err(|why| Status::bad_request(format!("invalid continue token: {why}")))?;
@@ -164,12 +166,12 @@ impl Registry {
             at = token.revision;
             match token.revision {
                 // The first page may have come from a server that was ahead of this one.
-                Some(revision) => drop(self.wanted_revision(&revision.to_string()).await?),
+                Some(revision) => drop(self.reached(&revision.to_string(), bad_version).await?),
                 None => self.context.fresh().await?,
             }
             after = Some((token.after.0.into(), token.after.1.into()));
         } else {
-            let wanted = self.wanted_revision(&options.resource_version).await?;
+            let wanted = self.reached(&options.resource_version, bad_version).await?;
             let exact = match options.version_match {
                 Some(how) => how == VersionMatch::Exact,
                 // Upstream's old rule: a limit makes a plain resourceVersion exact.
@@ -238,21 +240,49 @@ impl Registry {
     }
 
     /// The revision that a `resourceVersion` parameter names (0 for any), once it is there.
-    /// Without one, everything that anybody was told is done is there.
-    pub(super) async fn wanted_revision(&self, text: &str) -> Outcome<Revision> {
+    /// Without one, everything that anybody was told is done is there. What is no version is
+    /// refused as the verb refuses it.
+    pub(super) async fn reached(
+        &self,
+        text: &str,
+        refusal: fn(String) -> Status,
+    ) -> Outcome<Revision> {
         let wanted: Revision = match text {
             "" => {
                 self.context.fresh().await?;
                 0
             }
-            text => text.parse().map_err(|_| {
-                Status::bad_request(format!("invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
-            })?,
+            text => text.parse().map_err(|error| refusal(not_a_version(text, &error)))?,
         };
         let reached = tokio::time::timeout(AHEAD_WAIT, self.store().reached(wanted)).await;
         reached.map_err(|_| too_new(wanted, self.store().revision()))?;
         Ok(wanted)
     }
+}
+
+/// Why a text is no version, as Go says it.
+fn not_a_version(text: &str, error: &ParseIntError) -> String {
+    let quoted = go_quote(text);
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("resourceVersion: Invalid value: {quoted}: strconv.ParseUint: parsing {quoted}: {why}")
+}
+
+/// A list's refusal of what is no version.
+fn bad_version(why: String) -> Status {
+    Status::bad_request(format!("invalid resource version: {why}"))
+}
+
+/// That of a watch, and of a get from upstream's cache: it tells what reading the version came to.
+pub(super) fn unread_version(why: String) -> Status {
+    Status::new(500, "", why)
+}
+
+/// Whether upstream reads these objects from memory. It keeps no events there.
+fn is_cached(target: &Target) -> bool {
+    target.resource.collection() != EVENTS
 }
 
 fn too_new(wanted: Revision, newest: Revision) -> Status {
@@ -311,20 +341,32 @@ fn answer(target: &Target, accept: Negotiated, shown: Shown) -> Outcome<Response
         return table(target, accept, include, &head, &shown.entries);
     }
     if accept.is_plain() && target.is_storage_version() {
-        let values = shown.entries.iter().map(|entry| entry.value.clone());
+        let values = shown.entries.iter().map(|entry| codec::untyped(&entry.value));
         return Ok(spliced(accept, head.into(), JSON_BETWEEN, values.collect(), JSON_END));
     }
     let mut items = Vec::with_capacity(shown.entries.len());
     for entry in &shown.entries {
-        items.push(negotiate::presented(target, accept.shape, &entry.value)?);
+        items.push(item(target, accept.shape, &entry.value)?);
     }
     if accept.format == Format::Json && !accept.pretty && !accept.beta {
-        let items = items.iter().map(|item| item.to_string().into());
+        let items = items.iter().map(|item| (None, item.to_string().into()));
         return Ok(spliced(accept, head.into(), JSON_BETWEEN, items.collect(), JSON_END));
     }
     let mut list: Value = negotiate::parse(format!("{head}]}}").as_bytes())?;
     list["items"] = items.into();
     Ok(response::with_type(StatusCode::OK, accept.content_type(), accept.write(&list)?))
+}
+
+/// A stored object as an item of a list. Items of built-in kinds leave to the list what they are.
+pub(super) fn item(target: &Target, shape: Shape, stored: &[u8]) -> Outcome<Value> {
+    let mut item = negotiate::presented(target, shape, stored)?;
+    if shape == Shape::Object && target.resource.custom.is_none() {
+        let fields = item.as_object_mut();
+        fields.into_iter().for_each(|fields| {
+            fields.retain(|name, _| !matches!(name.as_str(), "apiVersion" | "kind"));
+        });
+    }
+    Ok(item)
 }
 
 /// The list in protobuf. Stored bytes are turned into messages without parsing them into trees.
@@ -338,7 +380,7 @@ fn messages(
     let partial = accept.shape == Shape::Partial;
     let form = if partial { Form::partial() } else { negotiate::form(target) };
     let form = form.ok_or_else(|| Status::internal_error("the kind has no messages"))?;
-    let mut items: Vec<Bytes> = Vec::with_capacity(entries.len());
+    let mut items: Vec<(Option<u8>, Bytes)> = Vec::with_capacity(entries.len());
     for entry in entries {
         let item = if partial || target.is_storage_version() {
             form.item(&entry.value)
@@ -346,9 +388,9 @@ fn messages(
             let object = negotiate::presented(target, accept.shape, &entry.value)?;
             form.item(object.to_string().as_bytes())
         };
-        items.push(item.map_err(negotiate::unmade)?.into());
+        items.push((None, item.map_err(negotiate::unmade)?.into()));
     }
-    let length = items.iter().map(Bytes::len).sum();
+    let length = items.iter().map(|(_, item)| item.len()).sum();
     let head = protobuf::list_head(api_version, kind, metadata, length);
     let head = head.map_err(negotiate::unmade)?;
     Ok(spliced(accept, head, b"", items, &protobuf::list_tail()))
@@ -381,15 +423,16 @@ fn by_precedence(row: &Value) -> (i64, String) {
     (cells[PRECEDENCE].as_i64().unwrap_or(0), cells[0].as_str().unwrap_or_default().to_owned())
 }
 
-/// The list's body, made piece by piece so that a long list is never held twice.
+/// The list's body, made piece by piece so that a long list is never held twice. Where an item is
+/// the rest of something that is shared, the byte that it begins with comes before it.
 fn spliced(
     accept: Negotiated,
     head: Vec<u8>,
     between: &'static [u8],
-    values: Vec<Bytes>,
+    values: Vec<(Option<u8>, Bytes)>,
     end: &[u8],
 ) -> Response {
-    let inner: usize = values.iter().map(|value| value.len() + between.len()).sum();
+    let inner: usize = values.iter().map(|(_, value)| value.len() + between.len() + 1).sum();
     let total = head.len() + inner + end.len();
     let mut values = values.into_iter();
     let end = end.to_vec();
@@ -399,10 +442,11 @@ fn spliced(
         let start = open.take()?;
         let mut piece = Vec::with_capacity(total.min(PIECE_BYTES + (16 << 10)));
         piece.extend_from_slice(&start);
-        for value in values.by_ref() {
+        for (begin, value) in values.by_ref() {
             if !std::mem::take(&mut first) {
                 piece.extend_from_slice(between);
             }
+            piece.extend(begin);
             piece.extend_from_slice(&value);
             if piece.len() >= PIECE_BYTES {
                 open = Some(Vec::new());

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Call, Content, Reply, Target};
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::ListOptions;
-use super::read::Selection;
+use super::read::{Selection, unread_version};
 use super::{Outcome, Registry, conversion, negotiate};
 use crate::request::{BoxError, Response};
 use crate::server::Context;
@@ -50,7 +50,7 @@ impl Registry {
     pub(super) async fn watch(&self, call: &Call) -> Outcome<Reply> {
         let options = ListOptions::parse(&call.query, true)?;
         let selection = Selection::parse(&call.target, &options)?;
-        let wanted = self.wanted_revision(&options.resource_version).await?;
+        let wanted = self.reached(&options.resource_version, unread_version).await?;
         let initial = match options.send_initial_events {
             Some(initial) => initial,
             None => wanted == 0,

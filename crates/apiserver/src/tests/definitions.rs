@@ -60,6 +60,22 @@ async fn a_kind_is_defined_used_and_gone_again() {
     assert_eq!(names, ["boats", "boats/scale", "boats/status"]);
     let (_, group) = get(&server, &admin, "/apis/a.test").await;
     assert_eq!(group["preferredVersion"]["version"], "v2");
+    for path in ["/apis/a.test/v3/boats", "/apis/a.test/v1/oars", "/apis/a.test/v1/boats/one"] {
+        let (code, text) = get(&server, &admin, path).await;
+        assert_eq!((code.as_u16(), text), (404, json!("404 page not found\n")), "{path}");
+    }
+    for (method, path, expected) in [
+        (Method::GET, "/one/nope", "404 boats.a.test \"one\" not found"),
+        (
+            Method::POST,
+            "/one/status",
+            "405 create is not supported on resources of kind \"boats.a.test\"",
+        ),
+    ] {
+        let (code, status) = call(method, &format!("{BOATS}{path}"), Value::Null).await;
+        let found = format!("{} {}", code.as_u16(), status["message"].as_str().unwrap_or_default());
+        assert_eq!(found, expected);
+    }
 
     let spec = json!({"crew": 2, "odd": 1, "sails": [{"name": "main", "area": 9}]});
     let (code, made) = call(Method::POST, BOATS, boat("one", spec.clone())).await;

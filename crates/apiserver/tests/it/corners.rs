@@ -123,6 +123,9 @@ async fn patches_that_cannot_be_applied() {
         let answer = server.patch(&path, kind, &patch.to_string()).await;
         let found = answer.short();
         assert!(found.ends_with(expected), "{patch}: {found}");
+        if found.starts_with("422 the server") {
+            assert_eq!(answer.body["details"], json!({}), "upstream gives no cause");
+        }
         if !found.starts_with(expected) {
             assert!(
                 found.starts_with("422  \"\" is invalid: patch: Invalid value: \"{"),
@@ -180,4 +183,51 @@ async fn what_is_allowed_but_means_little_is_told() {
     let told = made.headers["warning"].to_str().unwrap();
     assert!(told.contains("The Recycle reclaim policy is deprecated"), "{told}");
     assert!(server.post(MAPS, configmap("a.b", json!({}))).await.headers.get("warning").is_none());
+}
+
+#[tokio::test]
+async fn paths_that_nobody_knows() {
+    let server = Server::start().await;
+    let plain = "404 page not found\n";
+    for path in [
+        "/apis/no.test",
+        "/apis/no.test/v1",
+        "/apis/no.test/v1/things",
+        "/apis/no.test/v1/namespaces/ns/things/a",
+        "/nonsense",
+    ] {
+        let answer = server.get(path).await;
+        assert_eq!((answer.code, answer.text.as_str()), (404, plain), "{path}");
+    }
+    for path in [
+        "/api/v2",
+        "/api/v1/things",
+        "/api/v1/namespaces/ns/nodes",
+        "/apis/apps/v9",
+        "/apis/apps/v9/deployments",
+        "/apis/apps/v1/namespaces/ns/things/a",
+    ] {
+        let answer = server.get(path).await;
+        let expected = "404 the server could not find the requested resource";
+        assert_eq!(
+            (answer.short().as_str(), &answer.body["kind"]),
+            (expected, &json!("Status")),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn people_read_indented_failures_and_heads_have_no_body() {
+    let server = Server::start().await;
+    let path = format!("{MAPS}/none");
+    let curl = [("user-agent", "curl/8.5")];
+    let answer = server.ask("GET", &path, &curl, "").await;
+    assert!(answer.text.starts_with("{\n  \"kind\": \"Status\",\n"), "{}", answer.text);
+    assert!(server.get(&path).await.text.starts_with("{\"kind\":\"Status\","));
+    assert!(server.ask("GET", "/api", &curl, "").await.text.starts_with("{\n  \"kind\": "));
+    let whole = server.get("/version").await.text.len().to_string();
+    let head = server.ask("HEAD", "/version", &[], "").await;
+    assert_eq!((head.code, head.text.as_str()), (200, ""));
+    assert_eq!(head.headers["content-length"], whole.as_str());
 }

@@ -67,11 +67,18 @@ async fn selectors_and_pages_go_together() {
         "b d"
     );
     assert_eq!(server.get(&format!("{MAPS}?labelSelector=%3D%3D")).await.code, 400);
-    let refused = server.get(&format!("{MAPS}?fieldSelector=spec.x%3Db")).await.short();
-    assert!(
-        refused.starts_with("400 Unable to find \"v1, Resource=configmaps\" that match"),
-        "{refused}"
-    );
+    for (query, expected) in [
+        (
+            "fieldSelector=spec.x%3Db",
+            r#"400 "spec.x" is not a known field selector: only "metadata.name", "metadata.namespace""#,
+        ),
+        (
+            "labelSelector=a%3D(b",
+            "400 unable to parse requirement: found '(', expected: identifier",
+        ),
+    ] {
+        assert_eq!(server.get(&format!("{MAPS}?{query}")).await.short(), expected);
+    }
 }
 
 #[tokio::test]
@@ -105,7 +112,70 @@ async fn versions_of_a_list() {
         server.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.short(),
         "422 ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
     );
-    assert_eq!(server.get(&format!("{MAPS}?resourceVersion=x")).await.code, 400);
+    const WHY: &str =
+        r#"resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax"#;
+    for (path, expected) in [
+        (format!("{MAPS}?resourceVersion=x"), format!("400 invalid resource version: {WHY}")),
+        (format!("{MAPS}/a?resourceVersion=x"), format!("500 {WHY}")),
+        (format!("{MAPS}?watch=true&resourceVersion=x"), format!("500 {WHY}")),
+        (
+            "/api/v1/namespaces/ns/events/a?resourceVersion=x".to_owned(),
+            format!("400 invalid resource version: {WHY}"),
+        ),
+        (
+            format!("{MAPS}/a?resourceVersion=99999999999999999999"),
+            format!("500 {WHY}")
+                .replace("\"x\"", "\"99999999999999999999\"")
+                .replace("invalid syntax", "value out of range"),
+        ),
+    ] {
+        assert_eq!(server.get(&path).await.short(), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_any_version_has_no_pages() {
+    let server = five().await;
+    let whole = server.get(&format!("{MAPS}?limit=2&resourceVersion=0")).await.ok();
+    assert_eq!((names(&whole).as_str(), whole["metadata"].get("continue")), ("a b c d e", None));
+    // Upstream's cache has no events.
+    for name in ["a", "b"] {
+        let event = json!({"metadata": {"name": name}, "involvedObject": {"namespace": "ns"}});
+        server.post("/api/v1/namespaces/ns/events", event).await.ok();
+    }
+    let page = server.get("/api/v1/namespaces/ns/events?limit=1&resourceVersion=0").await.ok();
+    assert_eq!(names(&page), "a");
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    let rest = format!("{MAPS}?limit=2&resourceVersion=0&continue={token}");
+    assert_eq!(names(&server.get(&rest).await.ok()), "b c", "pages go on as pages");
+}
+
+#[tokio::test]
+async fn items_of_built_in_kinds_do_not_say_what_they_are() {
+    let server = five().await;
+    let beta = "/apis/events.k8s.io/v1/namespaces/ns/events";
+    let event = json!({"metadata": {"name": "e"}, "involvedObject": {"namespace": "ns"}});
+    server.post("/api/v1/namespaces/ns/events", event).await.ok();
+    for (path, headers, member) in [
+        (MAPS, &[("accept", "application/json")][..], "/items/0"),
+        (MAPS, &[("user-agent", "curl/8")], "/items/1"),
+        (beta, &[], "/items/0"),
+    ] {
+        let list = server.ask("GET", path, headers, "").await.ok();
+        let item = list.pointer(member).unwrap();
+        assert!(list["kind"].as_str().unwrap().ends_with("List"), "{list}");
+        assert_eq!((item.get("kind"), item.get("apiVersion")), (None, None), "{path}: {item}");
+        assert!(item["metadata"]["resourceVersion"].is_string(), "{item}");
+    }
+    let partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+    let list = server.ask("GET", MAPS, &[("accept", partial)], "").await.ok();
+    assert_eq!(list["items"][0]["kind"], "PartialObjectMetadata", "shapes do");
+    let table = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    let rows = format!("{MAPS}?includeObject=Object");
+    let list = server.ask("GET", &rows, &[("accept", table)], "").await.ok();
+    assert_eq!(list["rows"][0]["object"]["kind"], "ConfigMap", "and so do rows");
+    let gone = server.delete(MAPS, Value::Null).await.ok();
+    assert_eq!((&gone["kind"], gone["items"][0].get("kind")), (&json!("ConfigMapList"), None));
 }
 
 #[tokio::test]

@@ -134,3 +134,53 @@ async fn watches_are_frames() {
         .collect();
     assert_eq!(short, ["ADDED a", "BOOKMARK -", "ADDED b", "DELETED b"]);
 }
+
+/// The fields of a message: numbers and contents.
+fn fields(mut message: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut fields = Vec::new();
+    while let [key, rest @ ..] = message {
+        assert_eq!(key & 7, 2, "texts and messages only");
+        let (mut length, mut shift, mut rest) = (0, 0, rest);
+        while let [byte, more @ ..] = rest {
+            (length, rest) = (length | usize::from(byte & 0x7f) << shift, more);
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let (content, more) = rest.split_at(length);
+        fields.push((key >> 3, content));
+        message = more;
+    }
+    fields
+}
+
+/// What a path of field numbers leads to first.
+fn at<'a>(message: &'a [u8], path: &[u8]) -> &'a str {
+    let found = path.iter().fold(message, |message, number| {
+        fields(message).into_iter().find(|(own, _)| own == number).expect("the field").1
+    });
+    std::str::from_utf8(found).expect("text")
+}
+
+#[tokio::test]
+async fn all_groups_in_one_document() {
+    let server = Server::start().await;
+    let accept = format!("{MEDIA_TYPE};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    for (path, expected) in [
+        ("/api", ["", "v1", "bindings"]),
+        ("/apis", ["apiregistration.k8s.io", "v1", "apiservices"]),
+    ] {
+        let answer = server.open("GET", path, &[("accept", &accept)], "").await;
+        assert_eq!(answer.headers()["content-type"], accept.as_str());
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let envelope = body.strip_prefix(b"k8s\0").unwrap();
+        assert_eq!(at(envelope, &[1, 1]), "apidiscovery.k8s.io/v2");
+        let list = fields(envelope).into_iter().find(|(number, _)| *number == 2).unwrap().1;
+        let group = fields(list).into_iter().find(|(number, _)| *number == 2).unwrap().1;
+        let name = fields(group)[0].1;
+        let name = if name.is_empty() { "" } else { at(name, &[1]) };
+        assert_eq!([name, at(group, &[2, 1]), at(group, &[2, 2, 1])], expected);
+        assert_eq!(at(group, &[2, 2, 2, 2]), "v1", "the version of its kind");
+    }
+}
