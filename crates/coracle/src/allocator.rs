@@ -17,6 +17,19 @@ const SMALL: u8 = 2;
 
 static CHOICE: AtomicU8 = AtomicU8::new(UNDECIDED);
 
+unsafe extern "C" {
+    /// mimalloc's own: with `true` it hands all free pages of the process back to the kernel.
+    fn mi_collect(force: bool);
+}
+
+/// Hands back what the heap has free. The C library's does so by itself.
+pub fn give_back() {
+    if !small() {
+        // SAFETY: takes no pointers and may be called from any thread at any time.
+        unsafe { mi_collect(true) };
+    }
+}
+
 fn small() -> bool {
     match CHOICE.load(Ordering::Relaxed) {
         SMALL => true,

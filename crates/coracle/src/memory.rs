@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use runtime::memory::{give_back, mapped_bytes};
 
+use crate::allocator;
+
 /// How often a process at rest looks whether it has become busy, and how long after giving back
 /// what is mapped again counts as what it needs at rest.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -25,6 +27,7 @@ pub async fn watch() {
         }
         if at_rest_for(LOOK_WHILE_BUSY).await {
             give_back();
+            allocator::give_back();
             if at_rest_for(LOOK_EVERY).await {
                 needed = mapped_bytes();
             }
