@@ -79,7 +79,7 @@ fn is_secret(field: &str) -> bool {
     let named = |known: &&str| {
         name.strip_suffix(*known).is_some_and(|front| front.is_empty() || front.ends_with('_'))
     };
-    TYPES.contains(&kind) && !HARMLESS.contains(&name) && NAMES.iter().any(|one| named(&one))
+    TYPES.contains(&kind) && !HARMLESS.contains(&name) && NAMES.iter().any(named)
 }
 
 #[cfg(test)]
