@@ -6,6 +6,7 @@
 //! may read; so does the password of sudo.
 
 mod error;
+mod folder;
 mod remote;
 mod system;
 mod target;

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::folder::Folder;
 use super::{Answer, Become, Refusal, Remote, SshError, Target, Work};
 
 /// How long a connection may take to be made.
@@ -24,7 +25,7 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// The ssh of this machine, one connection a board.
 pub struct System {
     /// Sockets of connections.
-    folder: tempfile::TempDir,
+    folder: Folder,
     accept_new: bool,
     roots: Mutex<HashMap<String, Become>>,
 }
@@ -33,8 +34,7 @@ impl System {
     /// `accept_new` believes host keys that are seen for the first time. `passwords` are those of
     /// sudo, by board.
     pub fn new(accept_new: bool) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("coracle-ssh-").tempdir()?;
-        Ok(Self { folder, accept_new, roots: Mutex::default() })
+        Ok(Self { folder: Folder::new(close)?, accept_new, roots: Mutex::default() })
     }
 
     /// Has ssh itself show the fingerprint of an unknown host and ask, on the terminal.
@@ -188,14 +188,16 @@ impl Remote for System {
 impl Drop for System {
     fn drop(&mut self) {
         // Connections end with their sockets, not a minute later.
-        let sockets = std::fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
-        for socket in sockets {
-            let path = format!("ControlPath={}", socket.path().display());
-            let mut command = Command::new("ssh");
-            command.args(["-o", &path, "-O", "exit", "board"]);
-            let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        }
+        self.folder.sockets().iter().for_each(|socket| close(socket));
     }
+}
+
+/// Ends the connection behind a socket.
+fn close(socket: &Path) {
+    let path = format!("ControlPath={}", socket.display());
+    let mut command = Command::new("ssh");
+    command.args(["-o", &path, "-O", "exit", "board"]);
+    let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 /// A script that begins only when all of it has come: a shell that reads its standard input runs what

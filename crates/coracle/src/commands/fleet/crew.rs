@@ -25,6 +25,45 @@ pub struct Reach {
     pub accept_new_host_keys: bool,
 }
 
+/// Which boards, and whether the person is asked before anything is done to them.
+#[derive(Debug, Clone, Args)]
+pub struct Asks {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub reach: Reach,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+impl Asks {
+    /// The boards and the way to them.
+    pub fn open(&self) -> Outcome<Crew> {
+        Crew::open(&self.reach)
+    }
+
+    /// Asks, and goes on only after a yes; `--yes` answers without asking.
+    pub fn confirm(&self, question: &str) -> Outcome {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            let nobody = Failure::new("nothing was changed: there is nobody to ask");
+            return Err(nobody.hint("use --yes"));
+        }
+        print!("{question} Type yes to go on: ");
+        let mut answer = String::new();
+        io::stdout()
+            .flush()
+            .and_then(|()| io::stdin().read_line(&mut answer))
+            .doing(|| "asking".into())?;
+        match answer.trim() {
+            "yes" | "y" => Ok(()),
+            _ => Err(Failure::new("nothing was changed").hint("answer yes, or use --yes")),
+        }
+    }
+}
+
 /// The boards and the way to them.
 pub struct Crew {
     /// What they should be.
@@ -90,26 +129,6 @@ impl Crew {
             }
         }
         found
-    }
-}
-
-/// Asks, and goes on only after a yes; `yes` answers without asking.
-pub fn confirm(question: &str, yes: bool) -> Outcome {
-    if yes {
-        return Ok(());
-    }
-    if !io::stdin().is_terminal() {
-        return Err(Failure::new("nothing was changed: there is nobody to ask").hint("use --yes"));
-    }
-    print!("{question} Type yes to go on: ");
-    let mut answer = String::new();
-    io::stdout()
-        .flush()
-        .and_then(|()| io::stdin().read_line(&mut answer))
-        .doing(|| "asking".into())?;
-    match answer.trim() {
-        "yes" | "y" => Ok(()),
-        _ => Err(Failure::new("nothing was changed").hint("answer yes, or use --yes")),
     }
 }
 

@@ -9,7 +9,7 @@ use fleet::ssh::{Remote, Target, Work};
 use fleet::up::{Asked, Found};
 use jiff::Timestamp;
 
-use super::crew::{Crew, Reach, confirm, together};
+use super::crew::{Asks, Crew, together};
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::files;
 
@@ -18,10 +18,7 @@ use crate::files;
 pub struct Options {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub reach: Reach,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
+    pub asks: Asks,
     /// Folder for the copy of the cluster
     #[arg(long, default_value = ".")]
     pub backup: PathBuf,
@@ -32,7 +29,7 @@ pub struct Options {
 
 /// Asks, saves, removes: agents first, then servers.
 pub fn run(options: &Options) -> Outcome {
-    let crew = Crew::open(&options.reach)?;
+    let crew = options.asks.open()?;
     let all: Vec<_> = crew.cluster.boards.iter().collect();
     let found = crew.survey(&all, Asked::default());
     let there: Vec<&Found> =
@@ -45,7 +42,7 @@ pub fn run(options: &Options) -> Outcome {
         return together("no board can be reached", failures);
     }
     println!("Coracle, all pods and all their data go for good from: {}", names.join(", "));
-    confirm("This cannot be undone.", options.yes)?;
+    options.asks.confirm("This cannot be undone.")?;
     let server = found.iter().find(|one| {
         one.board.is_server()
             && one.facts.as_ref().is_ok_and(|facts| facts.is_active(Service::Server))
@@ -136,8 +133,8 @@ fn remove(crew: &Crew, target: &Target, table: &str) -> Outcome {
     let script = format!(
         "set -e\nexec 9>/run/coracle-up.lock; flock -w 60 9\n\
          if [ -x {binary} ]; then {binary} uninstall --yes >&2; fi\n\
-         for unit in coracle-router.service; do systemctl disable -q --now $unit 2>/dev/null || :; done\n\
-         rm -rf {sysctl} {journald} {timesyncd} {logind} {restart} /etc/coracle-router.nft \
+         for unit in coracle-router.service coracle-address.timer; do systemctl disable -q --now $unit 2>/dev/null || :; done\n\
+         rm -rf /etc/coracle-address /etc/systemd/system/coracle-address.* {sysctl} {journald} {timesyncd} {logind} {restart} /etc/coracle-router.nft \
          /etc/systemd/system/coracle-router.service /etc/dnsmasq.d/coracle.conf \
          /etc/systemd/system/coracle.service.d /etc/systemd/system/coracle-agent.service.d\n\
          rmdir /etc/coracle 2>/dev/null || :\n\

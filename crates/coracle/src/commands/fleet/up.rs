@@ -7,7 +7,7 @@ use clap::Args;
 use fleet::config::Datastore;
 use fleet::up::{Asked, Binaries, Driver, Lines, Live, Plan, Progress, Secrets, plan};
 
-use super::crew::{Crew, Reach, confirm, refused, together};
+use super::crew::{Asks, Crew, refused, together};
 use super::kubeconfig;
 use crate::failure::{Failure, Outcome, While};
 
@@ -19,10 +19,7 @@ const COLUMNS: usize = 80;
 pub struct Options {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub reach: Reach,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
+    pub asks: Asks,
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -40,7 +37,7 @@ pub struct Options {
 
 /// Compares, shows, asks, does.
 pub fn run(options: &Options) -> Outcome {
-    let crew = Crew::open(&options.reach)?;
+    let crew = options.asks.open()?;
     let binaries = binaries(&options.binary)?;
     let secrets = secrets(&crew)?;
     let keys = authorized_keys(&crew)?;
@@ -61,7 +58,7 @@ pub fn run(options: &Options) -> Outcome {
     if options.dry_run {
         return Ok(());
     }
-    confirm("These are the changes.", options.yes)?;
+    options.asks.confirm("These are the changes.")?;
     let progress = progress(&plan);
     let driver = Driver {
         remote: &crew.system,

@@ -7,7 +7,7 @@ use fleet::board::{Service, paths};
 use fleet::ssh::{Remote, Work};
 use fleet::up::{Asked, Step, restart, upgrade_order};
 
-use super::crew::{Crew, Reach, confirm, refused};
+use super::crew::{Asks, refused};
 use super::up::binaries;
 use crate::failure::Outcome;
 
@@ -21,10 +21,7 @@ const DRAIN: Duration = Duration::from_secs(180);
 pub struct Options {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub reach: Reach,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
+    pub asks: Asks,
     /// A binary for boards of another architecture, as ARCH=FILE; may be given several times
     /// [default: coracle-ARCH beside this binary]
     #[arg(long, value_name = "[ARCH=]FILE")]
@@ -37,7 +34,7 @@ pub struct Options {
 /// Servers one after the other, then agents one after the other: each is drained, gets the binary,
 /// must be ready again, and takes pods again before the next one's turn.
 pub fn run(options: &Options) -> Outcome {
-    let crew = Crew::open(&options.reach)?;
+    let crew = options.asks.open()?;
     let binaries = binaries(&options.binary)?;
     let all: Vec<_> = crew.cluster.boards.iter().collect();
     let found = crew.survey(&all, Asked { sums: true, ..Asked::default() });
@@ -50,7 +47,7 @@ pub fn run(options: &Options) -> Outcome {
     for turn in &order {
         println!("{}: {} -> {}", turn.target.name, turn.from, env!("CARGO_PKG_VERSION"));
     }
-    confirm("The boards take the new binary one after the other.", options.yes)?;
+    options.asks.confirm("The boards take the new binary one after the other.")?;
     let system = &crew.system;
     for turn in &order {
         let name = &turn.target.name;
