@@ -2,7 +2,8 @@ use std::net::IpAddr;
 
 use super::config::{self, Keys};
 use super::{After, File, fstab, paths, unit};
-use crate::config::{Board, Cluster, DataDisk, Settings};
+use crate::config::{Addressing, Board, Cluster, DataDisk, Settings};
+use crate::image::{Ip, fixed};
 use crate::router;
 
 /// What the journal may take on disk unless told otherwise: a card is worn by what is written to it.
@@ -74,6 +75,8 @@ pub struct Desired {
     pub masked: Vec<&'static str>,
     /// Whether swap stays on.
     pub swap: bool,
+    /// Its address, where that is to be set on the board itself. A router's ports are its owner's.
+    pub address: Option<Ip>,
     /// Time zone, where one is named.
     pub timezone: Option<String>,
     /// Where the data lie, if not on the system's disk.
@@ -127,12 +130,14 @@ pub fn desired(
     };
     let vip = cluster.network.vip.map(|vip| (vip, cluster.name.clone()));
     let boards = cluster.boards.iter().map(|board| (board.address, board.name.clone()));
+    let is_static = cluster.network.addressing == Addressing::Static && !board.is_router();
     Desired {
         hostname: board.name.clone(),
         hosts: boards.chain(vip).collect(),
         packages,
         masked,
         swap: settings.swap.unwrap_or(false),
+        address: is_static.then(|| fixed(cluster, board, true).ok()).flatten(),
         timezone: settings.timezone.clone(),
         data: settings.data.clone(),
         authorized_keys: Vec::new(),

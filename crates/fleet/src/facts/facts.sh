@@ -56,10 +56,23 @@ for name in $names; do
     say "resolves.$name" "$(timeout 2 getent ahosts "$name" 2>/dev/null | awk '{ print $1 }' | sort -u | tr '\n' ' ')"
 done
 
+# What sets the network up: what is there, and what is in files that are changed.
+for path in /etc/systemd/system/multi-user.target.wants/* /usr/sbin/netplan /usr/sbin/ifup /sbin/ifup \
+    /usr/sbin/resolvconf /sbin/resolvconf /usr/lib/systemd/system/systemd-networkd.service \
+    /lib/systemd/system/systemd-networkd.service /etc/netplan/* /etc/dhcpcd.conf /etc/resolv.conf \
+    /etc/network/interfaces /etc/network/interfaces.d/*; do
+    [ -e "$path" ] || [ -L "$path" ] || continue
+    case $path in
+    /etc/network/* | /etc/netplan/* | /etc/dhcpcd.conf) printf '%s %s\n' "$path" "$(base64 <"$path" | tr -d '\n')" ;;
+    *) printf '%s\n' "$path" ;;
+    esac
+done 2>/dev/null | text network
+[ -e /etc/coracle-address/revert ] && say address-pending yes
+
 # Disks.
 lsblk -P -b -o PATH,TYPE,SIZE,FSTYPE,LABEL,MOUNTPOINT,MODEL,RO 2>/dev/null | text disks
-# What lsblk has from udev, where there is no udev.
-blkid 2>/dev/null | text blkid
+# What lsblk has from udev, where there is no udev. Without its cache, which may be seconds old.
+blkid -c /dev/null 2>/dev/null | text blkid
 for device in $devices; do
     say "device.$device" "$(readlink -f "$device" 2>/dev/null)"
 done

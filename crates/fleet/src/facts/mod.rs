@@ -133,6 +133,25 @@ impl Facts {
         parsed.filter(|(_, address): &(_, IpAddr)| !address.is_loopback()).collect()
     }
 
+    /// The interface on which an address is somebody's loan, as a DHCP server's is.
+    pub fn leased(&self, address: IpAddr) -> Option<String> {
+        let mut own = self.get("addresses").lines().filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let is_it = words.get(3)?.split('/').next()?.parse() == Ok(address);
+            (is_it && words.contains(&"dynamic")).then(|| words[1].to_owned())
+        });
+        own.next()
+    }
+
+    /// Paths that set the network up, with the content of those that may be changed.
+    pub fn network_files(&self) -> Vec<(&str, String)> {
+        let lines = self.get("network").lines();
+        let parts = lines.map(|line| line.split_once(' ').unwrap_or((line, "")));
+        let decoded = |content: &str| base64_decoded(content).unwrap_or_default();
+        let text = |content: &str| String::from_utf8_lossy(&decoded(content)).into_owned();
+        parts.map(|(path, content)| (path, text(content))).collect()
+    }
+
     /// The largest packet of the interface that carries an address.
     pub fn mtu(&self, address: IpAddr) -> Option<u32> {
         let (device, _) = self.addresses().into_iter().find(|(_, own)| *own == address)?;

@@ -24,7 +24,7 @@ mod volume;
 mod window;
 
 pub use change::{Change, Content, Owner};
-pub use changes::{Given, Plan, changes};
+pub use changes::{Given, Ip, Plan, changes, fixed, fixing};
 pub use copy::Packing;
 pub use error::{Doing, ImageError};
 pub use files::{Files, Node};

@@ -1,4 +1,4 @@
-use super::{Binary, Node, NodeChange, Step, TokenKind, disk};
+use super::{Binary, Node, NodeChange, Step, TokenKind, address, disk};
 use crate::board::{
     After, Desired, changed_keys, cmdline, fstab, hosts, paths, read_config, render_config,
 };
@@ -36,10 +36,15 @@ pub fn difference(
     let is_active = facts.is_active(service);
     let boots = steps.iter().any(|step| matches!(step, Step::Flags { .. }));
     let lacks = cmdline::CONTROLLERS.iter().any(|name| !facts.controls(name));
+    let (fixed, keep) = address::wanted(desired.address.as_ref(), facts).unzip();
+    let fixed = fixed.flatten();
     // Flags that stand there already wait for a start of the board.
-    if boots || (lacks && facts.has("boot")) {
+    let boots = boots || fixed.is_some() || (lacks && facts.has("boot"));
+    steps.extend(fixed);
+    if boots {
         steps.push(Step::Reboot);
     }
+    steps.extend(keep);
     steps.extend(config(desired, facts));
     if let Some(token) = token
         && token.sum.as_deref() != Some(facts.token(paths::TOKEN))

@@ -34,7 +34,7 @@ pub fn wanted(disk: &DataDisk, facts: &Facts) -> Result<Option<Step>, String> {
     let Some(found) = disks.iter().find(|found| found.path == real(disk, facts)) else {
         return Err(format!("there is no {}", disk.device));
     };
-    let parts = |of: &Disk| disks.iter().any(|d| d.path != of.path && d.path.starts_with(&of.path));
+    let parts = |of: &Disk| disks.iter().any(|other| is_part(&other.path, &of.path));
     match (found.filesystem.as_str(), disk.format) {
         ("", true) if !parts(found) && found.mounted.is_empty() => Ok(step(true)),
         ("", false) => {
@@ -46,6 +46,17 @@ pub fn wanted(disk: &DataDisk, facts: &Facts) -> Result<Option<Step>, String> {
             disk.device, found.label
         )),
     }
+}
+
+/// Whether a device is a partition of a disk, by the kernel's names: `sda1`, `mmcblk0p1`. What merely
+/// begins alike (`sdaa`, `loop10`) is another.
+fn is_part(path: &str, disk: &str) -> bool {
+    let Some(rest) = path.strip_prefix(disk) else { return false };
+    let number = match disk.ends_with(|c: char| c.is_ascii_digit()) {
+        true => rest.strip_prefix('p'),
+        false => Some(rest),
+    };
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// Names such as `/dev/disk/by-id/...` lead to the device itself.
@@ -69,7 +80,7 @@ pub fn script(disk: &DataDisk, format: bool, table: &str) -> String {
              if [ \"$(lsblk -dno TYPE \"$device\")\" = disk ]; then\n\
              echo ',,L' | sfdisk -q --label gpt \"$device\" >&2\nudevadm settle || :\n\
              device=$(lsblk -nrpo PATH,TYPE \"$device\" | awk '$2 == \"part\" {{ print $1; exit }}')\nfi\n\
-             [ -z \"$(blkid -o value -s TYPE \"$device\" || :)\" ] || \
+             [ -z \"$(blkid -c /dev/null -o value -s TYPE \"$device\" || :)\" ] || \
              {{ echo \"$device holds something\" >&2; exit 1; }}\n\
              mkfs.ext4 -q -m 1 -L {label} \"$device\" >&2\nudevadm settle || :\n",
             quoted(&disk.device)
@@ -96,6 +107,20 @@ mod tests {
         let disk = DataDisk { device: device.into(), label: "coracle".into(), format };
         let step = wanted(&disk, &facts(lines))?;
         Ok(step.map(|step| matches!(step, Step::DataDisk { format: true, .. })))
+    }
+
+    #[test]
+    fn partitions_are_told_from_disks_that_begin_alike() {
+        for (path, disk, expected) in [
+            ("/dev/sda1", "/dev/sda", true),
+            ("/dev/mmcblk0p2", "/dev/mmcblk0", true),
+            ("/dev/sda", "/dev/sda", false),
+            ("/dev/sdaa", "/dev/sda", false),
+            ("/dev/loop10", "/dev/loop1", false),
+            ("/dev/nvme0n1p1", "/dev/nvme0n1", true),
+        ] {
+            assert_eq!(is_part(path, disk), expected, "{path} of {disk}");
+        }
     }
 
     #[test]

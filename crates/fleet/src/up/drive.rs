@@ -117,6 +117,10 @@ impl Driver<'_> {
             return Ok(());
         }
         self.take(board, mine)?;
+        // A service that starts with its board is nobody's step, and the next one's turn waits for it.
+        if board.runs && board.steps.contains(&Step::Reboot) {
+            wait_ready(self.remote, &self.plan.seed, &[&board.name], READY)?;
+        }
         self.progress.tell(&board.name, &Event::Finished);
         Ok(())
     }
@@ -214,8 +218,8 @@ impl Driver<'_> {
 
 /// Whether a step waits for its board's turn.
 fn waits(board: &BoardPlan, step: &Step) -> bool {
-    let runs = board.steps.iter().any(|step| matches!(step, Step::Service { again: true, .. }));
-    step.joins() || (runs && *step == Step::Reboot)
+    let restarts = matches!(step, Step::Address { .. } | Step::Reboot | Step::KeepAddress(_));
+    step.joins() || (board.runs && restarts)
 }
 
 /// Starts a board's service again with what it has now, and waits for its Node.

@@ -2,6 +2,7 @@
 //! be as a list of steps that can be printed, and a driver that takes the steps. Each step may be taken
 //! again, leaves a whole file or none, and a run that was interrupted is finished by the next.
 
+mod address;
 mod binaries;
 mod difference;
 mod disk;

@@ -49,6 +49,8 @@ pub struct BoardPlan {
     pub steps: Vec<Step>,
     /// Its start, to know the next from it.
     pub boot: (String, String),
+    /// Whether its service runs already: then it restarts in its turn only.
+    pub runs: bool,
 }
 
 impl BoardPlan {
@@ -66,6 +68,7 @@ impl BoardPlan {
             service,
             steps,
             boot: (boot.to_owned(), init.to_owned()),
+            runs: service.is_some_and(|service| facts.is_active(service)),
         }
     }
 }

@@ -1,8 +1,10 @@
 use std::fmt;
+use std::net::IpAddr;
 
-use super::NodeChange;
+use super::{NodeChange, address};
 use crate::board::{File, Service, paths};
 use crate::config::DataDisk;
+use crate::image::Change;
 use crate::ssh::quoted;
 
 /// One thing to be done on a board. Its text says what, its script does it.
@@ -67,8 +69,19 @@ pub enum Step {
         /// What is new in it.
         added: Vec<&'static str>,
     },
+    /// The board's address is set down in its own files, for its next start.
+    Address {
+        /// The interface.
+        device: String,
+        /// The address, and how much of it the subnet has in common.
+        subnet: String,
+        /// The files.
+        changes: Vec<Change>,
+    },
     /// The board starts again.
     Reboot,
+    /// The board was reached at its fixed address, which stays.
+    KeepAddress(IpAddr),
     /// The binary, copied from here.
     Binary {
         /// The architecture.
@@ -170,6 +183,8 @@ impl Step {
             Step::Packages { names, masked } => packages(names, masked),
             Step::DataDisk { disk, format, fstab } => super::disk::script(disk, *format, fstab),
             Step::Flags { path, content, .. } => flags(path, content),
+            Step::Address { changes, .. } => address::script(changes),
+            Step::KeepAddress(own) => address::keep(*own),
             // What holds the connection must end before the board does.
             Step::Reboot => "sync\n(sleep 1; systemctl reboot) >/dev/null 2>&1 9>&- &".into(),
             Step::Config { content, restart, .. } => {
@@ -207,7 +222,8 @@ impl Step {
     }
 }
 
-fn put(path: &str, mode: u32, content: &str) -> String {
+/// The script that makes a file whole or not at all.
+pub(super) fn put(path: &str, mode: u32, content: &str) -> String {
     use base64::Engine;
     let content = base64::engine::general_purpose::STANDARD.encode(content);
     format!("put {} {mode:o} <<'END'\n{content}\nEND", quoted(path))
@@ -301,7 +317,11 @@ impl fmt::Display for Step {
                 write!(f, "data disk: {verb} {} (label {})", disk.device, disk.label)
             }
             Step::Flags { path, added, .. } => write!(f, "{path}: {}", added.join(" ")),
+            Step::Address { device, subnet, .. } => {
+                write!(f, "address: {subnet} fixed on {device}, no longer by DHCP")
+            }
             Step::Reboot => write!(f, "reboot"),
+            Step::KeepAddress(_) => write!(f, "address: kept"),
             Step::Binary { arch, from, .. } => match from.as_str() {
                 "" => write!(f, "binary for {arch}"),
                 from => write!(f, "binary for {arch}, in place of {from}"),

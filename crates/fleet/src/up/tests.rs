@@ -205,7 +205,10 @@ impl Remote for Recorder {
 }
 
 fn driven(fails: &'static str) -> (Outcome, Vec<String>) {
-    let plan = planned(&stack(STACK), all_bare()).expect("a plan");
+    taken(planned(&stack(STACK), all_bare()).expect("a plan"), fails)
+}
+
+fn taken(plan: Plan, fails: &'static str) -> (Outcome, Vec<String>) {
     let recorder = Recorder { fails, ..Recorder::default() };
     let secrets = Secrets { token: Some(Hidden::new("s3cret")), endpoint: None };
     let (remote, binaries) = (&recorder, &binaries());
@@ -226,6 +229,36 @@ fn agents_join_when_the_server_is_ready() {
         assert!(ready < at(&format!("{board}: start coracle-agent.service")));
     }
     assert!(at("a: node: disk=ssd") > ready, "labels are given where the API is");
+}
+
+#[test]
+fn boards_that_run_restart_in_their_turn_for_an_address_of_their_own() {
+    let text = STACK.replace(
+        "name: home\n",
+        "name: home\nnetwork: {subnet: 10.0.0.0/24, addressing: static}\n",
+    );
+    let cluster = stack(&text.replace("address: 10.0.0.2", "address: 10.0.0.2, roles: [server]"));
+    let lent = |last: u8| {
+        let wants = "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service\n";
+        let address = format!("2: eth0 inet 10.0.0.{last}/24 scope global dynamic eth0\n");
+        let unit = if last == 3 { Service::Agent } else { Service::Server }.unit();
+        let ours = authority("ours");
+        let (address, wants) = (base64(&address), base64(wants));
+        Ok(bare(&format!("addresses:={address}\nnetwork:={wants}\nactive.{unit}=active\n{ours}")))
+    };
+    let plan = planned(&cluster, vec![lent(1), lent(2), lent(3)]).expect("a plan");
+    let text = plan.print();
+    let steps =
+        "+ address: 10.0.0.1/24 fixed on eth0, no longer by DHCP\n  + reboot\n  + address: kept\n";
+    assert!(text.contains(steps), "{text}");
+    let (outcome, said) = taken(plan, "");
+    assert!(outcome.failed.is_empty(), "{said:?}");
+    let at = |line: &str| said.iter().position(|s| s == line).unwrap_or_else(|| panic!("{line}"));
+    assert!(at("a: address: 10.0.0.1/24 fixed on eth0, no longer by DHCP") < at("a: reboot"));
+    assert!(at("a: reboot") < at("a: address: kept"));
+    let ready = at("a: asking for the nodes");
+    assert!(at("a: address: kept") < ready && ready < at("b: reboot"), "{said:?}");
+    assert!(at("b: reboot") < at("c: reboot"));
 }
 
 #[test]

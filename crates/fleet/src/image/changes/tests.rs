@@ -49,7 +49,7 @@ fn given() -> Given {
 
 fn plan(image: &[(&str, &str)], cluster: &Cluster, name: &str) -> Plan {
     let board = cluster.board(name).expect("a board");
-    changes(cluster, board, &Layout::of(image), &given()).expect("a plan")
+    changes(cluster, board, &Layout::of_arm64(image), &given()).expect("a plan")
 }
 
 /// The file that a plan has at a path.
@@ -103,7 +103,7 @@ fn the_first_server_joins_nobody_and_others_need_a_token() {
     let first = plan(RASPBERRY_PI_OS, &cluster, "pi1");
     let config = text(&first, "/etc/coracle/config.yaml");
     assert!(!config.contains("server: "), "{config}");
-    let layout = Layout::of(RASPBERRY_PI_OS);
+    let layout = Layout::of_arm64(RASPBERRY_PI_OS);
     let no_token = Given { token: None, ..given() };
     changes(&cluster, &cluster.boards[0], &layout, &no_token).expect("it makes one");
     let refused = changes(&cluster, &cluster.boards[1], &layout, &no_token).expect_err("refused");
@@ -131,7 +131,7 @@ fn agents_join_at_the_virtual_address_and_servers_at_the_first_one_s() {
 fn what_cannot_work_is_refused() {
     let cluster = cluster("");
     let said = |image: &[(&str, &str)], given: &Given| {
-        let refused = changes(&cluster, &cluster.boards[1], &Layout::of(image), given);
+        let refused = changes(&cluster, &cluster.boards[1], &Layout::of_arm64(image), given);
         let refused = refused.expect_err("refused");
         assert!(refused.hint().is_some(), "{refused}");
         refused.to_string()
@@ -156,7 +156,7 @@ fn what_cannot_work_is_refused() {
 fn who_is_there_already_keeps_number_and_home() {
     let cluster = cluster("");
     let given = Given { user: "pi".into(), ..given() };
-    let layout = Layout::of(RASPBERRY_PI_OS);
+    let layout = Layout::of_arm64(RASPBERRY_PI_OS);
     let plan = changes(&cluster, &cluster.boards[1], &layout, &given).expect("a plan");
     assert!(!plan.changes.iter().any(|change| change.path() == "/etc/passwd"));
     let keys = plan.changes.iter().find(|c| c.path() == "/home/pi/.ssh/authorized_keys");

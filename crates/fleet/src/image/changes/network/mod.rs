@@ -10,6 +10,7 @@ mod wireless;
 pub use self::link::{Ip, Link, Radio};
 
 use self::stack::Stack;
+use super::super::change::Change;
 use super::super::error::ImageError;
 use super::super::layout::Layout;
 use super::{Draft, Given};
@@ -73,8 +74,15 @@ impl Network {
 
     /// The files.
     pub fn changes(&self, draft: &mut Draft<'_>) {
+        self.addresses(draft);
+        wireless::unblock(draft, &self.links);
         let stack = Stack::of(draft.layout());
-        match stack {
+        wireless::save_no_power(draft, stack == Some(Stack::NetworkManager));
+    }
+
+    /// The files that connections and their addresses stand in.
+    fn addresses(&self, draft: &mut Draft<'_>) {
+        match Stack::of(draft.layout()) {
             Some(Stack::NetworkManager) => wireless::network_manager(draft, &self.links),
             Some(Stack::Netplan) => netplan::changes(draft, &self.links),
             Some(Stack::Networkd) => networkd::changes(draft, &self.links),
@@ -85,12 +93,30 @@ impl Network {
                  for you to see to",
             ),
         }
-        wireless::unblock(draft, &self.links);
-        wireless::save_no_power(draft, stack == Some(Stack::NetworkManager));
     }
 }
 
-fn fixed(cluster: &Cluster, board: &Board, with_gateway: bool) -> Result<Ip, ImageError> {
+/// What fixes the address of a wired port of a board that runs. Nothing where it is not known what sets
+/// up its network, or where that stands in files that hold more than could be put back together.
+pub fn fixing(device: &str, ip: &Ip, layout: &Layout) -> Vec<Change> {
+    let netplan = layout.names("/etc/netplan").iter().filter(|name| name.ends_with(".yaml"));
+    let netplan: Vec<String> = netplan.map(|name| format!("/etc/netplan/{name}")).collect();
+    let has_radio = |file: &String| layout.text(file).is_some_and(|text| text.contains("wifis:"));
+    let is_more = netplan.len() > 1 || netplan.iter().any(has_radio);
+    match Stack::of(layout) {
+        None => return Vec::new(),
+        Some(Stack::Netplan) if is_more => return Vec::new(),
+        Some(_) => {}
+    }
+    let name = Some(device.to_owned());
+    let link = Link { name, radio: None, ip: ip.clone(), optional: false };
+    let mut draft = Draft::new(layout);
+    Network { links: vec![link] }.addresses(&mut draft);
+    draft.finish().0
+}
+
+/// The address that is set on a board.
+pub fn fixed(cluster: &Cluster, board: &Board, with_gateway: bool) -> Result<Ip, ImageError> {
     let network = &cluster.network;
     let subnet = network.subnet.ok_or_else(|| {
         ImageError::refused(
