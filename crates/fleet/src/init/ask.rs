@@ -65,7 +65,8 @@ impl<'a> Questions<'a> {
             given.vip = self.one(question, "", optional(parse::<IpAddr>))?;
         }
         if given.addressing.is_none() {
-            let question = "Addresses: `static` (on the cards) or `dhcp` (your router keeps them)";
+            let question =
+                "Addresses: `static` (set on the boards) or `dhcp` (your router keeps them)";
             given.addressing = Some(self.one(question, "static", addressing)?);
         }
         if given.model.is_none() {

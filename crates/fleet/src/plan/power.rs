@@ -89,7 +89,9 @@ const HEADROOM_PERCENT: f64 = 20.0;
 impl PowerPlan {
     pub(super) fn of(cluster: &Cluster, findings: &mut Vec<Finding>) -> PowerPlan {
         let draws = draws(cluster);
-        let sum = |of: fn(&Draw) -> f64| draws.iter().map(|d| of(d) * d.count as f64).sum::<f64>();
+        // The sum of nothing is -0 otherwise.
+        let sum =
+            |of: fn(&Draw) -> f64| draws.iter().fold(0.0, |sum, d| sum + of(d) * d.count as f64);
         let (average, maximum) = (sum(|draw| draw.average_watts), sum(|draw| draw.maximum_watts));
         let supplies: Vec<Fed> =
             cluster.power.supplies.iter().map(|supply| fed(cluster, supply)).collect();

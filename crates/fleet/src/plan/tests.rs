@@ -49,6 +49,14 @@ fn three_boards_at_full_load_take_13_31_kilowatt_hours_a_month() {
     assert_eq!(plan_of("three-masters.yaml").power.month.maximum_kwh, 13.31);
 }
 
+#[test]
+fn boards_of_which_nothing_is_known_take_nothing_and_no_less() {
+    let text = plan("name: a\nboards: [{name: n, address: 10.0.0.1, roles: [server]}]\n")
+        .report(Style::Text);
+    let all = text.lines().find(|line| line.trim_start().starts_with("all ")).expect("a sum");
+    assert_eq!(all.split_whitespace().collect::<Vec<_>>(), ["all", "0", "W", "0", "W"]);
+}
+
 /// A cluster of so many servers, and whatever else is said.
 fn servers(count: usize, further: &str) -> String {
     let board = |i: usize| {

@@ -24,6 +24,9 @@ enum Output {
 pub fn run(options: &Options) -> Outcome {
     let ground = Ground::find(options.subnet)?;
     let hosts = discover::look(&ground)?;
+    if hosts.iter().all(|host| host.ssh.is_none()) {
+        eprintln!("hint: switch the boards on, and enable SSH on their cards; then look again");
+    }
     match options.output {
         Output::Yaml => say(&discover::boards(&ground, &hosts)),
         Output::Json => {
