@@ -3,7 +3,9 @@
 
 use std::io::{BufRead, BufReader};
 
-use crate::harness::{Kubectl, RECOVERY, Stack, eventually, eventually_some, get, within};
+use crate::harness::{
+    Boards, Kubectl, Netns, RECOVERY, Stack, eventually, eventually_some, get, within,
+};
 
 /// A page that names its board, on every board.
 const WEB: &str = "apiVersion: apps/v1
@@ -49,12 +51,20 @@ fn pods(kubectl: &Kubectl) -> Vec<(String, String, String)> {
 #[test]
 fn pods_services_and_streams_across_boards_and_subnets() {
     let stack = Stack::up("--servers 1 --agents 2 --subnets 2");
-    let kubectl = stack.kubectl();
     stack.until_ready(&NODES);
+    // Agents are across: 10.87.1.12 is in the second segment.
+    all_reach_all(&stack, &NODES, &["10.87.0.11", "10.87.1.12", "10.87.0.13"]);
+    an_agent_comes_back(&stack, &stack.kubectl());
+}
+
+/// Every board's pod reaches every other's, by address, name and service; streams come from each; the
+/// page is at every board's address.
+pub fn all_reach_all(boards: &impl Boards, nodes: &[&str], addresses: &[&str]) {
+    let kubectl = boards.kubectl();
     kubectl.apply(WEB);
     kubectl.ok("rollout status daemonset/web --timeout=90s");
     let pods = pods(&kubectl);
-    assert_eq!(pods.iter().map(|(node, ..)| node.as_str()).collect::<Vec<_>>(), NODES);
+    assert_eq!(pods.iter().map(|(node, ..)| node.as_str()).collect::<Vec<_>>(), nodes);
     for (node, pod, _) in &pods {
         for (other, _, address) in &pods {
             let line = format!("exec {pod} -- wget -qO- http://{address}:8080/");
@@ -64,30 +74,32 @@ fn pods_services_and_streams_across_boards_and_subnets() {
         let line = format!("exec {pod} -- nslookup web.default.svc.cluster.local");
         kubectl.until_that(&line, |told| told.contains("10.43."));
         let line = format!("exec {pod} -- wget -qO- http://web/");
-        kubectl.until_that(&line, |told| NODES.contains(&told));
-        assert!(kubectl.run(&format!("logs {pod}")).success, "logs of {pod} on {node}");
-        forwarded(&kubectl, pod, node, &stack);
+        kubectl.until_that(&line, |told| nodes.contains(&told));
+        for server in 1..=boards.servers().len() {
+            let kubectl = boards.kubectl_at(server);
+            kubectl.ok(&format!("logs {pod}"));
+            assert_eq!(kubectl.ok(&format!("exec {pod} -- sh -c 'echo $NODE'")).trim(), node);
+        }
+        forwarded(&kubectl, pod, node, boards.laptop());
     }
-    // Agents are across: 10.87.1.12 is in the second segment.
-    for address in ["10.87.0.11", "10.87.1.12", "10.87.0.13"] {
+    for address in addresses {
         let mut seen = std::collections::BTreeSet::new();
         within(RECOVERY, &format!("every board's page at the NodePort of {address}"), || {
             let at = format!("{address}:30080");
-            let page = stack.laptop.run(|| get(&at, "/").map(|r| r.body.trim().to_owned()));
+            let page = boards.laptop().run(|| get(&at, "/").map(|r| r.body.trim().to_owned()));
             seen.extend(page.ok());
-            if seen.len() == NODES.len() { Ok(()) } else { Err(seen.clone()) }
+            if seen.len() == nodes.len() { Ok(()) } else { Err(seen.clone()) }
         });
     }
-    an_agent_comes_back(&stack, &kubectl);
 }
 
-fn forwarded(kubectl: &Kubectl, pod: &str, node: &str, stack: &Stack) {
+fn forwarded(kubectl: &Kubectl, pod: &str, node: &str, laptop: &Netns) {
     let mut forward = kubectl.spawn(&format!("port-forward {pod} :8080"));
     let mut lines = BufReader::new(forward.stdout.take().expect("a pipe")).lines();
     let told = lines.next().expect("a line").expect("text");
     let port = told.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next());
     let at = format!("127.0.0.1:{}", port.expect("a port"));
-    let page = stack.laptop.run(|| get(&at, "/")).expect("a page");
+    let page = laptop.run(|| get(&at, "/")).expect("a page");
     let _ = forward.kill();
     forward.wait().expect("wait");
     assert_eq!(page.body.trim(), node);

@@ -1,6 +1,6 @@
 //! A board that falls silent and comes back, and the drill that shows it to the owner.
 
-use crate::harness::{RECOVERY, Stack, coracle, within};
+use crate::harness::{Boards, RECOVERY, Stack, coracle, within};
 
 /// A pod on each of two boards, quick to leave one that is lost.
 const WEB: &str = "apiVersion: apps/v1

@@ -1,6 +1,6 @@
 //! What must be refused when boards join, and how.
 
-use crate::harness::Stack;
+use crate::harness::{Boards, Stack};
 
 #[test]
 fn a_stranger_is_refused_with_the_reason() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use testkit::history::{History, Outcome};
 
 use super::trouble::{judged, judged_at, until_served};
-use crate::harness::{Stack, eventually_some};
+use crate::harness::{Boards, Stack, eventually_some};
 
 const ALL: [&str; 3] = ["server-1", "server-2", "server-3"];
 const DATA: &str = "/var/lib/coracle";

@@ -1,12 +1,12 @@
 //! Many boards: the sandbox itself, then what a cluster of several boards must stand.
 
-mod across;
+pub mod across;
 mod faults;
 mod input;
 mod keys;
-mod power;
+pub mod power;
 mod rolling;
 mod sandbox;
 mod servers;
-mod story;
+pub mod story;
 mod trouble;

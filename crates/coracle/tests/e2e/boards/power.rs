@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::trouble::{judged, seed, until_served};
-use crate::harness::{RECOVERY, Stack, eventually_some, within};
+use crate::harness::{Boards, RECOVERY, Stack, eventually_some, within};
 
 /// How often the power goes in the everyday test; `CORACLE_POWER_CUTS=100` is the long one.
 const ROUNDS: u32 = 3;
@@ -18,24 +18,27 @@ fn every_acknowledged_write_outlives_power_cuts_of_all_boards() {
     let rounds = std::env::var("CORACLE_POWER_CUTS").ok();
     let rounds = rounds.and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
     let stack = Stack::up("--servers 3 --agents 0");
-    judged(&stack, |run| {
+    power_goes(&stack, &ALL, rounds);
+    one_alone_says_whom_it_waits_for(&stack);
+}
+
+/// Takes the power from all boards so often, under clients that write; what they saw is judged.
+pub fn power_goes(boards: &impl Boards, nodes: &[&str], rounds: u32) {
+    let mut order = nodes.to_vec();
+    judged(boards, |run| {
         let mut random = Rng::with_seed(seed());
         for round in 0..rounds {
             until_served(run, random.usize(1..WRITES_MAX));
-            stack.ok("kill --all");
-            let mut order = ["server-1", "server-2", "server-3"];
+            boards.power_off();
             random.shuffle(&mut order);
             let begun = std::time::Instant::now();
-            for server in order {
-                stack.ok(&format!("restore {server}"));
-            }
+            order.iter().for_each(|board| boards.power_on(board));
             until_served(run, 1);
             println!("round {round}: {order:?}, writes after {:?}", begun.elapsed());
             assert!(begun.elapsed() < Duration::from_secs(120));
         }
     });
-    stack.until_ready(&["server-1", "server-2", "server-3"]);
-    one_alone_says_whom_it_waits_for(&stack);
+    boards.until_ready(nodes);
 }
 
 /// A server that comes back alone answers, with the reason why it cannot do more.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::harness::{RECOVERY, Stack, eventually_some, within};
+use crate::harness::{Boards, RECOVERY, Stack, eventually_some, within};
 use crate::rollouts::sleeper;
 use crate::survive::containers;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::harness::{Stack, eventually, eventually_some, pids_with};
+use crate::harness::{Boards, Stack, eventually, eventually_some, pids_with};
 
 /// The API of the first server, from the laptop.
 fn reach(stack: &Stack, patience: Duration) -> Option<Duration> {

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 
-use crate::harness::{Kubectl, RECOVERY, Stack, eventually_some, within};
+use crate::harness::{Boards, Kubectl, RECOVERY, Stack, eventually_some, within};
 
 const ALL: [&str; 3] = ["server-1", "server-2", "server-3"];
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::harness::{Kubectl, RECOVERY, Stack, within};
+use crate::harness::{Boards, Kubectl, RECOVERY, Stack, within};
 
 /// A page on every board that has room, and quick to leave a node that is gone.
 const WEB: &str = "apiVersion: apps/v1
@@ -34,9 +34,9 @@ spec:
 ";
 
 /// The page, at any board's address.
-fn page(stack: &Stack, address: &str) -> bool {
+fn page(boards: &impl Boards, address: &str) -> bool {
     let address = format!("{address}:30080");
-    stack.laptop.run(|| crate::harness::get(&address, "/").is_ok_and(|r| r.status == 200))
+    boards.laptop().run(|| crate::harness::get(&address, "/").is_ok_and(|r| r.status == 200))
 }
 
 /// Waits until three pods are ready on nodes other than `gone`.
@@ -56,14 +56,19 @@ fn until_web_is_off(kubectl: &Kubectl, gone: &str) {
 fn three_masters_one_unplugged_in_turn() {
     let stack =
         Stack::up("--servers 3 --agents 0 --vip auto --server-arg node-monitor-grace-period=15");
-    let all = ["server-1", "server-2", "server-3"];
-    let kubectl = stack.kubectl();
+    each_is_unplugged(&stack, &["server-1", "server-2", "server-3"], 3);
+}
+
+/// The first `count` of the servers are unplugged, one after the other; `nodes` are all there are.
+pub fn each_is_unplugged(boards: &impl Boards, nodes: &[&str], count: usize) {
+    let servers = boards.servers();
+    let kubectl = boards.kubectl();
     kubectl.apply(WEB);
     kubectl.ok("rollout status deployment/web --timeout=90s");
-    for (index, gone) in all.iter().enumerate() {
-        let left: Vec<&str> = all.iter().copied().filter(|name| name != gone).collect();
+    for (index, gone) in servers.iter().enumerate().take(count) {
+        let left: Vec<&str> = nodes.iter().copied().filter(|name| name != gone).collect();
         let begun = Instant::now();
-        stack.ok(&format!("cut {gone}"));
+        boards.unplug(gone);
         // Through the virtual address: a write that is acknowledged while one board is away.
         within(RECOVERY, "a write through the virtual address", || {
             let line = format!("create configmap during-{index} --request-timeout=2s");
@@ -71,20 +76,20 @@ fn three_masters_one_unplugged_in_turn() {
             if run.success || run.stderr.contains("already exists") { Ok(()) } else { Err(run) }
         });
         println!("{gone} unplugged: the API takes writes after {:?}", begun.elapsed());
-        let took = stack.until_ready(&left);
+        let took = boards.until_ready(&left);
         println!("{gone} unplugged: seen as not ready after {took:?}");
         until_web_is_off(&kubectl, gone);
         println!("{gone} unplugged: all pods are back after {:?}", begun.elapsed());
-        for (other, name) in all.iter().enumerate().filter(|(_, name)| *name != gone) {
+        for (other, name) in servers.iter().enumerate().filter(|(_, name)| *name != gone) {
             within(RECOVERY, &format!("the page at {name}"), || {
-                page(&stack, &stack.address(other + 1)).then_some(()).ok_or("no page")
+                page(boards, &boards.address(other + 1)).then_some(()).ok_or("no page")
             });
         }
-        stack.ok(&format!("heal {gone}"));
-        let took = stack.until_ready(&all);
+        boards.plug(gone);
+        let took = boards.until_ready(nodes);
         println!("{gone} plugged in again: ready after {took:?}");
-        for server in 1..=3 {
-            let kubectl = stack.kubectl_at(server);
+        for server in 1..=servers.len() {
+            let kubectl = boards.kubectl_at(server);
             kubectl.until(
                 "get configmaps -o name --field-selector metadata.name!=kube-root-ca.crt",
                 &(0..=index)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testkit::history::{History, Run, Workload, judge};
 
-use crate::harness::{RECOVERY, Stack, eventually_some, within};
+use crate::harness::{Boards, RECOVERY, Stack, eventually_some, within};
 
 /// The seed of a workload; the environment replays another.
 pub fn seed() -> u64 {
@@ -16,19 +16,23 @@ pub fn seed() -> u64 {
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Runs `trouble` under a workload that calls all servers, and judges what was seen.
-pub fn judged(stack: &Stack, trouble: impl FnOnce(&Run) + Send) -> History {
-    judged_at(stack, usize::MAX, trouble)
+pub fn judged(boards: &impl Boards, trouble: impl FnOnce(&Run) + Send) -> History {
+    judged_at(boards, usize::MAX, trouble)
 }
 
 /// As `judged`, with a workload that calls the first `servers` only.
-pub fn judged_at(stack: &Stack, servers: usize, trouble: impl FnOnce(&Run) + Send) -> History {
+pub fn judged_at(
+    boards: &impl Boards,
+    servers: usize,
+    trouble: impl FnOnce(&Run) + Send,
+) -> History {
     println!("seed {}", seed());
-    let history = stack.laptop.run(|| {
+    let history = boards.laptop().run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let run = runtime
             .block_on(async {
-                let mut clients = stack.clients().await;
+                let mut clients = boards.clients().await;
                 clients.truncate(servers);
                 Workload::new(seed(), clients).start().await
             })

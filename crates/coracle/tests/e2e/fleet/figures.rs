@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::stack::Fleet;
-use crate::harness::within;
+use crate::harness::{Boards, within};
 
 const BOARDS: &str = "\
 - {name: pi1, address: 10.77.0.11, roles: [server]}

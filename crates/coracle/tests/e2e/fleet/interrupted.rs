@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::stack::Fleet;
+use crate::harness::Boards;
 
 const BOARDS: &str = "\
 - {name: pi1, address: 10.77.0.11, roles: [server]}

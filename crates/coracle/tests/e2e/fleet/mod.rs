@@ -3,6 +3,7 @@
 mod disk;
 mod figures;
 mod interrupted;
+mod refused;
 mod router;
 mod servers;
 mod stack;

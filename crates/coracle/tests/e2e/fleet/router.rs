@@ -10,8 +10,9 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use super::stack::{Fleet, address};
-use crate::harness::{Netns, eventually};
+use super::stack::{Fleet, address, mac};
+use crate::boards::{across, power, story};
+use crate::harness::{Boards, Netns, eventually};
 
 const NETWORK: &str = "network:
   subnet: 10.77.0.0/24
@@ -19,16 +20,10 @@ const NETWORK: &str = "network:
   router: {uplink: eth1, inside: eth0, ingress: 10.77.0.12, dynamic: [10.77.0.100, 10.77.0.199]}
 ";
 
-fn mac(position: usize) -> String {
-    format!("02:00:00:00:00:{:02x}", 16 + position)
-}
-
 /// A board that has no address of its own.
 fn by_dhcp(fleet: &Fleet, position: usize) {
-    let board = fleet.boards[position].lock().expect("no panic");
-    board.netns.ip("addr flush dev eth0");
-    board.netns.ip("link set eth0 down");
-    board.netns.ip(&format!("link set eth0 address {}", mac(position)));
+    let mut board = fleet.boards[position].lock().expect("no panic");
+    board.forgets = true;
     let network = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n[DHCPv4]\nUseHostname=no\n";
     board.write("/etc/systemd/network/eth0.network", network, 0o644);
     let wants = board.folder.join("written/etc/systemd/system/multi-user.target.wants");
@@ -38,21 +33,10 @@ fn by_dhcp(fleet: &Fleet, position: usize) {
 }
 
 /// A stack whose first board is the router, with the world on its other side.
-fn behind_a_router(count: usize) -> (Fleet, Netns) {
-    let fleet = Fleet::new(count);
-    let world = Netns::new("world");
-    let router = fleet.boards[0].lock().expect("no panic");
-    router.netns.ip(&format!("link add eth1 type veth peer name eth0 netns {}", world.name));
-    router.netns.ip("addr add 198.51.100.2/24 dev eth1");
-    router.netns.ip("link set eth1 up");
-    router.netns.ip("route replace default via 198.51.100.1");
-    drop(router);
-    world.ip("addr add 198.51.100.1/24 dev eth0");
-    world.ip("link set eth0 up");
-    for position in 1..count {
-        by_dhcp(&fleet, position);
-    }
-    (fleet, world)
+fn behind_a_router(count: usize) -> Fleet {
+    let fleet = Fleet::behind_a_router(count);
+    (1..count).for_each(|position| by_dhcp(&fleet, position));
+    fleet
 }
 
 fn has_address(fleet: &Fleet, position: usize) -> bool {
@@ -60,7 +44,8 @@ fn has_address(fleet: &Fleet, position: usize) -> bool {
 }
 
 /// Who the world sees when a board calls it, and what answers where the world calls the router.
-fn ways_lead_out_and_in(fleet: &Fleet, world: &Netns) {
+fn ways_lead_out_and_in(fleet: &Fleet) {
+    let world = fleet.world.as_ref().expect("a world");
     let listener = world.run(|| TcpListener::bind("198.51.100.1:8000").expect("a port"));
     let board = &fleet.boards[1].lock().expect("no panic").netns.name.clone();
     let inner = Netns::named(board);
@@ -89,7 +74,7 @@ fn ways_lead_out_and_in(fleet: &Fleet, world: &Netns) {
 
 #[test]
 fn a_router_board_gives_the_others_their_network() {
-    let (fleet, world) = behind_a_router(2);
+    let fleet = behind_a_router(2);
     let boards = format!(
         "- {{name: pi1, address: 10.77.0.11, roles: [router, server]}}\n\
          - {{name: pi2, address: 10.77.0.12, mac: '{}'}}\n",
@@ -111,16 +96,71 @@ fn a_router_board_gives_the_others_their_network() {
     assert!(fleet.run("up --yes").ok().ends_with("\nno change\n"));
     fleet.on(1, "sh -c echo${IFS}nameserver${IFS}10.77.0.11>/etc/resolv.conf");
     assert!(fleet.on(1, "getent hosts pi1.home.arpa").starts_with("10.77.0.11"));
-    ways_lead_out_and_in(&fleet, &world);
+    ways_lead_out_and_in(&fleet);
+    an_address_is_fixed(&fleet, &boards);
     fleet.run("down --yes --no-backup").ok();
     assert!(!fleet.on(0, "nft list tables").contains("coracle"));
+}
+
+/// The file that an address is fixed in.
+const OWN: &str = "/etc/systemd/network/05-coracle-eth0.network";
+const FIXED: &str = "pi2:\n  + address: 10.77.0.12/24 fixed on eth0, no longer by DHCP\n  \
+                     + reboot\n  + address: kept\n";
+
+/// What the router lends to a board becomes the board's own.
+fn an_address_is_fixed(fleet: &Fleet, boards: &str) {
+    fleet.describe(boards, &format!("{NETWORK}  addressing: static\n"));
+    let up = fleet.with_power(|| fleet.run("up --yes"));
+    println!("{}{} ({:?})", up.out, up.error, up.took);
+    let said = up.ok();
+    assert!(said.starts_with(&format!("pi1: no change\n{FIXED}")), "{said}");
+    assert!(!fleet.on(1, "ip -o -4 address show eth0").contains("dynamic"));
+    let text = fleet.on(1, &format!("cat {OWN}"));
+    assert!(text.contains("Address=10.77.0.12/24\nGateway=10.77.0.11\n"), "{text}");
+    assert_eq!(fleet.on(1, "find /etc -name coracle-address*"), "", "no way back is needed");
+    assert!(fleet.run("up --yes").ok().ends_with("\nno change\n"));
+    fleet.until_ready(&["pi1", "pi2"]);
+}
+
+/// By hand, as `seven_boards`.
+#[test]
+#[ignore = "waits four minutes for the way back"]
+fn a_board_out_of_reach_with_a_fixed_address_takes_the_way_back() {
+    let fleet = behind_a_router(2);
+    let boards = format!(
+        "- {{name: pi1, address: 10.77.0.11, roles: [router, server]}}\n\
+         - {{name: pi2, address: 10.77.0.12, mac: '{}'}}\n",
+        mac(1)
+    );
+    fleet.describe(&boards, NETWORK);
+    fleet.boot([0]);
+    fleet.run("up --yes --accept-new-host-keys").fails();
+    fleet.boot([1]);
+    eventually("the router gives pi2 its address", || has_address(&fleet, 1));
+    fleet.run("up --yes --accept-new-host-keys").ok();
+    // The board has no network as long as its address is fixed.
+    let unit = format!(
+        "[Unit]\nAfter=systemd-networkd.service\n[Service]\nType=oneshot\n\
+         ExecStart=/bin/sh -c '[ ! -e {OWN} ] || ip link set eth0 down'\n\
+         [Install]\nWantedBy=multi-user.target\n"
+    );
+    let path = fleet.boards[1].lock().expect("no panic").file("/etc/systemd/system/silent.service");
+    fs::write(path, unit).expect("written");
+    fleet.on(1, "systemctl enable silent.service");
+    fleet.describe(&boards, &format!("{NETWORK}  addressing: static\n"));
+    let up = fleet.with_power(|| fleet.run("up --yes"));
+    println!("{}{} ({:?})", up.out, up.error, up.took);
+    let said = up.fails();
+    assert!(said.contains(FIXED) && said.contains("has its settings of before again"), "{said}");
+    assert_eq!(fleet.on(1, &format!("find /etc -name coracle-address* -or -path {OWN}")), "");
+    fleet.until_ready(&["pi1", "pi2"]);
 }
 
 /// Eight boards: by hand, `cargo test ... -- --ignored seven_boards`.
 #[test]
 #[ignore = "takes the memory and the minutes of eight machines"]
 fn seven_boards_behind_a_router_become_a_cluster() {
-    let (fleet, world) = behind_a_router(8);
+    let fleet = behind_a_router(8);
     let mut boards = String::from("- {name: pi1, address: 10.77.0.11, roles: [router]}\n");
     for position in 1..8 {
         let role = if position <= 3 { "server" } else { "agent" };
@@ -131,7 +171,8 @@ fn seven_boards_behind_a_router_become_a_cluster() {
             mac(position)
         ));
     }
-    fleet.describe(&boards, &format!("{NETWORK}  vip: 10.77.0.40\n"));
+    let network = format!("{NETWORK}  vip: 10.77.0.40\n");
+    fleet.describe_servers(&boards, &network, ", node-monitor-grace-period: 15s");
     fleet.boot([0]);
     let up = fleet.run("up --yes --accept-new-host-keys");
     println!("{}{} ({:?})", up.out, up.error, up.took);
@@ -148,5 +189,16 @@ fn seven_boards_behind_a_router_become_a_cluster() {
     let again = fleet.run("up --yes");
     println!("second run of eight boards: {:?}", again.took);
     assert!(again.ok().ends_with("\nno change\n"));
-    ways_lead_out_and_in(&fleet, &world);
+    ways_lead_out_and_in(&fleet);
+
+    // What boards of the sandbox stand.
+    fleet.import(1..8);
+    let names: Vec<String> = (2..=8).map(|n| format!("pi{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let addresses: Vec<String> = (1..8).map(address).collect();
+    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    across::all_reach_all(&fleet, &names, &addresses);
+    fleet.kubectl().ok("delete daemonset,service web");
+    story::each_is_unplugged(&fleet, &names, 3);
+    power::power_goes(&fleet, &names, 2);
 }

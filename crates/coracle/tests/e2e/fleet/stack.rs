@@ -3,6 +3,9 @@
 //! ```text
 //!  laptop 10.77.0.1 --- switch --- 10.77.0.11 pi1, 10.77.0.12 pi2, ...: Debian, systemd, sshd
 //! ```
+//!
+//! Behind a router the first board has the world 198.51.100.1 on its other side, and the others have no
+//! address of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Kubectl, Machine, Netns, coracle, within};
+use crate::harness::{Boards, Machine, Netns, SHELL, busybox, coracle, within};
 
 /// The password of the account `pi`, and its hash (crypt(5), SHA-512).
 pub const PASSWORD: &str = "raspberry";
@@ -24,6 +27,10 @@ pub struct Fleet {
     pub lan: Netns,
     pub folder: PathBuf,
     pub boards: Vec<Mutex<Machine>>,
+    /// What is on the other side of a router.
+    pub world: Option<Netns>,
+    /// Names and addresses of the servers, as they are described.
+    servers: Mutex<Vec<(String, String)>>,
 }
 
 /// What a command said and how it ended.
@@ -51,6 +58,15 @@ impl Said {
 impl Fleet {
     /// Boards that are off: bare but for an account that the laptop may use.
     pub fn new(count: usize) -> Self {
+        Self::with(count, None)
+    }
+
+    /// As `new`, and the first board has the world on its other side.
+    pub fn behind_a_router(count: usize) -> Self {
+        Self::with(count, Some(Netns::new("world")))
+    }
+
+    fn with(count: usize, world: Option<Netns>) -> Self {
         let lan = Netns::new("lan");
         lan.ip("link add br0 type bridge");
         lan.ip("link set br0 up");
@@ -61,21 +77,39 @@ impl Fleet {
         key(&folder.join("key"));
         let mut boards = vec![first];
         boards.extend(NAMES[1..count].iter().map(|name| Machine::new(name)));
-        for (position, board) in boards.iter().enumerate() {
-            let port = format!("port{position}");
-            let name = &board.netns.name;
-            lan.ip(&format!("link add {port} type veth peer name eth0 netns {name}"));
-            lan.ip(&format!("link set {port} master br0 up"));
-            let address = address(position);
-            board.netns.ip(&format!("addr add {address}/24 dev eth0"));
-            board.netns.ip("link set eth0 up");
-            board.netns.ip("route add default via 10.77.0.1");
-        }
-        let fleet = Self { lan, folder, boards: boards.into_iter().map(Mutex::new).collect() };
+        let boards = boards.into_iter().map(Mutex::new).collect();
+        let fleet = Self { lan, folder, boards, world, servers: Mutex::default() };
         for position in 0..count {
+            fleet.wire(position);
             fleet.furnish(position);
         }
         fleet
+    }
+
+    /// Puts a board's cables in.
+    fn wire(&self, position: usize) {
+        let board = self.boards[position].lock().expect("no panic");
+        let netns = &board.netns;
+        self.lan
+            .ip(&format!("link add port{position} type veth peer name eth0 netns {}", netns.name));
+        self.lan.ip(&format!("link set port{position} master br0 up"));
+        match &self.world {
+            Some(_) if position > 0 => {
+                return netns.ip(&format!("link set eth0 address {}", mac(position)));
+            }
+            Some(world) => {
+                netns.ip(&format!("link add eth1 type veth peer name eth0 netns {}", world.name));
+                world.ip("addr add 198.51.100.1/24 dev eth0");
+                world.ip("link set eth0 up");
+                netns.ip("addr add 198.51.100.2/24 dev eth1");
+                netns.ip("link set eth1 up");
+            }
+            None => {}
+        }
+        netns.ip(&format!("addr add {}/24 dev eth0", address(position)));
+        netns.ip("link set eth0 up");
+        let gateway = if self.world.is_some() { "198.51.100.1" } else { "10.77.0.1" };
+        netns.ip(&format!("route add default via {gateway}"));
     }
 
     /// What a bare board has on its disk.
@@ -117,12 +151,24 @@ impl Fleet {
 
     /// Writes the description and what it names.
     pub fn describe(&self, boards: &str, rest: &str) {
+        self.describe_servers(boards, rest, "");
+    }
+
+    /// As `describe`, with keys of the servers' configuration.
+    pub fn describe_servers(&self, boards: &str, rest: &str, keys: &str) {
+        let word = |line: &str, key: &str| {
+            let rest = line.split_once(key).expect("the key").1;
+            rest.split([',', '}']).next().expect("a word").to_owned()
+        };
+        let servers = boards.lines().filter(|line| line.contains("server"));
+        *self.servers.lock().expect("no panic") =
+            servers.map(|line| (word(line, "name: "), word(line, "address: "))).collect();
         fs::write(self.folder.join("password"), PASSWORD).expect("written");
         private(&self.folder.join("password"));
         let text = format!(
             "name: home\nssh: {{user: root, key: key, knownHosts: known_hosts}}\n\
              agent: {{eviction-hard: 'nodefs.inodesFree<1%'}}\n\
-             server: {{eviction-hard: 'nodefs.inodesFree<1%'}}\n{rest}boards:\n{boards}"
+             server: {{eviction-hard: 'nodefs.inodesFree<1%'{keys}}}\n{rest}boards:\n{boards}"
         );
         fs::write(self.folder.join("cluster.yaml"), text).expect("written");
     }
@@ -191,14 +237,92 @@ impl Fleet {
         })
     }
 
-    /// kubectl with the laptop's own kubeconfig.
-    pub fn kubectl(&self) -> Kubectl<'_> {
-        Kubectl::at(&self.lan, self.folder.join("home/.kube/config"), self.folder.join("home"))
+    /// A program of a board's that runs in the place of another of its name.
+    pub fn program(&self, position: usize, name: &str, script: &str) {
+        let path = format!("/usr/local/bin/{name}");
+        let there = self.boards[position].lock().expect("no panic").file(&path);
+        fs::write(there, script).expect("written");
+        self.on(position, &format!("chmod 755 {path}"));
     }
 
     /// A command on a board.
     pub fn on(&self, position: usize, line: &str) -> String {
         self.boards[position].lock().expect("no panic").run(line)
+    }
+}
+
+impl Fleet {
+    /// Gives boards the image of the scenarios, which no registry has.
+    pub fn import(&self, which: impl IntoIterator<Item = usize>) {
+        let archive = self.folder.join("busybox.tar");
+        busybox().archive(&archive, SHELL);
+        let archive = &archive;
+        thread::scope(|scope| {
+            for position in which {
+                scope.spawn(move || {
+                    let board = self.boards[position].lock().expect("no panic");
+                    fs::copy(archive, board.file("/root/busybox.tar")).expect("copied");
+                    board.run("coracle image import /root/busybox.tar");
+                    board.run("rm /root/busybox.tar");
+                });
+            }
+        });
+    }
+
+    fn position(&self, name: &str) -> usize {
+        NAMES.iter().position(|board| *board == name).expect("a board")
+    }
+}
+
+impl Boards for Fleet {
+    fn laptop(&self) -> &Netns {
+        &self.lan
+    }
+
+    /// The laptop's own, which `coracle up` writes.
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.join("home/.kube/config")
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.join("home")
+    }
+
+    fn servers(&self) -> Vec<String> {
+        let servers = self.servers.lock().expect("no panic");
+        servers.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn address(&self, server: usize) -> String {
+        self.servers.lock().expect("no panic")[server - 1].1.clone()
+    }
+
+    fn unplug(&self, board: &str) {
+        self.lan.ip(&format!("link set port{} down", self.position(board)));
+    }
+
+    fn plug(&self, board: &str) {
+        self.lan.ip(&format!("link set port{} up", self.position(board)));
+    }
+
+    /// A router is on again before the others.
+    fn power_off(&self) {
+        thread::scope(|scope| {
+            for board in &self.boards {
+                scope.spawn(|| board.lock().expect("no panic").cut_power());
+            }
+        });
+        (0..self.boards.len()).for_each(|position| self.lan.forget(&format!("port{position}")));
+        if let Some(world) = &self.world {
+            world.forget("eth0");
+            self.power_on(NAMES[0]);
+        }
+    }
+
+    fn power_on(&self, board: &str) {
+        let position = self.position(board);
+        self.wire(position);
+        self.boards[position].lock().expect("no panic").start();
     }
 }
 
@@ -211,6 +335,11 @@ impl Drop for Fleet {
 /// The address of a board.
 pub fn address(position: usize) -> String {
     format!("10.77.0.{}", 11 + position)
+}
+
+/// The hardware address of a board behind a router.
+pub fn mac(position: usize) -> String {
+    format!("02:00:00:00:00:{:02x}", 16 + position)
 }
 
 fn key(path: &Path) {

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::stack::{Fleet, private};
-use crate::harness::eventually;
+use crate::harness::{Boards, eventually};
 
 /// A server that root may enter, an agent whose sudo asks for a password, and an agent as the
 /// firmware of a Raspberry Pi leaves it.

@@ -91,7 +91,8 @@ fn kill_cgroups(prefix: &str) {
     }
 }
 
-fn remove_cgroups(prefix: &str) -> bool {
+/// Removes the cgroups below `prefix`; whether all are gone.
+pub fn remove_cgroups(prefix: &str) -> bool {
     for top in tops(prefix) {
         walk(&top, &mut |folder| {
             let _ = fs::remove_dir(folder);

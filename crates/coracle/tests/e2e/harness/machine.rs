@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::mount::{MsFlags, mount};
 
 use super::board::{coracle, tools};
-use super::cleanup::sweep;
+use super::cleanup::{remove_cgroups, sweep};
 use super::netns::Netns;
 use super::wait::{eventually, eventually_some};
 
@@ -18,6 +18,8 @@ pub struct Machine {
     pub name: &'static str,
     pub netns: Netns,
     pub folder: PathBuf,
+    /// Whether its port loses its addresses at each start, as one does that the board sets up itself.
+    pub forgets: bool,
     /// The process that holds the namespaces; the machine's process 1 is its child.
     holder: Option<Child>,
 }
@@ -33,11 +35,24 @@ impl Machine {
         fs::create_dir_all(&folder).expect("a folder for the machine");
         let disk = Some("size=4g,mode=0755");
         mount(Some("machine"), &folder, Some("tmpfs"), MsFlags::empty(), disk).expect("a disk");
-        Self { name, netns: Netns::new(name), folder, holder: None }
+        Self { name, netns: Netns::new(name), folder, forgets: false, holder: None }
     }
 
     /// Switches it on and waits until systemd has started everything.
     pub fn boot(&mut self) {
+        self.start();
+        let said = || fs::read_to_string(self.folder.join("boot.log")).unwrap_or_default();
+        eventually_some("systemd runs", || {
+            let state = self.try_run("systemctl is-system-running")?;
+            if state.trim() == "running" { Ok(()) } else { Err(state + &said()) }
+        });
+    }
+
+    /// Switches it on.
+    pub fn start(&mut self) {
+        if self.forgets {
+            self.netns.ip("addr flush dev eth0");
+        }
         let debian = tools().join("debian");
         assert!(debian.join("sbin/init").exists(), "./test.sh tools makes target/tools/debian");
         let debian = debian.canonicalize().expect("a plain path");
@@ -47,11 +62,24 @@ impl Machine {
         let log = fs::File::create(self.folder.join("boot.log")).expect("a log");
         line.stdin(Stdio::null()).stdout(log.try_clone().expect("a log")).stderr(log);
         self.holder = Some(line.spawn().expect("sh"));
-        let said = || fs::read_to_string(self.folder.join("boot.log")).unwrap_or_default();
-        eventually_some("systemd runs", || {
-            let state = self.try_run("systemctl is-system-running")?;
-            if state.trim() == "running" { Ok(()) } else { Err(state + &said()) }
-        });
+    }
+
+    /// Takes its power: all its processes end at once, and with them its network. A new one without
+    /// links is there for the next start.
+    pub fn cut_power(&mut self) {
+        let Some(init) = self.init() else { return };
+        // SAFETY: plain system call on the first process of this machine, whose end is all others'.
+        unsafe { libc::kill(i32::try_from(init).expect("a process"), libc::SIGKILL) };
+        if let Some(mut holder) = self.holder.take() {
+            let _ = holder.wait();
+        }
+        eventually("nothing of it runs", || remove_cgroups(&self.group()));
+        self.netns = Netns::new(self.name);
+    }
+
+    /// The control group that it is in.
+    fn group(&self) -> String {
+        format!("/{}", self.folder.file_name().unwrap_or_default().to_string_lossy())
     }
 
     /// The machine's process 1, as this machine counts.
@@ -125,7 +153,6 @@ impl Drop for Machine {
             let _ = holder.kill();
             let _ = holder.wait();
         }
-        let group = self.folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        sweep(&self.folder, &format!("/{group}"));
+        sweep(&self.folder, &self.group());
     }
 }

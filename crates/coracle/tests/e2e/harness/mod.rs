@@ -8,6 +8,7 @@
 //! with the value, also when a test panics.
 
 mod board;
+mod boards;
 mod cleanup;
 mod http;
 mod image;
@@ -20,6 +21,7 @@ mod stack;
 mod wait;
 
 pub use board::{BOARD_ADDRESS, Board, SHELL, coracle, tools};
+pub use boards::{Boards, RECOVERY};
 pub use cleanup::pids_with;
 pub use http::get;
 pub use image::{Image, busybox};
@@ -28,5 +30,5 @@ pub use machine::Machine;
 pub use member::Member;
 pub use netns::Netns;
 pub use registry::Registry;
-pub use stack::{RECOVERY, Stack};
+pub use stack::Stack;
 pub use wait::{eventually, eventually_some, within};

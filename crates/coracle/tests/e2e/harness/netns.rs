@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
@@ -33,6 +33,13 @@ impl Netns {
     /// `ip` inside the namespace.
     pub fn ip(&self, arguments: &str) {
         ip(&format!("-n {} {arguments}", self.name));
+    }
+
+    /// Takes a link away, unless it has gone with its other end.
+    pub fn forget(&self, link: &str) {
+        let mut line = Command::new("ip");
+        line.args(["-n", &self.name, "link", "del", link]).stderr(Stdio::null());
+        let _ = line.status();
     }
 
     fn open(&self) -> OwnedFd {

@@ -5,18 +5,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::board::{SHELL, coracle, tools};
+use super::boards::Boards;
 use super::image::busybox;
-use super::kubectl::Kubectl;
 use super::netns::Netns;
-use super::wait::within;
 
-/// What a cluster of several boards may take to recover from anything, on two busy cores.
-pub const RECOVERY: Duration = Duration::from_secs(120);
 /// How much of a board's log is shown where a test fails.
 const LOG_TAIL_LINES: usize = 25;
 
@@ -98,66 +94,49 @@ impl Stack {
         said
     }
 
-    /// kubectl at the address that the sandbox tells its user: the virtual one, if there is one.
-    pub fn kubectl(&self) -> Kubectl<'_> {
-        let path = self.boards().join("lab/kubeconfig");
-        Kubectl::at(&self.laptop, path, self.folder.clone())
-    }
-
-    /// kubectl at one server.
-    pub fn kubectl_at(&self, server: usize) -> Kubectl<'_> {
-        let server = Some(format!("https://{}:6443", self.address(server)));
-        Kubectl { server, ..self.kubectl() }
-    }
-
-    /// The address of the nth board, from 1, servers first.
-    pub fn address(&self, board: usize) -> String {
-        format!("10.87.0.{}", 10 + board)
-    }
-
-    /// A client of the admin at each server.
-    pub async fn clients(&self) -> Vec<(String, kube::Client)> {
-        let path = self.boards().join("lab/kubeconfig");
-        let mut clients = Vec::new();
-        for server in 1..=self.servers {
-            let mut config = kube::config::Kubeconfig::read_from(&path).expect("a kubeconfig");
-            let cluster = config.clusters[0].cluster.as_mut().expect("a cluster");
-            cluster.server = Some(format!("https://{}:6443", self.address(server)));
-            let options = kube::config::KubeConfigOptions::default();
-            let config = kube::Config::from_custom_kubeconfig(config, &options).await;
-            let client = kube::Client::try_from(config.expect("a configuration"));
-            clients.push((format!("server-{server}"), client.expect("a client")));
-        }
-        clients
-    }
-
-    /// Waits until exactly these nodes are ready, as the cluster says at the user's address.
-    pub fn until_ready(&self, wanted: &[&str]) -> Duration {
-        self.until_ready_at(&self.kubectl(), wanted)
-    }
-
-    /// As `until_ready`, asked through a certain kubectl.
-    pub fn until_ready_at(&self, kubectl: &Kubectl, wanted: &[&str]) -> Duration {
-        let begun = Instant::now();
-        let conditions = "{.metadata.name} {.status.conditions[?(@.type==\"Ready\")].status}";
-        let line = format!(
-            "get nodes --request-timeout=3s -o 'jsonpath={{range .items[*]}}{conditions},{{end}}'"
-        );
-        let wanted: Vec<String> = wanted.iter().map(|name| format!("{name} True")).collect();
-        within(RECOVERY, &format!("{wanted:?} alone are ready"), || {
-            let run = kubectl.run(&line);
-            let mut ready: Vec<&str> =
-                run.stdout.split(',').filter(|node| node.ends_with(" True")).collect();
-            ready.sort_unstable();
-            if ready == wanted { Ok(()) } else { Err(run) }
-        });
-        begun.elapsed()
-    }
-
     /// Everything that a board's command has logged.
     pub fn log(&self, board: &str) -> String {
         let path = self.boards().join("lab/boards").join(board).join("log");
         String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Boards for Stack {
+    fn laptop(&self) -> &Netns {
+        &self.laptop
+    }
+
+    fn kubeconfig(&self) -> PathBuf {
+        self.boards().join("lab/kubeconfig")
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    fn servers(&self) -> Vec<String> {
+        (1..=self.servers).map(|n| format!("server-{n}")).collect()
+    }
+
+    /// Agents come after the servers.
+    fn address(&self, server: usize) -> String {
+        format!("10.87.0.{}", 10 + server)
+    }
+
+    fn unplug(&self, board: &str) {
+        self.ok(&format!("cut {board}"));
+    }
+
+    fn plug(&self, board: &str) {
+        self.ok(&format!("heal {board}"));
+    }
+
+    fn power_off(&self) {
+        self.ok("kill --all");
+    }
+
+    fn power_on(&self, board: &str) {
+        self.ok(&format!("restore {board}"));
     }
 }
 
