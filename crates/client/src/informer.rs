@@ -230,14 +230,14 @@ impl Informers {
         &self.client
     }
 
-    /// The shared cache of all objects of a kind, in all namespaces. Of pods it holds what
-    /// controllers and the scheduler look at.
+    /// The shared cache of all objects of a kind, in all namespaces. For pods there is
+    /// [`Pod`](crate::Pod), which keeps what controllers and the scheduler look at.
     pub fn of<K: Object>(&self) -> Informer<K> {
         self.select(watcher::Config::default())
     }
 
-    /// The shared cache of what a selector chooses (`watcher::Config::fields`, `labels`), which
-    /// holds whole objects. Two callers with the same selector share one.
+    /// The shared cache of what a selector chooses (`watcher::Config::fields`, `labels`). Two
+    /// callers with the same selector share one.
     pub fn select<K: Object>(&self, config: watcher::Config) -> Informer<K> {
         let selector = format!("{:?}/{:?}", config.field_selector, config.label_selector);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -259,8 +259,7 @@ fn start<K: Object>(
 ) -> Informer<K> {
     let (done, synced) = signal::channel(false);
     let cache = Arc::new(Cache::new());
-    let whole = config.field_selector.is_some() || config.label_selector.is_some();
-    let filling = Filling { cache: cache.clone(), whole, stale: HashSet::new() };
+    let filling = Filling { cache: cache.clone(), stale: HashSet::new() };
     tokio::spawn(async move {
         let mut filling: Box<dyn Fill> = Box::new(filling);
         let resource = ApiResource::erase::<K>(&());
@@ -280,19 +279,14 @@ trait Fill: Send {
 /// A cache that is being filled.
 struct Filling<K> {
     cache: Arc<Cache<K>>,
-    /// Whether objects are kept whole.
-    whole: bool,
     /// What was there before a list and did not come with it yet.
     stale: HashSet<Key>,
 }
 
 impl<K: Object> Filling<K> {
-    fn read(&self, object: &Unread) -> serde_json::Result<K> {
+    fn read(object: &Unread) -> serde_json::Result<K> {
         let mut object: K = object.read()?;
-        match self.whole {
-            true => object.meta_mut().managed_fields = None,
-            false => slim(&mut object),
-        }
+        slim(&mut object);
         Ok(object)
     }
 }
@@ -302,13 +296,13 @@ impl<K: Object> Fill for Filling<K> {
         match event {
             Event::Init => self.stale = self.cache.keys(),
             Event::InitApply(object) | Event::Apply(object) => {
-                let object = self.read(&object)?;
+                let object = Self::read(&object)?;
                 let key = Key::of(&object);
                 self.stale.remove(&key);
                 self.cache.set(key, Some(Arc::new(object)));
             }
             Event::InitDone => self.stale.drain().for_each(|key| self.cache.set(key, None)),
-            Event::Delete(object) => self.cache.set(Key::of(&self.read(&object)?), None),
+            Event::Delete(object) => self.cache.set(Key::of(&Self::read(&object)?), None),
         }
         Ok(())
     }

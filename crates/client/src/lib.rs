@@ -8,6 +8,7 @@
 mod balance;
 mod informer;
 pub mod leader;
+mod pod;
 mod queue;
 mod recorder;
 mod slim;
@@ -16,6 +17,7 @@ mod unread;
 
 pub use balance::{BalanceError, Balancer, ReachError};
 pub use informer::{Cache, Change, Informer, Informers, Key, Object};
+pub use pod::Pod;
 pub use queue::{Outcome, Queue};
 pub use recorder::{Kind as EventKind, Recorder};
 pub use transport::{HttpsConfig, TransportError, https, in_process, message};

@@ -1,79 +1,88 @@
-//! What the shared caches leave out of objects.
-//!
-//! A typed object is far larger than its JSON: each volume takes 3 KiB, each container 2 KiB and
-//! each variable of its environment 360 bytes, used or not. With thousands of pods that is most of
-//! a server's memory, for parts that only the agent of one node reads. Keeping bytes instead and
-//! decoding them when asked was turned down: the scheduler looks at all pods for each decision.
+//! What the shared caches do to an object before they keep it.
 
 use std::any::Any;
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, Weak};
 
-use k8s_openapi::api::core::v1::{Container, Pod, Volume};
+use k8s_openapi::api::core::v1::PodSpec;
 
-use crate::Object;
+use crate::{Object, Pod};
 
-/// Takes out of an object what no controller and no scheduler looks at.
+/// The specifications of the pods in the shared cache: there is one for the process.
+static SPECS: LazyLock<Mutex<Specs>> = LazyLock::new(Mutex::default);
+
+/// Takes out of an object what nobody looks at; a pod of the shared cache gets what others have.
 pub(crate) fn slim<K: Object>(object: &mut K) {
     object.meta_mut().managed_fields = None;
-    if let Some(pod) = (object as &mut dyn Any).downcast_mut() {
-        slim_pod(pod);
+    if let Some(pod) = (object as &mut dyn Any).downcast_mut::<Pod>() {
+        SPECS.lock().unwrap_or_else(PoisonError::into_inner).share(pod);
     }
 }
 
-/// Of a pod stays what places it, what it offers, what it is charged for and how it is.
-fn slim_pod(pod: &mut Pod) {
-    if let Some(spec) = &mut pod.spec {
-        let all = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
-        all.for_each(slim_container);
-        spec.ephemeral_containers = None;
-        spec.volumes = spec.volumes.take().map(claims).filter(|claims| !claims.is_empty());
+/// With fewer specifications nobody looks for those that are no longer in use.
+const SPECS_FEW: usize = 64;
+
+/// Specifications that pods have, by a hash of them.
+#[derive(Default)]
+struct Specs {
+    known: HashMap<u64, Weak<PodSpec>>,
+    /// How many there were in use at the last look.
+    used: usize,
+}
+
+impl Specs {
+    /// Has a pod share its specification with others that have the same.
+    fn share(&mut self, pod: &mut Pod) {
+        let Some(spec) = &mut pod.spec else { return };
+        let hash = hash(spec);
+        let known = self.known.get(&hash).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| known == spec) {
+            *spec = known;
+            return;
+        }
+        self.known.insert(hash, Arc::downgrade(spec));
+        if self.known.len() > SPECS_FEW + 2 * self.used {
+            self.known.retain(|_, spec| spec.strong_count() > 0);
+            self.used = self.known.len();
+        }
     }
-    // A clone's lists and texts are as long as what they hold, a decoder's up to four times that.
-    *pod = pod.clone();
 }
 
-fn slim_container(container: &mut Container) {
-    *container = Container {
-        name: std::mem::take(&mut container.name),
-        image: container.image.take(),
-        ports: container.ports.take(),
-        resources: container.resources.take(),
-        restart_policy: container.restart_policy.take(),
-        ..Container::default()
-    };
-}
-
-/// The volumes that stand for claims.
-fn claims(mut volumes: Vec<Volume>) -> Vec<Volume> {
-    volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
-    volumes
+/// Of its JSON, since the type itself has none.
+fn hash(spec: &PodSpec) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_vec(spec).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
+
+    fn spec(specs: &mut Specs, image: &str, variable: &str) -> Arc<PodSpec> {
+        let container =
+            json!({"name": "a", "image": image, "env": [{"name": "E", "value": variable}]});
+        let pod = json!({"spec": {"containers": [container]}});
+        let mut pod: Pod = serde_json::from_value(pod).unwrap();
+        specs.share(&mut pod);
+        pod.spec.unwrap()
+    }
 
     #[test]
-    fn a_pod_keeps_what_controllers_look_at() {
-        let container = json!({"name": "a", "image": "i", "ports": [{"containerPort": 1}],
-            "resources": {"requests": {"cpu": "1"}}});
-        let status = json!({"phase": "Running", "containerStatuses": [{"name": "a", "image": "i",
-            "imageID": "", "ready": true, "restartCount": 0}]});
-        let kept = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "b"}},
-            "spec": {"containers": [container], "nodeName": "n",
-                "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "c"}}]},
-            "status": status});
-        let mut whole = kept.clone();
-        whole["metadata"]["managedFields"] = json!([{"manager": "m"}]);
-        whole["spec"]["containers"][0]["env"] = json!([{"name": "E", "value": "v"}]);
-        whole["spec"]["containers"][0]["readinessProbe"] = json!({"httpGet": {"port": 1}});
-        whole["spec"]["ephemeralContainers"] = json!([{"name": "e"}]);
-        whole["spec"]["volumes"].as_array_mut().unwrap().push(json!({"name": "e", "emptyDir": {}}));
-        let mut pod: Pod = serde_json::from_value(whole).unwrap();
-        slim(&mut pod);
-        assert_eq!(serde_json::to_value(&pod).unwrap(), kept);
-        let mut bare: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}})).unwrap();
-        slim(&mut bare);
-        assert_eq!(serde_json::to_value(&bare).unwrap()["spec"], Value::Null);
+    fn pods_of_one_template_share_their_specification() {
+        let mut specs = Specs::default();
+        let first = spec(&mut specs, "one", "1");
+        assert!(Arc::ptr_eq(&first, &spec(&mut specs, "one", "2")));
+        assert!(!Arc::ptr_eq(&first, &spec(&mut specs, "two", "1")));
+        // However many others have come and gone.
+        (0..10 * SPECS_FEW).for_each(|number| drop(spec(&mut specs, &number.to_string(), "")));
+        assert!(Arc::ptr_eq(&first, &spec(&mut specs, "one", "")));
+        assert!(specs.known.len() <= SPECS_FEW + 2);
+        // What looks the same by its hash need not be the same.
+        let other = hash(&spec(&mut specs, "other", ""));
+        specs.known.insert(other, Arc::downgrade(&first));
+        assert!(!Arc::ptr_eq(&first, &spec(&mut specs, "other", "")));
     }
 }

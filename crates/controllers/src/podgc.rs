@@ -1,8 +1,9 @@
 //! Pods that nobody else clears away: on nodes that no longer exist, being deleted without
 //! ever having had a node, and finished ones beyond a number.
 
+use client::Pod;
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 
 use crate::action::{Action, Plan};

@@ -1,7 +1,8 @@
 //! Volumes and claims that are to go stay while they are used: admission gives them a finalizer,
 //! which is taken off here.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use client::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::{Resource, ResourceExt};
 
 use crate::action::{Action, Kind, Plan};

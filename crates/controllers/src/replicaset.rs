@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use client::Pod;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
-    Pod, PodTemplateSpec, ReplicationController, ReplicationControllerCondition,
+    self, PodTemplateSpec, ReplicationController, ReplicationControllerCondition,
     ReplicationControllerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -189,9 +190,9 @@ fn related<K: Replicated>(set: &K, all: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
 }
 
 /// A pod as the template says, owned by `owner`.
-pub fn pod_from_template<O: Kind>(owner: &O, template: &PodTemplateSpec) -> Pod {
+pub fn pod_from_template<O: Kind>(owner: &O, template: &PodTemplateSpec) -> v1::Pod {
     let meta = template.metadata.clone().unwrap_or_default();
-    Pod {
+    v1::Pod {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", owner.name_any())),
             namespace: owner.namespace(),

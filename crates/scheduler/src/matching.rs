@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 pub use api::placement::{term_matches, tolerates};
-use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
+use client::Pod;
+use k8s_openapi::api::core::v1::{Node, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt};
 

@@ -89,7 +89,8 @@ fn victims(pod: &PodInfo, snapshot: &Snapshot, name: &str) -> Option<Vec<Arc<Pod
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{Node, Pod};
+    use client::Pod;
+    use k8s_openapi::api::core::v1::Node;
 
     use super::*;
     use crate::decide::decide;

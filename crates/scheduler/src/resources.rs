@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
 
 use base::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use client::Pod;
+use k8s_openapi::api::core::v1::{Container, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 /// What a container that asks for nothing is taken to need when nodes are scored (not when

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use client::Key;
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use client::{Key, Pod};
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
 
 use crate::resources::{self, Resources};

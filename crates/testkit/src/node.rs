@@ -2,10 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use client::{Informers, Key, Outcome, Queue};
+use client::{Informers, Key, Outcome, Pod, Queue};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -133,7 +133,7 @@ impl FakeNode {
 
 fn status(pod: &Pod, address: &str) -> serde_json::Value {
     let spec = pod.spec.clone().unwrap_or_default();
-    let ends = spec.restart_policy.is_some_and(|policy| policy != "Always");
+    let ends = spec.restart_policy.as_ref().is_some_and(|policy| policy != "Always");
     let code: i32 = pod.annotations().get(EXIT_CODE).and_then(|c| c.parse().ok()).unwrap_or(0);
     let (phase, ready, state) = match (ends, code) {
         (false, _) => {

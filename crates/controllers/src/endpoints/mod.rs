@@ -8,7 +8,8 @@ pub use slices::ENDPOINT_SLICE;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerPort, Pod, Service, ServicePort};
+use client::Pod;
+use k8s_openapi::api::core::v1::{ContainerPort, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 

@@ -12,9 +12,9 @@ mod status;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use client::Pod;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::core::Selector;

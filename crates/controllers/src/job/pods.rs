@@ -1,8 +1,9 @@
 //! The pods of a Job: made, numbered, let go.
 
+use client::Pod;
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec};
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use k8s_openapi::api::core::v1::{self, EnvVar, EnvVarSource, ObjectFieldSelector};
 use kube::ResourceExt;
 
 use super::{CONTROLLER_UID, JOB_NAME, TRACKING, is_tracked};
@@ -52,7 +53,7 @@ pub fn create(job: &Job, spec: &JobSpec, index: Option<i32>) -> Action {
     Action::create(&pod, Some(pod_created(job)))
 }
 
-fn number(pod: &mut Pod, job: &str, index: i32) {
+fn number(pod: &mut v1::Pod, job: &str, index: i32) {
     pod.metadata.generate_name = Some(format!("{job}-{index}-"));
     pod.annotations_mut().insert(INDEX.into(), index.to_string());
     pod.labels_mut().insert(INDEX.into(), index.to_string());

@@ -1,7 +1,8 @@
 //! What a failed pod means: a Job's failure policy.
 
+use client::Pod;
 use k8s_openapi::api::batch::v1::{Job, PodFailurePolicyRule};
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::ResourceExt;
 
 /// What follows from a failed pod.

@@ -9,7 +9,8 @@ mod zones;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use client::Pod;
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 
 use crate::context::Cx;
 

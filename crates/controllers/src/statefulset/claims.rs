@@ -1,8 +1,9 @@
 //! The claims of a StatefulSet's pods, and to whom they belong: nobody, so that they stay; the set,
 //! so that they go with it; or a pod that is one too many, so that they go with that.
 
+use client::Pod;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use client::Pod;
 use k8s_openapi::api::apps::v1::{StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaimVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{self, PersistentVolumeClaimVolumeSource, Volume};
 use kube::ResourceExt;
 
 use super::{REVISION, Revision, claims};
@@ -30,7 +31,12 @@ pub fn range(spec: &StatefulSetSpec) -> Range<i32> {
 }
 
 /// The pod of this ordinal.
-pub fn pod(set: &StatefulSet, spec: &StatefulSetSpec, ordinal: i32, revision: &Revision) -> Pod {
+pub fn pod(
+    set: &StatefulSet,
+    spec: &StatefulSetSpec,
+    ordinal: i32,
+    revision: &Revision,
+) -> v1::Pod {
     let mut pod = pod_from_template(set, &revision.template);
     let name = format!("{}-{ordinal}", set.name_any());
     pod.metadata.generate_name = None;
@@ -65,7 +71,7 @@ pub fn restored(pod: &Pod, ordinal: i32) -> Option<Action> {
     Action::change(pod, &after, "")
 }
 
-fn label(pod: &mut Pod, name: &str, ordinal: i32) {
+fn label(pod: &mut impl ResourceExt, name: &str, ordinal: i32) {
     let labels = pod.labels_mut();
     labels.insert(POD_NAME.into(), name.into());
     labels.insert(POD_INDEX.into(), ordinal.to_string());

@@ -12,8 +12,9 @@ mod tests;
 
 use std::sync::Arc;
 
+use client::Pod;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSpec};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodTemplateSpec};
 use kube::ResourceExt;
 use kube::core::Selector;
 

@@ -1,7 +1,7 @@
 //! What a StatefulSet says of itself.
 
+use client::Pod;
 use k8s_openapi::api::apps::v1::StatefulSetStatus;
-use k8s_openapi::api::core::v1::Pod;
 
 use super::{Round, made_from};
 use crate::pods;
