@@ -17,20 +17,24 @@ const REST_SHARE: f64 = 0.1;
 /// What must be mapped beyond the need at rest to be worth the trouble.
 const WORTH_BYTES: usize = 4 << 20;
 
+/// Looks until what a process needs at rest is found out anew: it may have been busy at the time.
+const LOOKS_A_ROUND: usize = 6;
+
 /// Gives memory back whenever there was much to do and there is no more. Never ends.
 pub async fn watch() {
-    let mut needed = 0;
     loop {
-        if mapped_bytes() < needed + WORTH_BYTES {
-            tokio::time::sleep(LOOK_EVERY).await;
-            continue;
-        }
-        if at_rest_for(LOOK_WHILE_BUSY).await {
-            give_back();
+        while !at_rest_for(LOOK_WHILE_BUSY).await {}
+        give_back();
+        allocator::give_back();
+        tokio::time::sleep(LOOK_EVERY).await;
+        let needed = mapped_bytes();
+        for _ in 0..LOOKS_A_ROUND {
+            // What a thread has freed is its own until it ends, seconds later.
             allocator::give_back();
-            if at_rest_for(LOOK_EVERY).await {
-                needed = mapped_bytes();
+            if mapped_bytes() >= needed + WORTH_BYTES {
+                break;
             }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 }
