@@ -56,7 +56,7 @@ target() {
 unit() {
     # For the target that ships, so that the next steps find everything built. The end-to-end tests
     # are a step of their own; the binary's unit tests are here.
-    cargo test --locked --quiet --workspace --exclude coracle --target "$musl" &&
+    cargo test --no-fail-fast --locked --quiet --workspace --exclude coracle --target "$musl" &&
         cargo test --locked --quiet -p coracle --bins --target "$musl"
 }
 
