@@ -72,8 +72,8 @@ fn ways_lead_out_and_in(fleet: &Fleet) {
     }
 }
 
-#[test]
-fn a_router_board_gives_the_others_their_network() {
+/// A router that runs and a board behind it that is off, with the description of both.
+fn a_router_and_a_board() -> (Fleet, String) {
     let fleet = behind_a_router(2);
     let boards = format!(
         "- {{name: pi1, address: 10.77.0.11, roles: [router, server]}}\n\
@@ -82,6 +82,12 @@ fn a_router_board_gives_the_others_their_network() {
     );
     fleet.describe(&boards, NETWORK);
     fleet.boot([0]);
+    (fleet, boards)
+}
+
+#[test]
+fn a_router_board_gives_the_others_their_network() {
+    let (fleet, boards) = a_router_and_a_board();
     let up = fleet.run("up --yes --accept-new-host-keys");
     println!("{}{} ({:?})", up.out, up.error, up.took);
     let said = up.fails();
@@ -126,14 +132,7 @@ fn an_address_is_fixed(fleet: &Fleet, boards: &str) {
 #[test]
 #[ignore = "waits four minutes for the way back"]
 fn a_board_out_of_reach_with_a_fixed_address_takes_the_way_back() {
-    let fleet = behind_a_router(2);
-    let boards = format!(
-        "- {{name: pi1, address: 10.77.0.11, roles: [router, server]}}\n\
-         - {{name: pi2, address: 10.77.0.12, mac: '{}'}}\n",
-        mac(1)
-    );
-    fleet.describe(&boards, NETWORK);
-    fleet.boot([0]);
+    let (fleet, boards) = a_router_and_a_board();
     fleet.run("up --yes --accept-new-host-keys").fails();
     fleet.boot([1]);
     eventually("the router gives pi2 its address", || has_address(&fleet, 1));
