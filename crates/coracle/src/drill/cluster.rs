@@ -7,8 +7,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::{Method, Request};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -97,6 +99,14 @@ impl Cluster {
             Api::<Node>::all(client).list(&ListParams::default()).await
         });
         list.await.map(|list| list.items).unwrap_or_default()
+    }
+
+    /// The last heartbeat of a board, as it has written it; where no server answers, none.
+    pub async fn heartbeat(&self, board: &str) -> Option<MicroTime> {
+        let lease = self.any(|client| async move {
+            Api::<Lease>::namespaced(client, "kube-node-lease").get(board).await
+        });
+        lease.await?.spec?.renew_time
     }
 
     /// The boards as the plan wants to know them.

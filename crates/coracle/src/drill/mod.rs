@@ -211,6 +211,7 @@ async fn take_out(
         Kind::Server => Scope::Server,
         Kind::Network | Kind::Vip => Scope::Network,
     };
+    let last_beat = cluster.heartbeat(&step.board).await;
     let began = Instant::now();
     cluster.cut(&step.board, scope, step.outage).await?;
     let (mut not_ready_after, mut pods_back_after) = (None, None);
@@ -226,7 +227,12 @@ async fn take_out(
             pods_back_after = Some(began.elapsed().as_secs());
         }
     }
-    let healed = wait(HEAL_PATIENCE, async || healed(cluster, wanted).await).await;
+    // A board that was called ready all the time may be about to be missed.
+    let beats = async || {
+        let now = cluster.heartbeat(&step.board).await;
+        now.is_some() && now != last_beat
+    };
+    let healed = wait(HEAL_PATIENCE, async || healed(cluster, wanted).await && beats().await).await;
     let healed_after = healed.map(|_| began.elapsed().as_secs());
     meters.stop.cancel();
     let Meters { api, any, address, service, mut tasks, .. } = meters;

@@ -32,6 +32,8 @@ pub(super) struct Router {
     tell: Arc<dyn Fn(VipStatus) + Send + Sync>,
     told: Option<VipStatus>,
     complained: Option<Instant>,
+    /// Whether our last advertisement was kept from going out.
+    muted: bool,
 }
 
 /// What a member needs while its link is there.
@@ -74,8 +76,9 @@ impl Router {
         };
         let machine = Machine::new(settings);
         let (began, told, complained) = (Instant::now(), None, None);
+        let muted = false;
         let mut router =
-            Self { config, v4, interface, machine, began, priority, tell, told, complained };
+            Self { config, v4, interface, machine, began, priority, tell, told, complained, muted };
         loop {
             match router.take_part(&mut news).await {
                 Ok(Ended::Asked) => return Ok(()),
@@ -182,8 +185,10 @@ impl Router {
         let peers = self.config.unicast_peers.iter().copied().filter(|ip| ip.is_ipv4() == self.v4);
         let peers: Vec<IpAddr> = peers.filter(|ip| *ip != session.source).collect();
         let group = self.config.unicast_peers.is_empty().then(|| session.adverts.group());
+        self.muted = false;
         for to in peers.into_iter().chain(group) {
             if let Err(error) = session.adverts.send(&packet, session.source, to) {
+                self.muted |= error.kind() == std::io::ErrorKind::PermissionDenied;
                 self.complain(&format!(
                     "no advertisement can be sent to {to} ({error}); \
                      hint: a firewall must let protocol 112 out"
@@ -192,7 +197,12 @@ impl Router {
         }
     }
 
+    /// A firewall that keeps our word from the others lets frames like these pass: they would take
+    /// the segment's traffic away from a holder that we only do not hear.
     fn announce(&mut self, session: &Session) {
+        if self.muted {
+            return;
+        }
         for address in self.addresses() {
             for frame in announce::frames(session.link.mac, address) {
                 if let Err(error) = session.frames.send(&frame) {

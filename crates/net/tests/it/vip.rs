@@ -313,6 +313,20 @@ fn of_two_one_holds_both_families_and_the_other_takes_over() {
 }
 
 #[test]
+fn who_can_tell_nobody_takes_no_traffic_away() {
+    let segment = Segment::new();
+    let _a = Member::start(&segment.a, config(&[V4]), 150);
+    until("a answers", || segment.answering(V4) == "a");
+    let b = Member::start(&segment.b, config(&[V4]), 100);
+    b.becomes(State::Backup);
+    segment.cut(&segment.b);
+    b.becomes(State::Active);
+    stays("a answers", || segment.answering(V4) == "a");
+    segment.heal(&segment.b);
+    b.becomes(State::Backup);
+}
+
+#[test]
 fn what_a_killed_process_left_is_removed_at_the_start() {
     let segment = Segment::new();
     let mut a = Member::start(&segment.a, config(&[V4]), 150);

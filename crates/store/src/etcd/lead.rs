@@ -41,13 +41,6 @@ impl Lead {
         }
     }
 
-    /// Whether the member has just answered who leads: then it is not the member that is silent.
-    pub(super) fn was_told(&self) -> bool {
-        // Somebody waits for the answer: it is late.
-        let Ok(last) = self.0.try_lock() else { return false };
-        last.is_some_and(|seen| seen.at.elapsed() < 2 * LOOK_EVERY)
-    }
-
     async fn look(&self, client: &Client) -> Option<Seen> {
         let mut last = self.0.lock().await;
         if last.is_none_or(|seen| seen.at.elapsed() > LOOK_EVERY / 2) {

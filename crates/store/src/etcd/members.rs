@@ -1,7 +1,9 @@
-//! Connections to an etcd's members: one at a time, the next one when it fails.
+//! Connections to an etcd's members: one at a time, and when it fails whichever answers first.
 //!
 //! The client's own balancing was turned down: it spreads requests over members, so that one
 //! that hangs spoils every third request, and it gives no preference to the one on this board.
+//! Going through the members one after the other was turned down too: while etcd elects a leader
+//! all of them refuse, and each round then waits for the connection to the one that died.
 
 use std::future::Future;
 use std::path::Path;
@@ -9,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, KvClient, TlsOptions};
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 
 use super::EtcdOptions;
@@ -29,11 +32,16 @@ const PING_PATIENCE: Duration = Duration::from_secs(3);
 const MESSAGE_MAX_BYTES: usize = 512 << 20;
 /// Pause before a request is repeated; with members that refuse at once it bounds the load.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// By how much each member is asked before those behind it, when one is sought: the nearest is to
+/// be taken where it is well.
+const HEAD_START: Duration = Duration::from_millis(200);
 
 /// The members, and the one in use.
 pub(super) struct Members {
     options: EtcdOptions,
     state: Mutex<State>,
+    /// Held by whoever seeks a member; the others wait for what is found.
+    seeking: tokio::sync::Mutex<()>,
     /// Counts the connections; whoever uses an older one should take the new one.
     generation: watch::Sender<u64>,
     lead: Lead,
@@ -43,8 +51,15 @@ pub(super) struct Members {
 struct State {
     /// Those of the options first, in their order.
     urls: Vec<String>,
-    at: usize,
-    client: Option<Client>,
+    /// The member in use, if there is one.
+    current: Option<Found>,
+}
+
+/// A member that answers.
+#[derive(Clone)]
+struct Found {
+    url: String,
+    client: Client,
 }
 
 /// A connection, and which one it is.
@@ -92,37 +107,91 @@ impl Trouble {
 
 impl Members {
     pub(super) fn new(options: EtcdOptions) -> Self {
-        let state = State { urls: options.endpoints.clone(), ..State::default() };
-        let generation = watch::Sender::new(0);
-        Self { options, state: Mutex::new(state), generation, lead: Lead::default() }
+        let state = State { urls: options.endpoints.clone(), current: None };
+        Self {
+            options,
+            state: Mutex::new(state),
+            seeking: tokio::sync::Mutex::default(),
+            generation: watch::Sender::new(0),
+            lead: Lead::default(),
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The member in use; its connection is made with the first request.
+    /// The member in use, or whichever answers first: within [`REQUEST_PATIENCE`].
     pub(super) async fn current(&self) -> Result<Member, DriverError> {
-        let (known, url, generation) = {
-            let state = self.state();
-            let url = state.urls.get(state.at).cloned().unwrap_or_default();
-            (state.client.clone(), url, *self.generation.borrow())
+        let reason = Mutex::new(None);
+        let seeking = async {
+            if let Some(member) = self.in_use() {
+                return Ok(member);
+            }
+            let _turn = self.seeking.lock().await;
+            if let Some(member) = self.in_use() {
+                return Ok(member);
+            }
+            let found = self.seek(&reason).await?;
+            let mut state = self.state();
+            state.current = Some(found.clone());
+            Ok(Member { client: found.client, generation: *self.generation.borrow() })
         };
-        if let Some(client) = known {
-            return Ok(Member { client, generation });
+        match tokio::time::timeout(REQUEST_PATIENCE, seeking).await {
+            Ok(found) => found,
+            Err(_) => {
+                let reason = reason.into_inner().unwrap_or_else(PoisonError::into_inner);
+                let unknown = || no_answer(&self.options, "connect to");
+                Err(reason.unwrap_or_else(unknown))
+            }
         }
-        let client = self.connect(&url).await?;
-        let mut state = self.state();
-        if *self.generation.borrow() == generation {
-            state.client = Some(client.clone());
-        }
-        Ok(Member { client, generation })
     }
 
-    async fn connect(&self, url: &str) -> Result<Client, DriverError> {
-        let options = self.connect_options(url)?;
-        let client = Client::connect([url], Some(options)).await;
-        client.map_err(|e| self.error("connect to", &e))
+    fn in_use(&self) -> Option<Member> {
+        let state = self.state();
+        let client = state.current.as_ref()?.client.clone();
+        Some(Member { client, generation: *self.generation.borrow() })
+    }
+
+    /// Asks all members over and over until one answers; `reason` is why the last one did not.
+    async fn seek(&self, reason: &Mutex<Option<DriverError>>) -> Result<Found, DriverError> {
+        let urls = self.state().urls.clone();
+        let mut asking = FuturesUnordered::new();
+        for (url, start) in urls.into_iter().zip(0..) {
+            let options = self.connect_options(&url)?;
+            asking.push(async move {
+                tokio::time::sleep(start * HEAD_START).await;
+                loop {
+                    match self.probe(&url, options.clone()).await {
+                        Ok(client) => return Found { url, client },
+                        Err(error) => {
+                            *reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        }
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
+            });
+        }
+        match asking.next().await {
+            Some(found) => Ok(found),
+            None => Err(no_answer(&self.options, "connect to")),
+        }
+    }
+
+    /// A new connection to a member that has answered what only a member with a leader can.
+    async fn probe(&self, url: &str, options: ConnectOptions) -> Result<Client, DriverError> {
+        let connecting = Client::connect([url], Some(options)).await;
+        let client = connecting.map_err(|e| self.error("connect to", &e))?;
+        let probed = async { client.kv_client().get("\0", None).await };
+        match tokio::time::timeout(REQUEST_PATIENCE, probed).await {
+            Ok(Ok(_)) => Ok(client),
+            Ok(Err(error)) => match self.judge("connect to", &error) {
+                // It is there; what it refuses is told to whoever asks for it.
+                Trouble::Refused(_) => Ok(client),
+                trouble => Err(trouble.into_error(&self.options)),
+            },
+            Err(_) => Err(no_answer(&self.options, "connect to")),
+        }
     }
 
     /// Takes members to fall back on, behind those of the options.
@@ -133,43 +202,30 @@ impl Members {
                 urls.push(url);
             }
         }
-        let mut state = self.state();
         // The connection in use stays, wherever its member stands now.
-        let current = state.urls.get(state.at);
-        let at = urls.iter().position(|url| Some(url) == current);
-        state.at = at.unwrap_or(state.at).min(urls.len().saturating_sub(1));
-        state.urls = urls;
+        self.state().urls = urls;
     }
 
     /// Goes back to the first member, the nearest, if another is in use and it is well.
     pub(super) async fn prefer_first(&self) -> Result<(), DriverError> {
-        let Some(first) = self.options.endpoints.first().filter(|_| self.state().at != 0) else {
+        let Some(first) = self.options.endpoints.first() else { return Ok(()) };
+        if self.state().current.as_ref().is_none_or(|current| current.url == *first) {
             return Ok(());
-        };
-        let client = self.connect(first).await?;
-        let probe = client.kv_client();
-        let probed = async move { { probe }.get("\0", None).await };
-        match tokio::time::timeout(REQUEST_PATIENCE, probed).await {
-            Ok(Ok(_)) => {
-                let mut state = self.state();
-                (state.at, state.client) = (0, Some(client));
-                self.generation.send_modify(|g| *g += 1);
-                Ok(())
-            }
-            Ok(Err(error)) => Err(self.error("go back to", &error)),
-            // It stays away.
-            Err(_) => Ok(()),
         }
+        let client = self.probe(first, self.connect_options(first)?).await?;
+        let mut state = self.state();
+        state.current = Some(Found { url: first.clone(), client });
+        self.generation.send_modify(|g| *g += 1);
+        Ok(())
     }
 
-    /// Says that a member did not do well: the next one is taken, unless somebody has said so.
+    /// Says that a member did not do well: another one is sought, unless somebody has said so.
     pub(super) fn failed(&self, generation: u64) {
         let mut state = self.state();
         if *self.generation.borrow() != generation {
             return;
         }
-        state.at = (state.at + 1) % state.urls.len().max(1);
-        state.client = None;
+        state.current = None;
         self.generation.send_modify(|g| *g += 1);
     }
 
@@ -220,18 +276,15 @@ impl Members {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let trouble = self.judge(doing, &error);
-                if matches!(trouble, Trouble::NotTaken(_) | Trouble::Open(_)) {
+                let unwell = matches!(trouble, Trouble::NotTaken(_) | Trouble::Open(_));
+                if unwell && !words(&error).contains(LEADER_CHANGED) {
                     self.failed(generation);
                 }
                 Err(trouble)
             }
             Err(_) => {
-                // Without a leader no other member does better, and the next may be the dead one.
-                if !self.lead.was_told() {
-                    self.failed(generation);
-                }
-                let reason = format!("no answer within {} s", REQUEST_PATIENCE.as_secs());
-                Err(Trouble::Open(remote(&self.options, doing, Some(UNREACHABLE), reason)))
+                self.failed(generation);
+                Err(Trouble::Open(no_answer(&self.options, doing)))
             }
         }
     }
@@ -302,6 +355,8 @@ const PERMISSION_DENIED: i32 = 7;
 const OUT_OF_RANGE: i32 = 11;
 const UNAUTHENTICATED: i32 = 16;
 
+/// What a member says of a request that was on its way to the former leader. It has a new one.
+const LEADER_CHANGED: &str = "leader changed";
 const UNREACHABLE: &str = "check that etcd runs there, that this board reaches it, and that the \
      certificates fit (--datastore-cafile, --datastore-certfile)";
 const FULL: &str = "delete what is not needed; an etcd of your own has to be compacted, defragmented \
@@ -316,6 +371,11 @@ pub(super) fn remote(
     reason: String,
 ) -> DriverError {
     DriverError::Remote { doing, datastore: options.to_string(), hint, source: reason.into() }
+}
+
+fn no_answer(options: &EtcdOptions, doing: &'static str) -> DriverError {
+    let reason = format!("no answer within {} s", REQUEST_PATIENCE.as_secs());
+    remote(options, doing, Some(UNREACHABLE), reason)
 }
 
 /// An error in words, with its causes, which gRPC's own text leaves out.

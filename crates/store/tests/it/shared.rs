@@ -159,6 +159,25 @@ async fn what_comes_too_late_is_never_done() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn however_many_members_hang_the_one_that_answers_is_found() {
+    let etcds = Etcds::start(1);
+    let mut options = etcds.options();
+    // One after the other they would take longer than a write may.
+    let mut hung = Vec::new();
+    for place in 0..5 {
+        let proxy = Proxy::to(etcds.members[0].port()).await;
+        options.endpoints.insert(place, format!("http://127.0.0.1:{}", proxy.port));
+        hung.push(proxy);
+    }
+    let (store, _) =
+        Store::open(Etcd::driver(options), Arc::new(Json), Options::default()).await.unwrap();
+    store.put(key("a"), Expect::Any, value("1")).await.unwrap();
+    hung.iter().for_each(|proxy| proxy.set(Network::Holds));
+    store.put(key("a"), Expect::Any, value("2")).await.unwrap();
+    store.barrier().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_tenant_of_the_etcd_is_no_hindrance() {
     let etcds = Etcds::start(1);
     let (store, _) = Store::open(Etcd::driver(etcds.options()), Arc::new(Json), Options::default())
