@@ -132,15 +132,15 @@ impl Job {
         loop {
             timer.tick().await;
             let outcome = self.once(&container, &probe).await;
-            if let Err(message) = &outcome {
-                let note = format!("{} probe failed: {message}", self.purpose.title());
-                self.shared.ctx.event(
-                    &pod,
-                    Some(&self.name),
-                    EventKind::Warning,
-                    "Unhealthy",
-                    &note,
-                );
+            let told = match &outcome {
+                Ok(None) => None,
+                Ok(Some(warning)) => Some(("ProbeWarning", "warning", warning)),
+                Err(message) => Some(("Unhealthy", "failed", message)),
+            };
+            if let Some((reason, what, message)) = told {
+                let note = format!("{} probe {what}: {message}", self.purpose.title());
+                let name = Some(self.name.as_str());
+                self.shared.ctx.event(&pod, name, EventKind::Warning, reason, &note);
             }
             let verdict = count.add(outcome.is_ok(), &probe);
             if let Some(healthy) = verdict
@@ -151,17 +151,22 @@ impl Job {
         }
     }
 
-    /// Looks once.
-    async fn once(&self, container: &Container, probe: &Probe) -> Result<(), String> {
+    /// Looks once; a warning is no failure.
+    async fn once(&self, container: &Container, probe: &Probe) -> Result<Option<String>, String> {
         let limit = Duration::from_secs(u64::from(seconds(probe.timeout_seconds, 1)));
         let ip = self.shared.ips().first().copied();
         if let Some(exec) = &probe.exec {
-            return self.exec(exec.command.clone().unwrap_or_default(), limit).await;
+            let argv = exec.command.clone().unwrap_or_default();
+            return self.exec(argv, limit).await.map(|()| None);
         }
         if let Some(wanted) = &probe.http_get {
             let target = http::Target::new(container, wanted, ip)?;
-            return match http::get(&target, Some(limit)).await? {
-                200..400 => Ok(()),
+            let answer = http::get(&target, Some(limit)).await?;
+            return match answer.code {
+                200..300 => Ok(None),
+                300..400 => {
+                    Ok(Some(format!("Probe terminated redirects, Response body: {}", answer.body)))
+                }
                 code => Err(format!("HTTP probe failed with statuscode: {code}")),
             };
         }
@@ -170,7 +175,8 @@ impl Job {
             let host = host.ok_or("the pod has no address")?;
             let address = SocketAddr::new(host, port_number(container, &socket.port)?);
             let timed = tokio::time::timeout(limit, tcp(address)).await;
-            return timed.unwrap_or_else(|_| Err(format!("dial tcp {address}: i/o timeout")));
+            let late = || Err(format!("dial tcp {address}: i/o timeout"));
+            return timed.unwrap_or_else(|_| late()).map(|()| None);
         }
         if let Some(wanted) = &probe.grpc {
             let host: IpAddr = ip.ok_or("the pod has no address")?;
@@ -178,9 +184,10 @@ impl Job {
             let service = wanted.service.as_deref().unwrap_or_default();
             let check = grpc::check(SocketAddr::new(host, port), service);
             let late = || Err(format!("timeout: health rpc did not complete within {limit:?}"));
-            return tokio::time::timeout(limit, check).await.unwrap_or_else(|_| late());
+            let timed = tokio::time::timeout(limit, check).await;
+            return timed.unwrap_or_else(|_| late()).map(|()| None);
         }
-        Ok(())
+        Ok(None)
     }
 
     async fn exec(&self, argv: Vec<String>, limit: Duration) -> Result<(), String> {
