@@ -49,7 +49,9 @@ pub(crate) fn enter(plan: &Plan, board: &Board, folder: &Folder) -> Result {
         .and_then(|()| std::env::set_current_dir("/"))
         .and_then(|()| Ok(umount2("/mnt/machine", MntFlags::MNT_DETACH)?))
         .and_then(|()| fs::remove_dir("/mnt/machine"))
-        .doing(|| format!("entering the board's root {}", root.display()))
+        .doing(|| format!("entering the board's root {}", root.display()))?;
+    // As systemd has it: a pod may mount for the board and for other pods.
+    change("/", MsFlags::MS_REC | MsFlags::MS_SHARED)
 }
 
 fn programs(root: &Path, folder: &Folder) -> Result {
