@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str], &[&str])] = &[
     ("net", &[], &["kube", "k8s-openapi"]),
     ("sandbox", &[], &["kube", "k8s-openapi", "hyper"]),
     ("fleet", &["api"], &["kube", "k8s-openapi", "hyper"]),
-    ("agent", &["client", "runtime", "net", "unverified"], &[]),
+    ("agent", &["api", "client", "runtime", "net", "unverified"], &[]),
     (
         "testkit",
         &["api", "apiserver", "client", "controllers", "runtime", "scheduler", "store"],

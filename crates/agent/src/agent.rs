@@ -114,6 +114,7 @@ pub async fn run(
     let ctx = Arc::new(Context::new(Parts {
         recorder: Recorder::new(client.clone(), "kubelet", &config.node_name),
         services: informers.of(),
+        nodes: informers.of(),
         allocatable: node::allocatable(&config, &machine),
         memory_bytes: machine.memory_bytes,
         network: network.pods,
@@ -135,12 +136,13 @@ pub async fn run(
         let leaving = ctx.leaving.clone();
         Registrar::new(config.clone(), client.clone(), runtime, machine, leaving)
     };
+    let seen = || ctx.node();
     let node = async {
         let (current, newest) = watch::channel(registrar.register().await);
         let lost = Arc::new(Notify::new());
         tokio::join!(
             node::renew(client.clone(), newest, lost.clone(), stop.clone()),
-            registrar.keep(current, lost, stop.clone())
+            registrar.keep(current, &seen, lost, stop.clone())
         );
     };
     let node = async {

@@ -46,6 +46,10 @@ pub struct Config {
     pub version: String,
     /// Most pods that may run here.
     pub max_pods: u32,
+    /// Handlers of RuntimeClasses that the runtime stands for.
+    pub runtime_handlers: Vec<String>,
+    /// Settings of the kernel that pods may change beside the safe ones, or patterns `net.core.*`.
+    pub unsafe_sysctls: Vec<String>,
     /// What is kept from pods for the system, by resource name.
     pub reserved: BTreeMap<String, Quantity>,
     /// When the node counts as under pressure.
@@ -116,6 +120,8 @@ impl Config {
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             version: "v1.36.0".to_owned(),
             max_pods: 110,
+            runtime_handlers: vec!["runc".to_owned()],
+            unsafe_sysctls: Vec::new(),
             reserved: BTreeMap::new(),
             eviction: Eviction::default(),
             image_gc: ImageGc::default(),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use async_trait::async_trait;
-use client::{EventKind, Informer, Recorder};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use client::{EventKind, Informer, Key, Recorder};
+use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::Client;
 use runtime::Runtime;
@@ -96,6 +96,8 @@ pub struct Context {
     pub network: Arc<dyn Attach>,
     /// All services, for environments.
     pub services: Informer<Service>,
+    /// All nodes, this one among them.
+    pub nodes: Informer<Node>,
     /// ConfigMaps and Secrets in use.
     pub objects: Objects,
     /// Writes events.
@@ -122,6 +124,8 @@ pub struct Parts {
     pub network: Arc<dyn Attach>,
     /// All services.
     pub services: Informer<Service>,
+    /// All nodes.
+    pub nodes: Informer<Node>,
     /// Writes events.
     pub recorder: Recorder,
     /// Memory of the machine, in bytes.
@@ -140,6 +144,7 @@ impl Context {
             runtime: parts.runtime,
             network: parts.network,
             services: parts.services,
+            nodes: parts.nodes,
             recorder: parts.recorder,
             memory_bytes: parts.memory_bytes,
             allocatable: parts.allocatable,
@@ -169,6 +174,11 @@ impl Context {
         let part = |text: &Option<String>| text.clone().unwrap_or_default();
         let name = format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid));
         self.config.log_dir.join(name)
+    }
+
+    /// This node as last seen.
+    pub fn node(&self) -> Option<Arc<Node>> {
+        self.nodes.get(&Key::new("", &self.config.node_name))
     }
 
     /// Where a pod runs.

@@ -5,17 +5,23 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use client::Informer;
-use k8s_openapi::api::core::v1::Pod;
+use client::{EventKind, Informer};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
 use runtime::{ContainerFilter, Event, SandboxFilter, SandboxInfo};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, LABEL_POD_UID};
-use crate::pod::status::{Verdict, terminal};
+use crate::pod::admission::{self, Board};
+use crate::pod::status::Verdict;
+use crate::pod::view::spec;
 use crate::volumes;
 use crate::worker::{self, Handle, NOTE_GRACE, Wanted};
 
+/// How long the API server may take to say what this node is like now.
+const NODE_ANSWER: Duration = Duration::from_secs(2);
 /// Grace of a container whose pod is gone and that says nothing itself.
 const ORPHAN_GRACE: Duration = Duration::from_secs(30);
 
@@ -87,19 +93,21 @@ impl Manager {
             }
         });
         tokio::select! {
-            _ = pods.synced() => {}
+            _ = async { tokio::join!(pods.synced(), self.ctx.nodes.synced()) } => {}
             () = stop.cancelled() => return,
         }
         // Before any worker makes a sandbox that would not be in the list.
         self.free_addresses().await;
         let mut events = self.ctx.runtime.events();
-        while let Ok(wanted) = changes.try_recv() {
-            self.update(wanted);
+        let mut found: Vec<_> = std::iter::from_fn(|| changes.try_recv().ok()).collect();
+        found.sort_by_key(|wanted| turn(&wanted.pod));
+        for wanted in found {
+            self.update(wanted).await;
         }
         let orphans = tokio::spawn(clear_orphans(self.clone()));
         loop {
             tokio::select! {
-                Some(wanted) = changes.recv() => self.update(wanted),
+                Some(wanted) = changes.recv() => self.update(wanted).await,
                 event = events.recv() => match event {
                     Ok(event) => self.tell(event).await,
                     Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all(),
@@ -128,27 +136,26 @@ impl Manager {
         self.workers().keys().cloned().collect()
     }
 
-    fn update(&self, wanted: Wanted) {
+    /// Nobody else calls this: of two pods that come at a time, the second is judged beside the first.
+    async fn update(&self, wanted: Wanted) {
         let Some(uid) = wanted.pod.metadata.uid.clone() else { return };
-        let mut workers = self.workers();
-        if let Some(handle) = workers.get(&uid) {
-            handle.update(wanted);
-        } else if !wanted.removed {
-            let excess = self.refusal(&workers, &wanted.pod);
-            let (handle, task) = worker::spawn(self.ctx.clone(), wanted);
-            if let Some(verdict) = excess {
-                handle.condemn(verdict);
-            }
-            workers.insert(uid.clone(), handle);
-            let this = self.clone();
-            tokio::spawn(async move {
-                let result = task.await;
-                if result.is_err_and(|error| error.is_panic()) {
-                    tracing::error!(uid, "the worker of a pod has ended before its time");
-                }
-                this.workers().remove(&uid);
-            });
+        if let Some(handle) = self.workers().get(&uid) {
+            return handle.update(wanted);
         }
+        if wanted.removed {
+            return;
+        }
+        let refused = self.refusal(&wanted.pod).await;
+        let (handle, task) = worker::spawn(self.ctx.clone(), wanted, refused);
+        self.workers().insert(uid.clone(), handle);
+        let this = self.clone();
+        tokio::spawn(async move {
+            let result = task.await;
+            if result.is_err_and(|error| error.is_panic()) {
+                tracing::error!(uid, "the worker of a pod has ended before its time");
+            }
+            this.workers().remove(&uid);
+        });
     }
 
     /// Ends a pod with this verdict, within `period` whatever grace it asks for.
@@ -159,28 +166,41 @@ impl Manager {
         }
     }
 
-    /// The verdict over a new pod that cannot run here; one that has started before keeps its own.
-    fn refusal(&self, workers: &HashMap<String, Handle>, pod: &Pod) -> Option<Verdict> {
-        let started = |pod: &Pod| pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
-        if self.ctx.leaving.is_announced() && !started(pod) {
+    /// The verdict over a new pod that cannot run here, told in an event too.
+    async fn refusal(&self, pod: &Pod) -> Option<Verdict> {
+        let Verdict { reason, message } = self.judge(pod).await?;
+        self.ctx.event(pod, None, EventKind::Warning, &reason, &message);
+        Some(Verdict { reason, message: format!("Pod was rejected: {message}") })
+    }
+
+    /// A pod that has started before keeps its place, also where the agent is new; one that is to end
+    /// takes none.
+    async fn judge(&self, pod: &Pod) -> Option<Verdict> {
+        if started(pod) || pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        if self.ctx.leaving.is_announced() {
             return Some(Verdict {
                 reason: "NodeShutdown".to_owned(),
                 message: "Pod was rejected as the node is shutting down.".to_owned(),
             });
         }
-        let over = |pod: &Pod| terminal(pod.status.as_ref().and_then(|s| s.phase.as_deref()));
-        let capacity = self.ctx.config.max_pods as usize;
-        if started(pod) || workers.len() < capacity {
-            return None;
+        let seen = self.ctx.node();
+        if let Some(node) = &seen {
+            self.unfit(pod, node)?;
         }
-        let used = workers.values().filter(|handle| !over(&handle.pod())).count();
-        (used >= capacity).then(|| Verdict {
-            reason: "OutOfpods".to_owned(),
-            message: format!(
-                "Pod was rejected: Node didn't have enough resource: pods, requested: 1, used: \
-                 {used}, capacity: {capacity}"
-            ),
-        })
+        // The watch of nodes may be behind that of pods: whoever sent the pod has seen more.
+        let nodes: Api<Node> = Api::all(self.ctx.client.clone());
+        let newest = tokio::time::timeout(NODE_ANSWER, nodes.get(&self.ctx.config.node_name)).await;
+        let newest = newest.ok().and_then(Result::ok).map(Arc::new);
+        self.unfit(pod, newest.or(seen)?.as_ref())
+    }
+
+    fn unfit(&self, pod: &Pod, node: &Node) -> Option<Verdict> {
+        let others: Vec<_> = self.workers().values().filter_map(Handle::resident).collect();
+        let others: Vec<_> = others.iter().map(|pod| spec(pod)).collect();
+        let unsafe_sysctls = &self.ctx.config.unsafe_sysctls;
+        admission::refusal(pod, &Board { node, others: &others, unsafe_sysctls })
     }
 
     /// Wakes the worker whose container or sandbox an event is about.
@@ -202,6 +222,15 @@ impl Manager {
     fn tell_all(&self) {
         self.workers().values().for_each(Handle::wake);
     }
+}
+
+fn started(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
+}
+
+/// In which order pods are let in that are there already when the agent starts.
+fn turn(pod: &Pod) -> (bool, Option<Timestamp>) {
+    (!started(pod), pod.metadata.creation_timestamp.as_ref().map(|time| time.0))
 }
 
 /// Ends sandboxes of pods that were deleted while the agent was away, and removes folders that

@@ -16,4 +16,5 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod sysctl;
 pub mod table;

@@ -1,9 +1,21 @@
-//! Where a pod may be: taints and tolerations, node selectors and node affinity. The scheduler
-//! and every controller that cares about nodes decide by these, so that they agree.
+//! Where a pod may be: taints and tolerations, node selectors and node affinity, amounts and ports.
+//! The scheduler, every controller that cares about nodes and the node's own agent decide by these, so
+//! that they agree.
+
+pub mod ports;
+pub mod requests;
 
 use k8s_openapi::api::core::v1::{
     Node, NodeSelectorRequirement, NodeSelectorTerm, PodSpec, Taint, Toleration,
 };
+
+/// Why a node is none for a pod, where both the scheduler and the agent may say so.
+pub mod reason {
+    /// Neither selector nor affinity want it.
+    pub const NODE_AFFINITY: &str = "node(s) didn't match Pod's node affinity/selector";
+    /// Somebody has a port of it.
+    pub const NODE_PORTS: &str = "node(s) didn't have free ports for the requested pod ports";
+}
 
 /// Whether `toleration` tolerates `taint`.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {

@@ -178,6 +178,23 @@ pub struct Node {
     /// How many pods may run here
     #[arg(long, env = "CORACLE_MAX_PODS", default_value_t = 110)]
     pub max_pods: u32,
+    /// Handlers of RuntimeClasses whose pods run here as all others do
+    #[arg(
+        long,
+        env = "CORACLE_RUNTIME_HANDLER",
+        value_delimiter = ',',
+        default_value = "runc,crun"
+    )]
+    pub runtime_handler: Vec<String>,
+    /// Settings of the kernel that pods may change here beside the safe ones, such as
+    /// net.core.somaxconn or net.ipv4.*
+    #[arg(
+        long,
+        env = "CORACLE_ALLOWED_UNSAFE_SYSCTLS",
+        value_delimiter = ',',
+        value_parser = namespaced_sysctl
+    )]
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// What must be left free before the node counts as under pressure, as kubelet's flag of
     /// this name: signal<amount, with memory.available, nodefs.available and nodefs.inodesFree
     #[arg(
@@ -255,6 +272,15 @@ fn pod_network(text: &str) -> Result<Cidr, String> {
             "each board gets a /{NODE_CIDR_PREFIX_BITS} for its pods: a network of that size or larger \
              is needed"
         )),
+    }
+}
+
+/// A setting, or a pattern of settings, that each pod has for itself.
+fn namespaced_sysctl(text: &str) -> Result<String, String> {
+    let name = api::sysctl::normalized(text);
+    match api::sysctl::namespace(&name) {
+        Some(_) => Ok(name),
+        None => Err(format!("{text:?} is the whole board's; no pod can have it for itself")),
     }
 }
 

@@ -1,5 +1,8 @@
 //! Which nodes can take the pod: a table of filters, upstream's names, order and messages.
 
+use api::placement::reason;
+use api::placement::requests::{Shortage, shortages};
+
 use crate::interpod::InterPod;
 use crate::matching;
 use crate::snapshot::{NodeInfo, PodInfo, Snapshot};
@@ -97,33 +100,27 @@ fn node_affinity(pod: &PodInfo, node: &NodeInfo, _: &Prepared) -> Result<(), (Ve
     if node.node.as_ref().is_some_and(|n| matching::node_matches(&pod.pod, n)) {
         return Ok(());
     }
-    refuse("node(s) didn't match Pod's node affinity/selector", false)
+    refuse(reason::NODE_AFFINITY, false)
 }
 
 fn node_ports(pod: &PodInfo, node: &NodeInfo, _: &Prepared) -> Result<(), (Vec<String>, bool)> {
-    let clash = |a: &(String, String, i32), b: &(String, String, i32)| {
-        a.0 == b.0 && a.2 == b.2 && (a.1.is_empty() || b.1.is_empty() || a.1 == b.1)
-    };
     let mut used = node.pods.values().flat_map(|other| &other.ports);
-    if pod.ports.is_empty() || !used.any(|used| pod.ports.iter().any(|port| clash(port, used))) {
+    if pod.ports.is_empty() || !used.any(|used| pod.ports.iter().any(|port| port.clashes(used))) {
         return Ok(());
     }
-    refuse("node(s) didn't have free ports for the requested pod ports", true)
+    refuse(reason::NODE_PORTS, true)
 }
 
 fn resources_fit(pod: &PodInfo, node: &NodeInfo, _: &Prepared) -> Result<(), (Vec<String>, bool)> {
-    let mut reasons = Vec::new();
-    let mut preemptible = true;
-    let most = node.allocatable.get("pods");
-    if i64::try_from(node.pods.len()).unwrap_or(i64::MAX) + 1 > most {
-        reasons.push("Too many pods".to_owned());
+    let short = shortages(&pod.requests, &node.requested, node.pods.len(), &node.allocatable);
+    if short.is_empty() {
+        return Ok(());
     }
-    for (name, amount) in pod.requests.0.iter().filter(|(_, amount)| **amount > 0) {
-        let allocatable = node.allocatable.get(name);
-        if *amount > allocatable - node.requested.get(name) {
-            reasons.push(format!("Insufficient {name}"));
-            preemptible &= *amount <= allocatable;
-        }
-    }
-    if reasons.is_empty() { Ok(()) } else { Err((reasons, preemptible)) }
+    let preemptible =
+        short.iter().all(|short| short.name == "pods" || short.requested <= short.capacity);
+    let reason = |short: Shortage| match short.name.as_str() {
+        "pods" => "Too many pods".to_owned(),
+        name => format!("Insufficient {name}"),
+    };
+    Err((short.into_iter().map(reason).collect(), preemptible))
 }

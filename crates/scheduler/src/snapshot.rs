@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use api::placement::ports::{HostPort, host_ports};
 use client::{Key, Pod};
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
@@ -18,17 +19,18 @@ pub struct PodInfo {
     pub requests: Resources,
     /// What it is taken to need when nodes are scored.
     pub scored: Resources,
-    /// Host ports: protocol, address (empty: any), port.
-    pub ports: Vec<(String, String, i32)>,
+    /// Ports of the node that it takes.
+    pub ports: Vec<HostPort>,
 }
 
 impl PodInfo {
     /// Works out the above.
     pub fn new(pod: Arc<Pod>) -> Self {
+        let spec = pod.spec.as_deref();
         PodInfo {
-            requests: resources::requests(&pod),
-            scored: resources::requests_for_scoring(&pod),
-            ports: host_ports(&pod),
+            requests: spec.map(resources::requests).unwrap_or_default(),
+            scored: spec.map(resources::requests_for_scoring).unwrap_or_default(),
+            ports: spec.map(host_ports).unwrap_or_default(),
             pod,
         }
     }
@@ -42,26 +44,6 @@ impl PodInfo {
     pub fn priority(&self) -> i32 {
         self.pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0)
     }
-}
-
-fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
-    let host_network = spec.host_network == Some(true);
-    let ports = spec.containers.iter().chain(sidecars).flat_map(|c| c.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port.host_port.or(host_network.then_some(port.container_port))?;
-            let address = port.host_ip.clone().unwrap_or_default();
-            let address = if address == "0.0.0.0" { String::new() } else { address };
-            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-            (number > 0).then_some((protocol, address, number))
-        })
-        .collect()
 }
 
 /// A node and what runs there.
@@ -143,11 +125,7 @@ impl Snapshot {
     /// Adds or renews a node.
     pub fn set_node(&mut self, node: Arc<Node>) {
         let info = self.nodes.entry(node.name_any()).or_insert_with(NodeInfo::unknown);
-        let amounts = node
-            .status
-            .as_ref()
-            .and_then(|s| s.allocatable.as_ref().filter(|a| !a.is_empty()).or(s.capacity.as_ref()));
-        info.allocatable = amounts.map(Resources::of).unwrap_or_default();
+        info.allocatable = resources::allocatable(&node);
         info.node = Some(node);
     }
 

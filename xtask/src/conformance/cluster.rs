@@ -44,6 +44,10 @@ impl Cluster {
         up.arg("--agents").arg((boards - 1).to_string());
         // The boards share this machine's memory as their disk.
         up.args(["--server-arg", "eviction-hard=nodefs.inodesFree<1%"]);
+        // One test wants the handler that upstream's boards with Docker have.
+        for kind in ["--server-arg", "--agent-arg"] {
+            up.args([kind, "runtime-handler=runc,docker"]);
+        }
         for image in images {
             up.arg("--image").arg(image);
         }

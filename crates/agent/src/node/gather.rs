@@ -1,8 +1,8 @@
 //! The status of the node, from what is measured.
 
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
-    NodeSwapStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use runtime::{ImageInfo, Runtime};
@@ -73,6 +73,7 @@ pub async fn status(
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.listen.port()) }),
         }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
         images: Some(list(images)),
         node_info: Some(NodeSystemInfo {
             architecture: machine::arch().to_owned(),
@@ -90,8 +91,15 @@ pub async fn status(
                 .then(|| NodeSwapStatus { capacity: i64::try_from(machine.swap_bytes).ok() }),
             system_uuid: machine.system_uuid.clone(),
         }),
+        runtime_handlers: Some(handlers(config)),
         ..NodeStatus::default()
     }
+}
+
+/// The one without a name is for pods without a RuntimeClass.
+fn handlers(config: &Config) -> Vec<NodeRuntimeHandler> {
+    let names = std::iter::once("").chain(config.runtime_handlers.iter().map(String::as_str));
+    names.map(|name| NodeRuntimeHandler { name: Some(name.to_owned()), features: None }).collect()
 }
 
 fn addresses(config: &Config) -> Vec<NodeAddress> {

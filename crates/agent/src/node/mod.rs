@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::placement::requests::is_extended;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use kube::api::{GetParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use runtime::Runtime;
 use serde_json::{Value, json};
@@ -191,18 +192,13 @@ impl Registrar {
         self.api().patch_status(name, &PatchParams::default(), &patch).await
     }
 
-    /// The node as the API has it, from whatever cache it has: others may have advertised resources.
-    /// What was written last where it does not answer.
-    async fn newest(&self, known: &watch::Sender<Node>) -> Node {
-        let found = self.api().get_with(&self.config.node_name, &GetParams::any()).await;
-        found.unwrap_or_else(|_| known.borrow().clone())
-    }
-
     /// Keeps the status up to date until `stop`; makes the object again if someone deletes it,
-    /// which `lost` may tell sooner than the next write. Subscribers get the newest object.
+    /// which `lost` may tell sooner than the next write. `seen` is the object as the watch has it:
+    /// others may have advertised resources. Subscribers get the newest object.
     pub async fn keep(
         &self,
         current: watch::Sender<Node>,
+        seen: &(dyn Fn() -> Option<Arc<Node>> + Sync),
         lost: Arc<Notify>,
         stop: CancellationToken,
     ) {
@@ -216,7 +212,7 @@ impl Registrar {
                 Ok(()) = leaving.changed() => true,
                 () = stop.cancelled() => return,
             };
-            let node = self.newest(&current).await;
+            let node = seen().unwrap_or_else(|| Arc::new(current.borrow().clone()));
             let status = self.status(Some(&node)).await;
             let now = Timestamp::now();
             let due = asked || now.duration_since(written).abs() >= REPORT_EVERY;
@@ -248,9 +244,7 @@ impl Registrar {
 fn advertised(node: &Node) -> Resources {
     let capacity = node.status.as_ref().and_then(|status| status.capacity.clone());
     let mut capacity = capacity.unwrap_or_default();
-    capacity.retain(|name, _| {
-        name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))
-    });
+    capacity.retain(|name, _| is_extended(name));
     capacity
 }
 

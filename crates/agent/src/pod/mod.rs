@@ -1,5 +1,6 @@
 //! Pods of this node: what they shall be, what they are, what to do next.
 
+pub mod admission;
 pub mod conditions;
 pub mod env;
 pub mod expand;

@@ -61,6 +61,9 @@ pub struct Facts<'a> {
 pub fn status(pod: &Pod, facts: &Facts) -> PodStatus {
     let empty = PodStatus::default();
     let old = pod.status.as_ref().unwrap_or(&empty);
+    if refused(old, facts) {
+        return of_refused(pod, old, facts);
+    }
     let statuses = |list: &[Container], init| -> Vec<ContainerStatus> {
         list.iter().map(|container| one(pod, container, init, facts)).collect()
     };
@@ -101,6 +104,27 @@ pub fn status(pod: &Pod, facts: &Facts) -> PodStatus {
         init_container_statuses: list(init),
         container_statuses: list(plain),
         ephemeral_container_statuses: list(ephemeral),
+        observed_generation: pod.metadata.generation,
+        ..old.clone()
+    }
+}
+
+/// Whether the pod was over before anything of it began: nothing is told of its containers.
+fn refused(old: &PodStatus, facts: &Facts) -> bool {
+    let over = facts.verdict.is_some() || terminal(old.phase.as_deref());
+    let begun = facts.view.slots.values().any(|slot| slot.current.is_some());
+    over && !begun && old.container_statuses.is_none()
+}
+
+fn of_refused(pod: &Pod, old: &PodStatus, facts: &Facts) -> PodStatus {
+    let verdict = facts.verdict;
+    let known = old.phase.clone().filter(|phase| terminal(Some(phase)));
+    PodStatus {
+        phase: Some(known.unwrap_or_else(|| "Failed".to_owned())),
+        reason: verdict.map(|v| v.reason.clone()).or_else(|| old.reason.clone()),
+        message: verdict.map(|v| v.message.clone()).or_else(|| old.message.clone()),
+        start_time: Some(old.start_time.clone().unwrap_or(Time(facts.start_time))),
+        qos_class: Some(old.qos_class.clone().unwrap_or_else(|| Qos::of(pod).name().into())),
         observed_generation: pod.metadata.generation,
         ..old.clone()
     }

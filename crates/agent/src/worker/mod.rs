@@ -88,6 +88,14 @@ impl Handle {
         self.shared.wake.notify_one();
     }
 
+    /// The pod where it still takes room here: it has been let in, and has neither ended nor gone from
+    /// the API.
+    pub fn resident(&self) -> Option<Arc<Pod>> {
+        let wanted = self.wanted.borrow();
+        let takes_room = !wanted.removed && !self.shared.state().over;
+        takes_room.then(|| wanted.pod.clone())
+    }
+
     /// The newest run of a container, or the one before.
     pub fn run(&self, container: &str, previous: bool) -> Option<Run> {
         let state = self.shared.state();
@@ -124,6 +132,9 @@ pub(crate) struct State {
     /// Ended runs by id: they do not change any more.
     pub ended: HashMap<ContainerId, Run>,
     pub verdict: Option<Verdict>,
+    /// It takes no room any more. Set before the API is told: whoever hears of it there may send
+    /// the next pod at once.
+    pub over: bool,
     /// Failed pulls by container.
     pub pulls: HashMap<String, image::PullFailure>,
     /// The status as the API server has it.
@@ -161,8 +172,13 @@ impl Shared {
     }
 }
 
-/// Starts the worker of a pod; the task ends when the pod is gone from the API and from here.
-pub fn spawn(ctx: Arc<Context>, wanted: Wanted) -> (Handle, tokio::task::JoinHandle<()>) {
+/// Starts the worker of a pod, of which nothing begins where it has been refused; the task ends when
+/// the pod is gone from the API and from here.
+pub fn spawn(
+    ctx: Arc<Context>,
+    wanted: Wanted,
+    refused: Option<Verdict>,
+) -> (Handle, tokio::task::JoinHandle<()>) {
     let uid = wanted.pod.metadata.uid.clone().unwrap_or_default();
     let status = wanted.pod.status.clone();
     let (sender, receiver) = watch::channel(wanted);
@@ -177,7 +193,8 @@ pub fn spawn(ctx: Arc<Context>, wanted: Wanted) -> (Handle, tokio::task::JoinHan
     let state = State {
         view: View::default(),
         ended: HashMap::new(),
-        verdict: None,
+        over: refused.is_some() || terminal(phase(&status)),
+        verdict: refused,
         pulls: HashMap::new(),
         status,
         writing: false,
@@ -290,7 +307,7 @@ impl Worker {
         let mut state = self.shared.state();
         let start = state.status.as_ref()?.start_time.as_ref()?.0;
         let at = start.checked_add(SignedDuration::from_secs(seconds)).ok()?;
-        let over = terminal(state.status.as_ref().and_then(|s| s.phase.as_deref()));
+        let over = terminal(phase(&state.status));
         if at > now || over {
             return Some(at).filter(|at| *at > now && !over);
         }
@@ -306,9 +323,10 @@ impl Worker {
 
     /// Where the pod is in its life; notes when it is to end.
     fn life(&self, pod: &Pod, removed: bool) -> Life {
-        let state = self.shared.state();
-        let phase = state.status.as_ref().and_then(|s| s.phase.as_deref());
-        let over = terminal(phase) || state.verdict.is_some() || plan::done(pod, &state.view);
+        let mut state = self.shared.state();
+        let over = terminal(phase(&state.status))
+            || state.verdict.is_some()
+            || plan::done(pod, &state.view);
         let deleted = removed || pod.metadata.deletion_timestamp.is_some();
         if !over && !deleted {
             return Life::Running;
@@ -320,6 +338,7 @@ impl Worker {
             && !state.view.sandbox_busy
             && state.view.volumes != Volumes::Doing
             && state.view.ready_sandbox().is_none();
+        state.over |= gone;
         drop(state);
         self.shared.ending.cancel();
         stop::set_deadline(&self.shared, pod);
@@ -462,6 +481,7 @@ impl Worker {
             return None;
         }
         state.writing = true;
+        state.over |= terminal(new.phase.as_deref());
         drop(state);
         let shared = self.shared.clone();
         match same {
@@ -475,6 +495,10 @@ impl Worker {
 enum Step {
     Wait(Option<Timestamp>),
     Done,
+}
+
+fn phase(status: &Option<PodStatus>) -> Option<&str> {
+    status.as_ref()?.phase.as_deref()
 }
 
 /// How long from now until `at`.

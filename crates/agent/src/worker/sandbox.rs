@@ -6,10 +6,12 @@ use std::sync::Arc;
 use client::EventKind;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
 use runtime::{SandboxConfig, SandboxFilter, SandboxId};
 
 use super::Shared;
-use crate::context::{LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID};
+use crate::context::{Context, LABEL_POD_NAME, LABEL_POD_NAMESPACE, LABEL_POD_UID};
 use crate::pod::view::spec;
 use crate::pod::{hosts, resources};
 use crate::volumes;
@@ -56,6 +58,9 @@ pub(super) async fn create(
 
 async fn make(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), String> {
     let ctx = &shared.ctx;
+    if let Some(class) = &spec(pod).runtime_class_name {
+        served(ctx, class).await?;
+    }
     forget_old(shared, attempt).await;
     let runtime = &ctx.runtime;
     let text = |error: runtime::Error| base::chain(&error).to_string();
@@ -73,6 +78,22 @@ async fn make(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), String> {
         return Err(format!("failed to set up network for sandbox {:?}: {error}", id.0));
     }
     Ok(())
+}
+
+/// Whether pods of a RuntimeClass can run here: one that wants to be kept from others by a virtual
+/// machine, say, must not run without.
+async fn served(ctx: &Context, class: &str) -> Result<(), String> {
+    let classes: Api<RuntimeClass> = Api::all(ctx.client.clone());
+    let found = classes.get(class).await;
+    let handler = found
+        .map_err(|error| format!("looking up RuntimeClass {class:?}: {}", base::chain(&error)))?
+        .handler;
+    match ctx.config.runtime_handlers.contains(&handler) {
+        true => Ok(()),
+        false => {
+            Err(format!("failed to get sandbox runtime: no runtime for {handler:?} is configured"))
+        }
+    }
 }
 
 fn config(shared: &Shared, pod: &Pod, attempt: u32) -> SandboxConfig {
@@ -102,7 +123,7 @@ fn config(shared: &Shared, pod: &Pod, attempt: u32) -> SandboxConfig {
         sysctls: sysctls
             .into_iter()
             .flatten()
-            .map(|sysctl| (sysctl.name.clone(), sysctl.value.clone()))
+            .map(|sysctl| (api::sysctl::normalized(&sysctl.name), sysctl.value.clone()))
             .collect(),
         cgroup: resources::cgroup(pod),
         resources: resources::pod(pod),

@@ -10,6 +10,7 @@ use base::Quantity;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::placement::requests::is_extended;
 use crate::resource::Resource;
 use crate::selector::LabelSelector;
 pub(crate) use pods::of_containers;
@@ -75,7 +76,7 @@ pub fn counts(resource: &Resource, name: &str) -> bool {
             let own = own.unwrap_or(name);
             matches!(own, "cpu" | "memory" | "ephemeral-storage")
                 || own.starts_with("hugepages-")
-                || (name.starts_with("requests.") && pods::is_extended(own))
+                || (name.starts_with("requests.") && is_extended(own))
         }
         "services" => matches!(name, "services.nodeports" | "services.loadbalancers"),
         "persistentvolumeclaims" => name == "requests.storage" || name.contains(CLASS_SUFFIX),

@@ -4,6 +4,7 @@ use base::Quantity;
 use serde_json::Value;
 
 use super::{Amounts, add};
+use crate::placement::requests::is_extended;
 
 /// `requests` or `limits` of a container, or of the pod itself.
 fn amounts(holder: &Value, kind: &str) -> Amounts {
@@ -94,11 +95,6 @@ pub fn counted(requests: &Amounts, limits: &Amounts) -> Amounts {
         }
     }
     counted
-}
-
-/// Whether a resource is somebody's own: it has a domain that is not Kubernetes'.
-pub fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
 /// What one container adds, and its name.

@@ -133,6 +133,8 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
         resolv_conf: node.resolv_conf.clone(),
         version: super::version(),
         max_pods: node.max_pods,
+        runtime_handlers: node.runtime_handler.clone(),
+        unsafe_sysctls: node.allowed_unsafe_sysctls.clone(),
         tunnel: node.network_backend == net::Backend::Vxlan,
         eviction: node.eviction_hard,
         drill_bridge: (!node.disable_drill).then(|| node.bridge.clone()),

@@ -73,6 +73,7 @@ async fn board(rig: &mut Rig) {
     kubectl::streams(rig).await;
     ends_of_pods(rig).await;
     death_of_a_shim(rig).await;
+    who_is_refused(rig).await;
     restarts_of_the_agent(rig).await;
 }
 
@@ -290,6 +291,7 @@ async fn restarts_of_the_agent(rig: &mut Rig) {
     rig.create("stays", spec()).await;
     rig.create("goes", spec()).await;
     let before = rig.phase("stays", "Running").await;
+    let refused = rig.phase("second", "Failed").await;
     rig.phase("goes", "Running").await;
     rig.stop().await;
     rig.reopen_runtime().await;
@@ -302,6 +304,8 @@ async fn restarts_of_the_agent(rig: &mut Rig) {
     let part = |pod: &Value| pod["status"]["containerStatuses"][0].clone();
     assert_eq!(part(&before), part(&after));
     assert_eq!(before["status"]["podIP"], after["status"]["podIP"]);
+    assert_eq!(refused["status"], rig.phase("second", "Failed").await["status"]);
+    rig.delete("second").await;
     rig.delete("stays").await;
     rig.delete("new").await;
 }
@@ -345,6 +349,41 @@ async fn ends_of_pods(rig: &Rig) {
     let sooner = kube::api::DeleteParams::default().grace_period(1);
     rig.pods().delete("stubborn", &sooner).await.unwrap();
     rig.until("stubborn", "gone", Value::is_null).await;
+}
+
+async fn who_is_refused(rig: &Rig) {
+    let main = || json!({"name": "main", "image": BUSYBOX, "command": ["sleep", "1000"]});
+    let mut greedy = main();
+    greedy["resources"] = json!({"requests": {"cpu": "100000"}});
+    rig.create("greedy", json!({"containers": [greedy]})).await;
+    let pod = rig.phase("greedy", "Failed").await;
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    let message = "Pod was rejected: Node didn't have enough resource: cpu, requested: 100000000, ";
+    assert!(pod["status"]["message"].as_str().unwrap().starts_with(message), "{pod:#}");
+    assert!(pod["status"]["containerStatuses"].is_null(), "{pod:#}");
+    rig.event("greedy", "OutOfcpu", "Node didn't have enough resource: cpu").await;
+    rig.delete("greedy").await;
+    // Of two that want one port of the board the first has it, until it has ended.
+    let listening = || {
+        let mut container = main();
+        container["ports"] = json!([{"containerPort": 80, "hostPort": 18081}]);
+        json!({"containers": [container]})
+    };
+    rig.create("first", listening()).await;
+    rig.phase("first", "Running").await;
+    rig.create("second", listening()).await;
+    assert_eq!(rig.phase("second", "Failed").await["status"]["reason"], "NodePorts");
+    rig.delete("first").await;
+    rig.create("third", listening()).await;
+    rig.phase("third", "Running").await;
+    // A label that the board has got just now counts.
+    let nodes: Api<Node> = Api::all(rig.client.clone());
+    let label = Patch::Merge(json!({"metadata": {"labels": {"fresh": "yes"}}}));
+    nodes.patch("board", &PatchParams::default(), &label).await.unwrap();
+    rig.create("picky", json!({"nodeSelector": {"fresh": "yes"}, "containers": [main()]})).await;
+    rig.phase("picky", "Running").await;
+    rig.delete("third").await;
+    rig.delete("picky").await;
 }
 
 async fn death_of_a_shim(rig: &Rig) {

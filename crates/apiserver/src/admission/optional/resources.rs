@@ -3,15 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use api::placement::requests::is_extended;
 use serde_json::{Value, json};
 
 use super::super::Attributes;
 use super::{containers, writes_pod};
 use crate::registry::{Outcome, meta};
-
-fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
-}
 
 /// Adds the tolerations.
 pub(in super::super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Outcome<()> {

@@ -318,20 +318,7 @@ fn seccomp_wanted(pod: &Value, minor: u32) -> Finding {
 }
 
 fn sysctls(pod: &Value, minor: u32) -> Finding {
-    let since = |name: &str| match name {
-        "kernel.shm_rmid_forced"
-        | "net.ipv4.ip_local_port_range"
-        | "net.ipv4.ip_unprivileged_port_start"
-        | "net.ipv4.ping_group_range"
-        | "net.ipv4.tcp_syncookies" => 0,
-        "net.ipv4.ip_local_reserved_ports" => 27,
-        "net.ipv4.tcp_fin_timeout"
-        | "net.ipv4.tcp_keepalive_intvl"
-        | "net.ipv4.tcp_keepalive_probes"
-        | "net.ipv4.tcp_keepalive_time" => 29,
-        "net.ipv4.tcp_rmem" | "net.ipv4.tcp_wmem" => 32,
-        _ => u32::MAX,
-    };
+    let since = |name: &str| api::sysctl::safe_since(name).unwrap_or(u32::MAX);
     let all = pod["spec"]["securityContext"]["sysctls"].as_array().into_iter().flatten();
     let names = all.filter_map(|sysctl| sysctl["name"].as_str());
     let bad: Vec<&str> = names.filter(|name| since(name) > minor).collect();
