@@ -10,7 +10,8 @@ use kube_cel::cel::common::ast::{
 };
 
 use crate::functions::{self, Refusal};
-use crate::kind::Kind;
+use crate::evaluate::SORT_BY_KEYS;
+use crate::kind::{Kind, ListType};
 use crate::language::Language;
 use crate::library::{OPTIONAL_HAS, OPTIONAL_INDEX, OPTIONAL_SELECT};
 use crate::rewrite::OF_OBJECT;
@@ -444,8 +445,40 @@ fn of_shape(name: &str, kinds: &[Kind]) -> Option<Result<Kind, Refusal>> {
             Ok(value.as_ref().clone())
         }
         ("min" | "max", [Kind::List(element, _)]) => Ok(element.as_ref().clone()),
+        ("sort", [Kind::List(key, _)]) | (SORT_BY_KEYS, [_, Kind::List(key, _)])
+            if !is_comparable(key) =>
+        {
+            Err(Refusal::NoOverload)
+        }
+        ("sort" | "reverse" | "distinct", [Kind::List(element, _)])
+        | ("slice", [Kind::List(element, _), _, _])
+        | (SORT_BY_KEYS, [Kind::List(element, _), _]) => {
+            Ok(Kind::List(element.clone(), ListType::Atomic))
+        }
+        ("optional.unwrap" | "unwrapOpt", [Kind::List(element, _)]) => match element.as_ref() {
+            Kind::Optional(value) => Ok(Kind::List(value.clone(), ListType::Atomic)),
+            Kind::Any => Ok(Kind::list(Kind::Any)),
+            _ => Err(Refusal::NoOverload),
+        },
         _ => return None,
     })
+}
+
+/// Whether values of this kind have an order.
+fn is_comparable(kind: &Kind) -> bool {
+    match kind {
+        Kind::List(..) | Kind::Map(_) | Kind::Object(_) | Kind::Optional(_) | Kind::Opaque(_) => {
+            false
+        }
+        Kind::Any
+        | Kind::Bool
+        | Kind::Int
+        | Kind::Double
+        | Kind::Text
+        | Kind::Bytes
+        | Kind::Timestamp
+        | Kind::Duration => true,
+    }
 }
 
 fn index(of: &Kind, key: &Kind) -> Result<Kind, Refusal> {

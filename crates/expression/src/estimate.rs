@@ -9,6 +9,7 @@ use kube_cel::cel::common::ast::{
 };
 
 use crate::Program;
+use crate::check::NAMESPACES;
 use crate::kind::Kind;
 use crate::macros::ACCUMULATOR;
 
@@ -250,20 +251,24 @@ impl Estimator<'_> {
         }
     }
 
-    /// The sizes of a list's items, and whether they are texts.
+    /// The sizes of a list's items, and whether they are texts; upstream takes what may be anything
+    /// for a text.
     fn items(&self, list: &IdedExpr) -> Option<(Range, bool)> {
         let kind = self.program.kind(list);
-        let element = match &kind {
-            Kind::List(element, _) => element.as_ref().clone(),
-            Kind::Any => Kind::Any,
-            _ => return None,
-        };
+        let Kind::List(element, _) = &kind else { return None };
         let mut path = self.path(list);
         if !path.is_empty() {
             path.push("@items".to_owned());
         }
         let size = self.known_size(&path).unwrap_or(Range::UNKNOWN);
-        Some((size, matches!(element, Kind::Text | Kind::Bytes)))
+        Some((size, matches!(**element, Kind::Text | Kind::Bytes)))
+    }
+
+    /// Whether this is the first part of a function's name and no value.
+    fn is_namespace(&self, target: &IdedExpr) -> bool {
+        let Expr::Ident(name) = &target.expr else { return false };
+        let is_variable = self.local(name).is_some() || self.program.has_variable(name);
+        NAMESPACES.contains(&name.as_str()) && !is_variable
     }
 
     fn call(&mut self, node: &IdedExpr, call: &CallExpr) -> Range {
@@ -277,7 +282,10 @@ impl Estimator<'_> {
             self.entries.extend(entry.map(|entry| (node.id, entry)));
             return costs[0].add(Range::exactly(1));
         }
-        let target = call.target.as_deref().map_or(Range::default(), |target| self.cost(target));
+        let target = match call.target.as_deref() {
+            Some(target) if !self.is_namespace(target) => self.cost(target),
+            _ => Range::default(),
+        };
         let estimate = self.function(node, call, &costs);
         if name == operators::INDEX
             && let Some(container) = call.args.first()

@@ -1,17 +1,21 @@
 //! Comprehensions over two variables (`list.all(index, value, ...)`, `map.transformMap(key, value,
-//! ...)`) and those of optional values, which the parser leaves as calls: made what cel-go makes of
-//! them.
+//! ...)`), those of optional values, and `list.sortBy(item, key)`, which the parser leaves as calls:
+//! made what cel-go makes of them.
 
 use kube_cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, operators,
 };
 
 use crate::check::CompileError;
+use crate::evaluate::SORT_BY_KEYS;
 use crate::library::MAP_INSERT;
 use crate::rewrite::{bound, children_mut};
 
 /// The accumulator's name, as the parser's own macros have it.
 pub(crate) const ACCUMULATOR: &str = "@result";
+
+/// The name under which `sortBy` has its list.
+const SORTED: &str = "@__sortBy_input__";
 
 fn plain(expr: Expr) -> IdedExpr {
     IdedExpr { id: 0, expr }
@@ -33,7 +37,12 @@ fn int(value: i64) -> IdedExpr {
     plain(Expr::Literal(LiteralValue::Int(value.into())))
 }
 
-/// Expands every macro of two variables.
+fn member(name: &str, target: IdedExpr, args: Vec<IdedExpr>) -> IdedExpr {
+    let target = Some(Box::new(target));
+    plain(Expr::Call(CallExpr { func_name: name.to_owned(), target, args }))
+}
+
+/// Expands every macro that the parser leaves.
 pub(crate) fn expand(node: &mut IdedExpr) -> Result<(), CompileError> {
     if let Expr::Call(inner) = &mut node.expr
         && inner.target.is_some()
@@ -42,6 +51,7 @@ pub(crate) fn expand(node: &mut IdedExpr) -> Result<(), CompileError> {
         let taken = std::mem::take(inner);
         node.expr = match taken.func_name.as_str() {
             "optMap" | "optFlatMap" => optional_map(taken)?,
+            "sortBy" => sort_by(taken)?,
             _ => expanded(taken)?,
         };
     }
@@ -51,7 +61,7 @@ pub(crate) fn expand(node: &mut IdedExpr) -> Result<(), CompileError> {
 fn is_macro(name: &str, arguments: usize) -> bool {
     match name {
         "all" | "exists" | "existsOne" | "exists_one" => arguments == 3,
-        "optMap" | "optFlatMap" => arguments == 2,
+        "optMap" | "optFlatMap" | "sortBy" => arguments == 2,
         "transformList" | "transformMap" | "transformMapEntry" => matches!(arguments, 3 | 4),
         _ => false,
     }
@@ -133,14 +143,36 @@ fn optional_map(macro_call: CallExpr) -> Result<Expr, CompileError> {
     let mut args = macro_call.args.into_iter();
     let name = variable(&args.next().unwrap_or_default())?;
     let body = args.next().unwrap_or_default();
-    let member = |name: &str, target: IdedExpr, args| {
-        let target = Some(Box::new(target));
-        plain(Expr::Call(CallExpr { func_name: name.to_owned(), target, args }))
-    };
     let optional = || plain(Expr::Ident("optional".to_owned()));
     let made = plain(bound(name, member("value", target.clone(), Vec::new()), body));
     let made = if flat { made } else { member("of", optional(), vec![made]) };
     let there = member("hasValue", target, Vec::new());
     let nothing = member("none", optional(), Vec::new());
     Ok(call(operators::CONDITIONAL, vec![there, made, nothing]).expr)
+}
+
+/// `list.sortBy(item, key)`: the list in the order of what the key is of each item.
+fn sort_by(macro_call: CallExpr) -> Result<Expr, CompileError> {
+    let target = *macro_call.target.unwrap_or_default();
+    if matches!(target.expr, Expr::Literal(_) | Expr::Map(_) | Expr::Struct(_)) {
+        return Err(CompileError::new(
+            "sortBy can only be applied to a list, identifier, comprehension, call or select expression",
+        ));
+    }
+    let mut args = macro_call.args.into_iter();
+    let item = variable(&args.next().unwrap_or_default())?;
+    let key = args.next().unwrap_or_default();
+    let input = || plain(Expr::Ident(SORTED.to_owned()));
+    let one = plain(Expr::List(ListExpr::new(vec![key])));
+    let keys = plain(Expr::Comprehension(Box::new(ComprehensionExpr {
+        iter_range: input(),
+        iter_var: item,
+        iter_var2: None,
+        accu_var: ACCUMULATOR.to_owned(),
+        accu_init: plain(Expr::List(ListExpr::new(Vec::new()))),
+        loop_cond: bool(true),
+        loop_step: call(operators::ADD, vec![result(), one]),
+        result: result(),
+    })));
+    Ok(bound(SORTED.to_owned(), target, member(SORT_BY_KEYS, input(), vec![keys])))
 }

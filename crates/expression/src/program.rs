@@ -180,6 +180,11 @@ impl Program {
         self.checked.kind(node)
     }
 
+    /// Whether there is a variable of this name.
+    pub(crate) fn has_variable(&self, name: &str) -> bool {
+        self.variables.iter().any(|(known, _)| known == name)
+    }
+
     /// The kind of its value, as far as it is known without one.
     pub fn result(&self) -> &Kind {
         &self.result

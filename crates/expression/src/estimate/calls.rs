@@ -1,9 +1,10 @@
 //! What calls cost beside their arguments, and how large their results are.
 
-use kube_cel::cel::common::ast::{CallExpr, IdedExpr, operators};
+use kube_cel::cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
 use super::Estimator;
 use super::range::Range;
+use crate::evaluate::SORT_BY_KEYS;
 use crate::kind::Kind;
 
 /// What walking along a text costs for each of its characters.
@@ -87,7 +88,9 @@ impl Estimator<'_> {
             }
             ("split", Some(target)) => {
                 let of = size(target);
-                Estimate::sized(of.each(2.0 * TEXT), Range::up_to(of.most))
+                let parts = call.args.get(1).and_then(written_int);
+                let parts = parts.map_or(of.most, |parts| parts as u64);
+                Estimate::sized(of.each(2.0 * TEXT), Range::up_to(parts))
             }
             ("join", Some(target)) => {
                 let list = size(target);
@@ -118,11 +121,18 @@ impl Estimator<'_> {
             }
             ("validate", Some(_)) => Estimate::of(size(first?).each(TEXT).each(FORMAT)),
             (operators::EQUALS, None) => return self.equal_objects(call),
-            ("contains" | "intersects", _) if self.is_of_sets(call) => {
+            ("slice" | "flatten" | "reverse" | "distinct" | "sort" | SORT_BY_KEYS, Some(_)) => {
+                return self.of_lists(call);
+            }
+            ("range", Some(_)) if is_namespace(call, "lists") => {
+                let size = written_int(first?).map_or(u64::MAX, |size| size.max(0) as u64);
+                allocated(1.0, Range::exactly(size))
+            }
+            ("contains" | "intersects", _) if is_namespace(call, "sets") => {
                 let [a, b] = &call.args[..] else { return None };
                 Estimate::of(size(a).multiply(size(b)).add(Range::exactly(1)))
             }
-            ("equivalent", _) if self.is_of_sets(call) => {
+            ("equivalent", _) if is_namespace(call, "sets") => {
                 let [a, b] = &call.args[..] else { return None };
                 let twice = size(a).multiply(size(b)).multiply(Range::exactly(2));
                 Estimate::of(twice.add(Range::exactly(1)))
@@ -146,11 +156,32 @@ impl Estimator<'_> {
         }))
     }
 
-    fn is_of_sets(&self, call: &CallExpr) -> bool {
-        use kube_cel::cel::common::ast::Expr;
-        call.target
-            .as_ref()
-            .is_some_and(|target| matches!(&target.expr, Expr::Ident(name) if name == "sets"))
+    /// Functions that make a list of another.
+    fn of_lists(&self, call: &CallExpr) -> Option<Estimate> {
+        let target = self.size_or_unknown(call.target.as_deref()?);
+        let number = |index: usize, other: u64| {
+            let written = call.args.get(index).and_then(written_int);
+            written.map_or(other, |number| number.max(0) as u64)
+        };
+        Some(match call.func_name.as_str() {
+            "slice" => {
+                let size = number(1, target.most).wrapping_sub(number(0, 0));
+                allocated(1.0, Range::exactly(size))
+            }
+            "flatten" if call.args.is_empty() => allocated(1.0, target),
+            "flatten" => allocated(number(0, u64::MAX) as f64, target),
+            "reverse" => allocated(1.0, target),
+            "distinct" => allocated(2.0, target.multiply(target)),
+            _ => {
+                let keys = call.args.first().or(call.target.as_deref())?;
+                let of = self.size_or_unknown(keys);
+                let is_text = match self.program.kind(keys) {
+                    Kind::List(key, _) => matches!(*key, Kind::Any | Kind::Text | Kind::Bytes),
+                    _ => true,
+                };
+                allocated(if is_text { 2.0 + TEXT } else { 2.0 }, of.multiply(of))
+            }
+        })
     }
 
     /// Functions and operators of the language whose cost is not one step.
@@ -166,6 +197,12 @@ impl Estimator<'_> {
                 let of = size(text);
                 let most = of.most.saturating_mul(4);
                 Estimate::sized(of.each(TEXT), Range { least: of.least, most })
+            }
+            ("quote", Some(_), [text]) if is_namespace(call, "strings") => {
+                let of = size(text);
+                let least = of.least.saturating_add(2);
+                let most = of.most.saturating_mul(2).saturating_add(2);
+                Estimate::sized(of.each(TEXT), Range { least, most })
             }
             ("string", None, [bytes]) if kind(bytes) == Kind::Bytes => {
                 let of = size(bytes);
@@ -226,6 +263,25 @@ impl Estimator<'_> {
         let size = self.size_or_unknown(a).add(self.size_or_unknown(b));
         let lists = kinds.iter().any(|kind| matches!(kind, Kind::List(..)));
         Some(Estimate::sized(if lists { Range::exactly(1) } else { size.each(TEXT) }, size))
+    }
+}
+
+/// A call that makes a list; its items cost so much each.
+fn allocated(factor: f64, items: Range) -> Estimate {
+    Estimate::sized(items.each(factor).add(Range::exactly(1 + super::LIST)), items)
+}
+
+/// Whether a function's name begins with this and a dot.
+fn is_namespace(call: &CallExpr, name: &str) -> bool {
+    let target = call.target.as_deref().map(|target| &target.expr);
+    matches!(target, Some(Expr::Ident(found)) if found == name)
+}
+
+/// A number that the expression itself says.
+fn written_int(node: &IdedExpr) -> Option<i64> {
+    match &node.expr {
+        Expr::Literal(LiteralValue::Int(number)) => Some(*number.inner()),
+        _ => None,
     }
 }
 

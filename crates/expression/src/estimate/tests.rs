@@ -58,6 +58,19 @@ fn costs_are_upstreams() {
         ("self.x > 1 ? self.text == 'a' : true", 3 + 3),
         ("cel.bind(t, self.text, t == t)", 10 + 2 + 2 + 2),
         ("self.list.isSorted()", 2 + 10 * 2),
+        ("self.list.sort()", 2 + 210 + 11),
+        ("self.deep[0].sort()", 3 + 200 + 11),
+        ("self.list.distinct()", 2 + 200 + 11),
+        ("self.list.reverse()", 2 + 10 + 11),
+        ("self.list.slice(1, 3)", 2 + 2 + 11),
+        ("self.deep.flatten()", 2 + 10 + 11),
+        ("lists.range(5)", 5 + 11),
+        ("sets.contains([], [])", 21),
+        ("dyn(self.list).sum() == 1", 3 + 1 + 1),
+        ("self.list.sortBy(e, e)", 10 + 2 + 1 + (1 + 10 + 10 * 13 + 1) + 210 + 11),
+        ("strings.quote(self.text) == 'a'", 2 + 2 + 1),
+        ("self.text.split(',', 2).all(x, true)", 2 + 4 + 2 * 3 + 1),
+        ("matches(self.text, 'abcd')", 2 + 1),
         (
             "self.list.map(e, e).exists(e, e == 'a')",
             2 + 10 + 10 * (1 + 1 + 10 + 1) + 1 + 10 * (3 + 1 + 1 + 1) + 1,
@@ -75,4 +88,6 @@ fn what_has_no_bound_costs_without_bound() {
     );
     let program = compile("x.all(e, e == 'a')", &[("x", Kind::list(Kind::Text))]).unwrap();
     assert_eq!(estimate(&program, &Few), u64::MAX);
+    let sorted = compile("x.sort() == x", &[("x", Kind::list(Kind::Int))]).unwrap();
+    assert_eq!(estimate(&sorted, &Few), u64::MAX);
 }

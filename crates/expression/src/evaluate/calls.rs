@@ -8,7 +8,8 @@ use kube_cel::cel::objects::{Map, OptionalValue};
 use kube_cel::cel::{ExecutionError, Value};
 
 use super::cost::{self, Called};
-use super::{Answer, Evaluator, Failure, alive, lists, no_overload, operators};
+use super::sequences::SORT_BY_KEYS;
+use super::{Answer, Evaluator, Failure, alive, lists, no_overload, operators, sequences};
 use crate::check::NAMESPACES;
 use crate::conversions;
 use crate::kind::{Kind, ListType};
@@ -191,7 +192,8 @@ fn by_kind(called: &Called<'_>, a: Value, b: Value) -> Option<Result<Value, Exec
 /// Whether a call is an operator's.
 fn target_less(called: &Called<'_>, values: &[Value]) -> bool {
     let is_name = called.name.starts_with(|c: char| c.is_ascii_alphabetic());
-    !is_name && called.name != MAP_INSERT && matches!(values.len(), 1 | 2)
+    let is_made = [MAP_INSERT, SORT_BY_KEYS].contains(&called.name);
+    !is_name && !is_made && matches!(values.len(), 1 | 2)
 }
 
 /// Functions that are answered here.
@@ -220,7 +222,7 @@ fn own(name: &str, values: &mut Vec<Value>) -> Option<Result<Value, ExecutionErr
         }),
         ("optional.of", [of]) => Ok(optional_of(Some(of.clone()))),
         ("optional.none", []) => Ok(Value::Opaque(Arc::new(OptionalValue::none()))),
-        _ => return None,
+        (name, values) => return sequences::call(name, values),
     })
 }
 

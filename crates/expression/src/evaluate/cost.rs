@@ -1,11 +1,13 @@
 //! What calls cost beside their arguments, by the sizes that these have.
-//! Sources: `interpreter/runtimecost.go` of cel-go, `pkg/cel/library/cost.go` of k8s.io/apiserver.
+//! Sources: `interpreter/runtimecost.go` and `ext/lists.go` of cel-go, `pkg/cel/library/cost.go` of
+//! k8s.io/apiserver.
 
 use kube_cel::cel::Value;
 use kube_cel::cel::common::ast::operators as names;
 use kube_cel::cel::objects::Opaque;
 
 use super::Answer;
+use super::sequences::SORT_BY_KEYS;
 use crate::kind::Kind;
 use crate::library;
 
@@ -137,7 +139,8 @@ pub(super) fn of(call: &Called<'_>, arguments: &[Answer]) -> u64 {
         | "isSemver" => each(of(0), TEXT),
         "ip" if !call.is_member => each(of(0), TEXT),
         "replace" | "split" | "ip.isCanonical" => each(of(0), 2.0 * TEXT),
-        "find" | "findAll" | "matches" => matched(of(0), of(1)),
+        "find" | "findAll" => matched(of(0), of(1)),
+        "matches" if call.is_member => matched(of(0), of(1)),
         "containsIP" => {
             each(2 * of(0), TEXT) + if is(1, &Kind::Text) { each(of(1), TEXT) } else { 0 }
         }
@@ -153,6 +156,17 @@ pub(super) fn of(call: &Called<'_>, arguments: &[Answer]) -> u64 {
         "bytes" if is(0, &Kind::Text) => each(of(0), TEXT),
         "string" if is(0, &Kind::Bytes) => each(of(0), TEXT),
         names::IN if matches!(call.kinds.get(1), Some(Kind::List(..))) => of(1),
+        "flatten" => {
+            let depth = match at(1) {
+                Some(Value::Int(depth)) => *depth as f64,
+                _ => 1.0,
+            };
+            allocated(of(0) as f64 * depth)
+        }
+        "distinct" => at(0).map_or(1, compared),
+        // Upstream has a function for each type of the items, and counts where it knows which.
+        "sort" if is_known_list(call.kinds.first()) => at(0).map_or(1, compared),
+        SORT_BY_KEYS if is_known_list(call.kinds.get(1)) => at(1).map_or(1, compared),
         names::EQUALS if at(0).is_some_and(is_opaque) => 1,
         names::EQUALS | names::NOT_EQUALS => each(of(0).min(of(1)), TEXT),
         names::LESS | names::LESS_EQUALS | names::GREATER | names::GREATER_EQUALS if texts() => {
@@ -163,6 +177,23 @@ pub(super) fn of(call: &Called<'_>, arguments: &[Answer]) -> u64 {
     }
 }
 
+/// What making a list costs beside its items.
+fn allocated(items: f64) -> u64 {
+    (items as u64).saturating_add(1 + super::LIST)
+}
+
+/// What comparing all items of a list with each other costs.
+fn compared(list: &Value) -> u64 {
+    let Value::List(items) = list else { return 1 };
+    let texts = matches!(items.first(), Some(Value::String(_) | Value::Bytes(_)));
+    let all = (items.len() as f64).powi(2);
+    allocated(all * if texts { 2.0 + TEXT } else { 2.0 })
+}
+
+fn is_known_list(kind: Option<&Kind>) -> bool {
+    matches!(kind, Some(Kind::List(element, _)) if **element != Kind::Any)
+}
+
 fn is_opaque(value: &Value) -> bool {
     matches!(value, Value::Opaque(_)) && !library::is_optional(value)
 }
@@ -171,6 +202,9 @@ fn is_opaque(value: &Value) -> bool {
 pub(super) fn with_result(call: &Called<'_>, before: u64, result: &Answer) -> u64 {
     match (call.name, result) {
         ("join", result) => each(result.as_ref().map_or(1, size), 2.0 * TEXT),
+        ("slice" | "lists.range" | "reverse", result) => {
+            allocated(result.as_ref().map_or(1, size) as f64)
+        }
         _ => before,
     }
 }

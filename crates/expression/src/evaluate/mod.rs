@@ -8,6 +8,7 @@ mod constants;
 mod cost;
 mod lists;
 mod operators;
+mod sequences;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::macros::ACCUMULATOR;
 use crate::program::Program;
 
 pub(crate) use constants::{literal, prepare};
+pub(crate) use sequences::SORT_BY_KEYS;
 
 /// What a name, a selection and an index cost.
 const STEP: u64 = 1;

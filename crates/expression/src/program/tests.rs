@@ -99,6 +99,14 @@ fn errors_are_in_cel_gos_words() {
             "self.x.startsWith('a')",
             "ERROR: <input>:1:18: found no matching overload for 'startsWith' applied to 'int.(string)'",
         ),
+        (
+            "[{'a': 1}].sort()",
+            "ERROR: <input>:1:16: found no matching overload for 'sort' applied to 'list(map(string, int)).()'",
+        ),
+        (
+            "[1].sortBy(e + 1, e)",
+            "argument must be a simple name",
+        ),
         ("nothing(1)", "ERROR: <input>:1:8: undeclared reference to 'nothing' (in container '')"),
         (
             "self.list.map(e, e.n).all(n, n.x)",
@@ -372,5 +380,31 @@ fn only_upstreams_functions_are_known() {
     ] {
         let program = compile(source, &[]).unwrap_or_else(|e| panic!("{source}: {e}"));
         assert_eq!(program.evaluate(&[]), Ok(json!(true)), "{source}");
+    }
+}
+
+#[test]
+fn lists_that_cannot_be_put_in_order_say_why() {
+    let failed = |source: &str| {
+        let program = compile(source, &[]).unwrap_or_else(|e| panic!("{source}: {e}"));
+        program.evaluate(&[]).unwrap_err().to_string()
+    };
+    for (source, expected) in [
+        ("[dyn('d'), dyn(3)].sort()", "list elements must have the same type"),
+        ("[1, 2].sortBy(e, dyn([e]))", "list elements must be comparable"),
+        (
+            "[1, 2].slice(2, 1)",
+            "cannot slice(2, 1), start index must be less than or equal to end index",
+        ),
+        ("[1, 2].slice(0, 3)", "cannot slice(0, 3), list is length 2"),
+        ("[1, 2].slice(-1, 1)", "cannot slice(-1, 1), negative indexes not supported"),
+        ("[[1]].flatten(-1)", "level must be non-negative"),
+        // A list that takes all memory is not begun.
+        (
+            "lists.range(1000000000000).size() > 0",
+            "lists.range: size 1000000000000 exceeds maximum allowed (1000000)",
+        ),
+    ] {
+        assert!(failed(source).contains(expected), "{source}: {}", failed(source));
     }
 }
