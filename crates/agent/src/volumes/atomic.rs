@@ -9,12 +9,14 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Component, Path, PathBuf};
 
 /// One file of a payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct File {
     /// Its content.
     pub data: Vec<u8>,
     /// Its permissions.
     pub mode: u32,
+    /// Its owner where that is not root.
+    pub user: Option<u32>,
 }
 
 /// Files by path relative to the directory.
@@ -64,8 +66,8 @@ fn place(path: &Path, file: &File, group: Option<u32>) -> io::Result<()> {
     }
     let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     out.write_all(&file.data)?;
-    if let Some(group) = group {
-        std::os::unix::fs::fchown(&out, None, Some(group))?;
+    if file.user.is_some() || group.is_some() {
+        std::os::unix::fs::fchown(&out, file.user, group)?;
     }
     // Set after making it, since the umask would take bits away.
     out.set_permissions(fs::Permissions::from_mode(file.mode))
@@ -122,7 +124,7 @@ mod tests {
     use super::*;
 
     fn payload(files: &[(&str, &str)]) -> Payload {
-        let file = |data: &str| File { data: data.as_bytes().to_vec(), mode: 0o644 };
+        let file = |data: &str| File { data: data.as_bytes().to_vec(), mode: 0o644, user: None };
         files.iter().map(|(path, data)| (path.to_string(), file(data))).collect()
     }
 

@@ -28,7 +28,7 @@ fn pick<'a>(
     let Some(items) = items.filter(|i| !i.is_empty()) else {
         for key in all {
             let data = get(key).unwrap_or_default().to_vec();
-            out.insert(key.clone(), File { data, mode: mode(default_mode) });
+            out.insert(key.clone(), File { data, mode: mode(default_mode), user: None });
         }
         return Ok(out);
     };
@@ -36,7 +36,7 @@ fn pick<'a>(
         match get(&item.key) {
             Some(data) => {
                 let mode = mode(item.mode.unwrap_or(default_mode));
-                out.insert(item.path.clone(), File { data: data.to_vec(), mode });
+                out.insert(item.path.clone(), File { data: data.to_vec(), mode, user: None });
             }
             None if optional => {}
             None => return Err(format!("references non-existent {whose} key: {}", item.key)),
@@ -90,7 +90,7 @@ pub fn downward(
             _ => continue,
         };
         let mode = mode(item.mode.unwrap_or(default_mode));
-        out.insert(item.path.clone(), File { data: text.into_bytes(), mode });
+        out.insert(item.path.clone(), File { data: text.into_bytes(), mode, user: None });
     }
     Ok(out)
 }
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(all["a"].mode, 0o644);
         let items = vec![KeyToPath { key: "a".into(), path: "x/y".into(), mode: Some(0o400) }];
         let some = config_map(&map, Some(&items), DEFAULT_MODE, false).unwrap();
-        assert_eq!(some["x/y"], File { data: b"1".to_vec(), mode: 0o400 });
+        assert_eq!(some["x/y"], File { data: b"1".to_vec(), mode: 0o400, user: None });
         let items = vec![KeyToPath { key: "z".into(), path: "z".into(), mode: None }];
         let error = config_map(&map, Some(&items), DEFAULT_MODE, false).unwrap_err();
         assert_eq!(error, "references non-existent config key: z");

@@ -193,8 +193,8 @@ impl PodVolumes {
             }
             let data =
                 self.tokens.get(&key).map(|t| t.value.clone().into_bytes()).unwrap_or_default();
-            let mode = token::mode(pod, mode);
-            return Ok(Payload::from([(wanted.path.clone(), File { data, mode })]));
+            let (mode, user) = token::rights(pod, mode);
+            return Ok(Payload::from([(wanted.path.clone(), File { data, mode, user })]));
         }
         Err("the volume projects a source that this node does not support".to_owned())
     }

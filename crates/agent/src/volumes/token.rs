@@ -62,8 +62,60 @@ pub async fn request(
     Ok(Token { value, renew_at: now + share.min(RENEW_AFTER), expires })
 }
 
-/// Permissions of the token's file: nobody else's business when all containers run as one user.
-pub fn mode(pod: &Pod, mode: i32) -> u32 {
+/// Permissions and owner of the token's file: nobody else's business where the pod has a group for
+/// its volumes, or all containers run as one user.
+pub fn rights(pod: &Pod, mode: i32) -> (u32, Option<u32>) {
     let grouped = spec(pod).security_context.as_ref().is_some_and(|c| c.fs_group.is_some());
-    if grouped { 0o600 } else { u32::try_from(mode).unwrap_or(0o644) & 0o777 }
+    let user = only_user(pod);
+    if grouped || user.is_some() {
+        return (0o600, user);
+    }
+    (u32::try_from(mode).unwrap_or(0o644) & 0o777, None)
+}
+
+/// The user that all containers of a pod are told to run as.
+fn only_user(pod: &Pod) -> Option<u32> {
+    let of_pod = spec(pod).security_context.as_ref().and_then(|c| c.run_as_user);
+    let containers = spec(pod).init_containers.iter().flatten().chain(&spec(pod).containers);
+    let mut users = containers.map(|container| {
+        let own = container.security_context.as_ref().and_then(|c| c.run_as_user);
+        own.or(of_pod)
+    });
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_token_belongs_to_who_runs() {
+        for (pod, containers, expected) in [
+            (json!({}), json!([{}]), (0o644, None)),
+            (json!({"runAsUser": 1000}), json!([{}, {}]), (0o600, Some(1000))),
+            (json!({"fsGroup": 7}), json!([{}]), (0o600, None)),
+            (json!({"runAsUser": 1, "fsGroup": 7}), json!([{}]), (0o600, Some(1))),
+            (json!({}), json!([{"securityContext": {"runAsUser": 5}}]), (0o600, Some(5))),
+            (json!({}), json!([{"securityContext": {"runAsUser": 5}}, {}]), (0o644, None)),
+            (
+                json!({"runAsUser": 6}),
+                json!([{"securityContext": {"runAsUser": 5}}, {}]),
+                (0o644, None),
+            ),
+        ] {
+            let named = |mut container: serde_json::Value| {
+                container["name"] = json!("c");
+                container
+            };
+            let containers: Vec<_> =
+                containers.as_array().unwrap().iter().cloned().map(named).collect();
+            let pod: Pod = serde_json::from_value(
+                json!({"spec": {"securityContext": pod, "containers": containers}}),
+            )
+            .unwrap();
+            assert_eq!(rights(&pod, 0o644), expected, "{pod:?}");
+        }
+    }
 }

@@ -105,3 +105,14 @@ pub fn allows_unconditional_update(resource: &Resource) -> bool {
 pub fn returns_deleted(resource: &Resource) -> bool {
     RETURN_DELETED.contains(&resource.collection())
 }
+
+/// Whether what an object has made stays when nobody says otherwise: so it was before there was a
+/// garbage collector, and the versions of that time have kept to it.
+pub fn orphans_by_default(resource: &Resource) -> bool {
+    ["replicationcontrollers", "batch/jobs"].contains(&resource.collection())
+}
+
+/// Whether objects can have dependents at all.
+pub fn has_dependents(resource: &Resource) -> bool {
+    resource.collection() != "events"
+}

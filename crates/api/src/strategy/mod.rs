@@ -14,7 +14,8 @@ mod views;
 mod warnings;
 
 pub use facts::{
-    allows_create_on_update, allows_unconditional_update, counts_generation, returns_deleted,
+    allows_create_on_update, allows_unconditional_update, counts_generation, has_dependents,
+    orphans_by_default, returns_deleted,
 };
 
 pub use validate::{validate, validate_update};

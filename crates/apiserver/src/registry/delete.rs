@@ -20,6 +20,9 @@ use crate::user::User;
 /// How often a delete is tried again because somebody else wrote meanwhile.
 const DELETE_ATTEMPTS: usize = 64;
 
+/// Upstream's warning.
+const JOB_ORPHANS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
 /// What came of a delete.
 pub struct Deleted {
     /// The object's last state, or the one that waits for its end.
@@ -37,6 +40,7 @@ impl Registry {
     pub(super) async fn delete(&self, call: &Call) -> Outcome<Reply> {
         let options = delete_options(call)?;
         let target = &call.target;
+        warn_of_orphans(target, &options);
         let deleted = self.remove(target, &call.user, &options).await?;
         let content = if deleted.gone && !strategy::returns_deleted(&target.resource) {
             let status = Status::deleted(&*target.resource, &target.name, &deleted.uid);
@@ -130,6 +134,7 @@ impl Registry {
         if call.body.is_empty() {
             (options.uid, options.resource_version) = (None, None);
         }
+        warn_of_orphans(&call.target, &options);
         let selected = ListOptions::parse(&call.query, false)?;
         let selection = Selection::parse(&call.target, &selected)?;
         // A limit bounds what is deleted: the first page of the list goes.
@@ -153,6 +158,14 @@ impl Registry {
             call.accept.content_type(),
             call.accept.write(&list)?,
         ))))
+    }
+}
+
+/// Says what becomes of a job's pods where the client has not.
+fn warn_of_orphans(target: &Target, options: &DeleteOptions) {
+    let unsaid = options.propagation_policy.is_none() && options.orphan_dependents.is_none();
+    if unsaid && target.resource.collection() == "batch/jobs" {
+        crate::notes::warn(JOB_ORPHANS);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use api::custom::{self, definition};
 use api::resource::Resource;
+use api::strategy;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ pub fn plan(resource: &Resource, live: &Value, options: &DeleteOptions, now: Tim
         },
         _ => 0,
     };
-    let mut finalizers = finalizers(live, options);
+    let mut finalizers = finalizers(resource, live, options);
     if resource.collection() == definition::COLLECTION && !meta::deleting(live) {
         // What it defines goes first.
         finalizers.push(definition::FINALIZER.to_owned());
@@ -118,14 +119,19 @@ fn mark(object: &mut Value, period: i64, now: Timestamp) {
 }
 
 /// The finalizers with the garbage collector's own as the options ask for them.
-fn finalizers(live: &Value, options: &DeleteOptions) -> Vec<String> {
+fn finalizers(resource: &Resource, live: &Value, options: &DeleteOptions) -> Vec<String> {
     let present = meta::finalizers(live);
+    if !strategy::has_dependents(resource) {
+        return present;
+    }
     let has = |name: &str| present.iter().any(|finalizer| finalizer == name);
     let policy = options.propagation_policy.as_deref();
     let orphan = match (options.orphan_dependents, policy) {
         (Some(orphan), _) => orphan,
         (None, Some(policy)) => policy == "Orphan",
-        (None, None) => has(ORPHAN),
+        (None, None) => {
+            has(ORPHAN) || (!has(FOREGROUND) && strategy::orphans_by_default(resource))
+        }
     };
     let foreground = match (options.orphan_dependents, policy) {
         (Some(_), _) => false,
@@ -238,6 +244,37 @@ mod tests {
                 expected,
                 "{object} {policy:?}"
             );
+        }
+    }
+
+    /// As upstream's versions do that are older than the garbage collector.
+    #[test]
+    fn jobs_and_replication_controllers_leave_their_pods() {
+        let orphan = "2026-01-01T00:00:00Z 0 [\"orphan\"]";
+        let foreground = json!(["foregroundDeletion"]);
+        for (group, plural, present, policy, expected) in [
+            ("batch", "jobs", json!([]), None, orphan),
+            ("", "replicationcontrollers", json!([]), None, orphan),
+            ("batch", "jobs", json!([]), Some("Background"), "remove"),
+            (
+                "batch",
+                "jobs",
+                foreground,
+                None,
+                "2026-01-01T00:00:00Z 0 [\"foregroundDeletion\"]",
+            ),
+            ("batch", "cronjobs", json!([]), None, "remove"),
+            ("apps", "replicasets", json!([]), None, "remove"),
+            ("", "events", json!([]), Some("Foreground"), "remove"),
+        ] {
+            let resource = find(group, "v1", plural).unwrap();
+            let object = json!({"metadata": {"name": "o", "finalizers": present}});
+            let options = DeleteOptions {
+                propagation_policy: policy.map(str::to_owned),
+                ..DeleteOptions::default()
+            };
+            let plan = plan(resource, &object, &options, now());
+            assert_eq!(shown(plan), expected, "{plural} {policy:?}");
         }
     }
 

@@ -47,6 +47,27 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
 }
 
 #[tokio::test]
+async fn a_job_leaves_its_pods_and_says_so() {
+    const JOBS: &str = "/apis/batch/v1/namespaces/ns/jobs";
+    let server = Server::start().await;
+    let job = |name: &str| {
+        let containers = json!([{"name": "c", "image": "i"}]);
+        json!({"metadata": {"name": name}, "spec": {"template": {"spec":
+            {"restartPolicy": "Never", "containers": containers}}}})
+    };
+    server.post(JOBS, job("a")).await.ok();
+    let answer = server.delete(&format!("{JOBS}/a"), Value::Null).await;
+    assert_eq!(answer.body["metadata"]["finalizers"], json!(["orphan"]));
+    let told = answer.headers["warning"].to_str().unwrap();
+    assert!(told.contains("child pods are preserved by default when jobs are deleted"), "{told}");
+    server.post(JOBS, job("b")).await.ok();
+    let answer =
+        server.delete(&format!("{JOBS}/b"), json!({"propagationPolicy": "Background"})).await;
+    assert!(answer.headers.get("warning").is_none());
+    assert_eq!(server.get(&format!("{JOBS}/b")).await.code, 404);
+}
+
+#[tokio::test]
 async fn policies_wait_for_the_collector() {
     let server = Server::start().await;
     for (name, policy, code, finalizer) in
