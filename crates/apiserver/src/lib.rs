@@ -60,7 +60,7 @@ pub use authn::{
     Anonymous, AuthenticationConfiguration, ClaimRule, ExtraMapping, Issuer, JwtAuthenticator,
     Mapping, Mappings, PathCondition, StaticTokens, UserRule,
 };
-pub use authz::{AuthorizerOptions, Authorizers};
+pub use authz::{AuthorizerOptions, Authorizers, Selectors};
 pub use bootstrap::BootstrapError;
 pub use config::{Config, KubeletClient, Limits, ServiceAccountConfig, Tolerations, Version};
 pub use metrics::{MetricKind, MetricsPage};

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use crate::authz::Selectors;
+
 /// Any error, as bodies carry it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A body of any origin: a connection, an in-process caller, a watch.
@@ -37,8 +39,8 @@ pub struct RequestInfo {
     /// `metadata.name`, so that rules with resourceNames apply; such a request stays a
     /// list or watch.
     pub name: String,
-    /// The node that a field selector pins (`spec.nodeName`), empty without one.
-    pub selected_node: String,
+    /// Which objects of a list are meant.
+    pub selectors: Selectors,
     /// The path as sent, percent-encoding undone.
     pub path: String,
     /// The path's segments from the resource on; `[3..]` is the rest behind a subresource.
@@ -103,6 +105,7 @@ impl RequestInfo {
         if !self.name.is_empty() {
             return;
         }
+        let is_old_watch = self.verb == "watch";
         match self.verb.as_str() {
             "get" if query_true(query, "watch") => self.verb = "watch".to_owned(),
             "get" => self.verb = "list".to_owned(),
@@ -113,7 +116,11 @@ impl RequestInfo {
         if let Some(name) = name_from_selector(query) {
             self.name = name;
         }
-        self.selected_node = pinned(query, "spec.nodeName").unwrap_or_default();
+        // Upstream gives authorizers none of the watches by path, which read selectors in part.
+        if !is_old_watch {
+            let value = |key| query_value(query, key).unwrap_or_default();
+            self.selectors = Selectors::of_query(&value("fieldSelector"), &value("labelSelector"));
+        }
     }
 
     /// `resource/subresource`, as rules and metrics name it.
@@ -173,12 +180,7 @@ pub(crate) fn is_on(value: &str) -> bool {
 
 /// The value that a field selector pins a field to.
 fn pinned(query: &str, field: &str) -> Option<String> {
-    pinned_by(&query_value(query, "fieldSelector")?, field)
-}
-
-/// The value that a selector pins a field to.
-pub(crate) fn pinned_by(selector: &str, field: &str) -> Option<String> {
-    selector.split(',').find_map(|term| {
+    query_value(query, "fieldSelector")?.split(',').find_map(|term| {
         let (key, value) = term.split_once('=')?;
         (key == field).then(|| value.strip_prefix('=').unwrap_or(value).to_owned())
     })

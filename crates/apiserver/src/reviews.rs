@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::authz::rbac::Rule;
-use crate::authz::{Attributes, Decision};
+use crate::authz::selectors::{self, Term};
+use crate::authz::{Attributes, Decision, Selectors};
 use crate::request::{Request, RequestInfo, Response};
 use crate::response;
 use crate::server::Context;
@@ -45,15 +46,7 @@ struct ResourceAttributes {
 #[serde(rename_all = "camelCase", default)]
 struct Selector {
     raw_selector: String,
-    requirements: Option<Vec<Requirement>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Requirement {
-    key: String,
-    operator: String,
-    values: Option<Vec<String>>,
+    requirements: Option<Vec<Term>>,
 }
 
 impl Selector {
@@ -69,9 +62,9 @@ impl Selector {
             let why = format!("when {at} is specified, requirements or rawSelector is required");
             return Some(FieldError::required(format!("{at}.requirements"), why));
         }
-        let wrong = |(index, one): (usize, &Requirement)| {
+        let wrong = |(index, one): (usize, &Term)| {
             let at = format!("{at}.requirements[{index}]");
-            let values = one.values.as_ref().map_or(0, Vec::len);
+            let values = one.values.len();
             match one.operator.as_str() {
                 _ if one.key.is_empty() => {
                     Some(FieldError::required(format!("{at}.key"), "must be specified"))
@@ -94,17 +87,52 @@ impl Selector {
         requirements.iter().enumerate().find_map(wrong)
     }
 
-    /// The only value that a field may have.
-    fn pinned(&self, field: &str) -> Option<String> {
-        let requirements = self.requirements.as_deref().unwrap_or_default();
-        let only = requirements.iter().find(|one| one.key == field && one.operator == "In");
-        if let Some([value]) = only.and_then(|one| one.values.as_deref()) {
-            return Some(value.clone());
+    /// What of it an authorizer is asked with, and whether that is all: `read` reads one as it is
+    /// written, `is_known` says which requirements there are.
+    fn terms(
+        &self,
+        read: fn(&str) -> Option<Vec<Term>>,
+        is_known: fn(&Term) -> bool,
+    ) -> (Vec<Term>, bool) {
+        if !self.raw_selector.is_empty() {
+            let terms = read(&self.raw_selector);
+            return (terms.clone().unwrap_or_default(), terms.is_some());
         }
-        self.raw_selector.split(',').find_map(|term| {
-            let (key, value) = term.split_once('=')?;
-            (key == field).then(|| value.trim_start_matches('=').to_owned())
-        })
+        let all = self.requirements.as_deref().unwrap_or_default();
+        let known: Vec<Term> = all.iter().filter(|term| is_known(term)).cloned().collect();
+        let is_all = known.len() == all.len();
+        (known, is_all)
+    }
+}
+
+impl ResourceAttributes {
+    /// The selectors, and what is said about parts of them that cannot be used.
+    fn selectors(&self) -> (Selectors, Vec<String>) {
+        let mut errors = Vec::new();
+        let mut terms = |name: &str, selector: &Option<Selector>, read, is_known| {
+            let Some(selector) = selector else { return Vec::new() };
+            let (terms, is_all) = selector.terms(read, is_known);
+            if !is_all {
+                let partially = if terms.is_empty() { "" } else { "partially " };
+                errors.push(format!(
+                    "spec.resourceAttributes.{name} {partially}ignored due to parse error"
+                ));
+            }
+            terms
+        };
+        let fields = terms(
+            "fieldSelector",
+            &self.field_selector,
+            selectors::fields_of,
+            selectors::is_of_field,
+        );
+        let labels = terms(
+            "labelSelector",
+            &self.label_selector,
+            selectors::labels_of,
+            selectors::is_of_label,
+        );
+        (Selectors { fields, labels }, errors)
     }
 }
 
@@ -261,15 +289,15 @@ fn check_local(spec: &AccessSpec, namespace: &str) -> Result<(), Status> {
 
 async fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
     let mut want = Attributes::on(user, "", "", "");
-    let selector = spec.resource_attributes.as_ref().and_then(|one| one.field_selector.as_ref());
-    let node = selector.and_then(|selector| selector.pinned("spec.nodeName")).unwrap_or_default();
+    let resource = spec.resource_attributes.as_ref();
+    let (selectors, ignored) = resource.map(ResourceAttributes::selectors).unwrap_or_default();
     if let Some(resource) = &spec.resource_attributes {
         want = Attributes::on(user, &resource.verb, &resource.group, &resource.resource);
-        want.version = &resource.version;
+        want.version = if resource.version.is_empty() { "*" } else { &resource.version };
         want.subresource = &resource.subresource;
         want.namespace = &resource.namespace;
         want.name = &resource.name;
-        want.selected_node = &node;
+        want.selectors = &selectors;
     } else if let Some(plain) = &spec.non_resource_attributes {
         want.is_resource = false;
         want.verb = &plain.verb;
@@ -280,6 +308,8 @@ async fn decide(context: &Context, user: &User, spec: &AccessSpec) -> Value {
     if denied {
         status["denied"] = true.into();
     }
+    let errors = [error].into_iter().filter(|error| !error.is_empty()).chain(ignored);
+    let error = errors.collect::<Vec<_>>().join("; ");
     for (field, text) in [("reason", reason), ("evaluationError", error)] {
         if !text.is_empty() {
             status[field] = text.into();

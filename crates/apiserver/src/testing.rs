@@ -53,12 +53,16 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// A store without anything in it.
+pub(crate) async fn store() -> Store {
+    let driver = Memory::default().driver();
+    let opened = Store::open(driver, Arc::new(JsonCodec), Options::default()).await;
+    opened.unwrap().0
+}
+
 /// A server whose store is empty.
 pub(crate) async fn empty(config: Config) -> Arc<ApiServer> {
-    let options = Options::default();
-    let driver = Memory::default().driver();
-    let (store, _) = Store::open(driver, Arc::new(JsonCodec), options).await.unwrap();
-    ApiServer::new(store, config).unwrap()
+    ApiServer::new(store().await, config).unwrap()
 }
 
 /// A server with the objects of a first start.

@@ -23,20 +23,24 @@ struct Term {
 impl FieldSelector {
     /// Parses the query parameter; only fields that `resource` lets be selected are allowed.
     pub fn parse(text: &str, resource: &Resource) -> Result<Self, SelectorError> {
+        let term = |(field, value, equal): (&str, String, bool)| {
+            Ok(Term { field: known_field(field, resource)?, value, equal })
+        };
+        let terms = Self::terms(text)?.into_iter().map(term).collect::<Result<_, _>>()?;
+        Ok(Self { terms })
+    }
+
+    /// Fields, values, and whether they must be equal, in order, whatever fields there are.
+    pub fn terms(text: &str) -> Result<Vec<(&str, String, bool)>, SelectorError> {
         let mut parts = split_unescaped(text);
         parts.sort_unstable();
-        let mut terms = Vec::new();
-        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+        let read = |part| {
             let (field, value, equal) = split_term(part).ok_or_else(|| {
                 SelectorError(format!("invalid selector: '{text}'; can't understand '{part}'"))
             })?;
-            terms.push(Term {
-                field: known_field(field, resource)?,
-                value: unescape(value)?,
-                equal,
-            });
-        }
-        Ok(Self { terms })
+            Ok((field, unescape(value)?, equal))
+        };
+        parts.into_iter().filter(|part| !part.is_empty()).map(read).collect()
     }
 
     /// Whether everything matches.

@@ -10,8 +10,7 @@ use expression::cel::extractors::This;
 use expression::cel::objects::{Key, Map};
 use expression::cel::{Context as Cel, ExecutionError, Value as CelValue};
 
-use crate::authz::{Attributes, Decision};
-use crate::request::pinned_by;
+use crate::authz::{Attributes, Decision, Selectors};
 use crate::server::Context;
 use crate::user::User;
 
@@ -66,13 +65,24 @@ impl<'a> Authority<'a> {
     }
 
     async fn decide(&self, question: &Question) -> Decision {
-        let [verb, group, resource, subresource, namespace, name, path, fields, _, space, account] =
-            question;
+        let [
+            verb,
+            group,
+            resource,
+            subresource,
+            namespace,
+            name,
+            path,
+            fields,
+            labels,
+            space,
+            account,
+        ] = question;
         let other = (!account.is_empty()).then(|| User::service_account(space, account));
-        // Selectors make a question narrower: the node authorizer looks at them, roles do not.
-        let node = pinned_by(fields, "spec.nodeName").unwrap_or_default();
+        // Selectors make a question narrower: that of nodes and webhooks look at them, roles do not.
+        let selectors = Selectors::of_query(fields, labels);
         let asked = Attributes {
-            selected_node: &node,
+            selectors: &selectors,
             subresource,
             namespace,
             name,

@@ -6,6 +6,7 @@ mod config;
 pub(crate) mod escalation;
 mod node;
 pub(crate) mod rbac;
+pub(crate) mod selectors;
 
 use api::status::{Status, go_quote};
 
@@ -18,6 +19,7 @@ use crate::webhook::authorization::AuthorizationWebhook;
 pub use config::{AuthorizerOptions, Authorizers};
 pub(crate) use node::{node_name, referred};
 use rbac::{Rbac, Rule};
+pub use selectors::Selectors;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +36,8 @@ pub(crate) struct Attributes<'a> {
     /// Path of a request that names no resource.
     pub path: &'a str,
     pub is_resource: bool,
-    /// The node that a field selector names; empty where there is none.
-    pub selected_node: &'a str,
+    /// Which objects of a list are meant.
+    pub selectors: &'a Selectors,
 }
 
 impl<'a> Attributes<'a> {
@@ -52,7 +54,7 @@ impl<'a> Attributes<'a> {
             name: &info.name,
             path: &info.path,
             is_resource: info.is_resource,
-            selected_node: &info.selected_node,
+            selectors: &info.selectors,
         }
     }
 
@@ -69,7 +71,7 @@ impl<'a> Attributes<'a> {
             name: "",
             path: "",
             is_resource: true,
-            selected_node: "",
+            selectors: &selectors::ALL,
         }
     }
 

@@ -82,7 +82,7 @@ impl NodeAuthorizer {
     /// node. What it writes is admission's business.
     fn own_pods(&self, node: &str, want: &Attributes) -> bool {
         match want.verb {
-            "list" | "watch" => want.selected_node == node,
+            "list" | "watch" => want.selectors.pinned("spec.nodeName") == Some(node),
             "get" => objects::object(&self.store, "pods", want.namespace, want.name)
                 .is_some_and(|pod| pod["spec"]["nodeName"] == node),
             _ => true,

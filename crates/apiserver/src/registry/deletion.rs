@@ -129,9 +129,7 @@ fn finalizers(resource: &Resource, live: &Value, options: &DeleteOptions) -> Vec
     let orphan = match (options.orphan_dependents, policy) {
         (Some(orphan), _) => orphan,
         (None, Some(policy)) => policy == "Orphan",
-        (None, None) => {
-            has(ORPHAN) || (!has(FOREGROUND) && strategy::orphans_by_default(resource))
-        }
+        (None, None) => has(ORPHAN) || (!has(FOREGROUND) && strategy::orphans_by_default(resource)),
     };
     let foreground = match (options.orphan_dependents, policy) {
         (Some(_), _) => false,
@@ -256,13 +254,7 @@ mod tests {
             ("batch", "jobs", json!([]), None, orphan),
             ("", "replicationcontrollers", json!([]), None, orphan),
             ("batch", "jobs", json!([]), Some("Background"), "remove"),
-            (
-                "batch",
-                "jobs",
-                foreground,
-                None,
-                "2026-01-01T00:00:00Z 0 [\"foregroundDeletion\"]",
-            ),
+            ("batch", "jobs", foreground, None, "2026-01-01T00:00:00Z 0 [\"foregroundDeletion\"]"),
             ("batch", "cronjobs", json!([]), None, "remove"),
             ("apps", "replicasets", json!([]), None, "remove"),
             ("", "events", json!([]), Some("Foreground"), "remove"),

@@ -8,11 +8,14 @@ use store::Store;
 
 use super::remembered::Remembered;
 use super::remote::{PATIENCE, Remote, RemoteConfig};
-use crate::authz::{Attributes, Decision};
+use crate::authz::{Attributes, Decision, Selectors};
 
 /// A question whose attributes are longer than this is asked anew each time, as upstream does: what
 /// clients choose must not fill the memory.
 const REMEMBERED_BYTES_MAX: usize = 10_000;
+
+/// Which objects of a list a question is about.
+const SELECTORS: [&str; 2] = ["fieldSelector", "labelSelector"];
 
 /// Who answers for permissions.
 #[derive(Clone, Debug)]
@@ -62,12 +65,23 @@ pub(crate) fn compiled(condition: &str) -> Result<Program, String> {
         Kind::object(names.iter().map(|name| (*name, Kind::Text)).collect::<Vec<_>>())
     };
     let of_resource = ["namespace", "verb", "group", "version", "resource", "subresource", "name"];
+    let requirement = Kind::object([
+        ("key", Kind::Text),
+        ("operator", Kind::Text),
+        ("values", Kind::list(Kind::Text)),
+    ]);
+    let selector =
+        Kind::object([("rawSelector", Kind::Text), ("requirements", Kind::list(requirement))]);
+    let of_resource = of_resource
+        .map(|name| (name, Kind::Text))
+        .into_iter()
+        .chain(SELECTORS.map(|name| (name, selector.clone())));
     let request = Kind::object([
         ("user", Kind::Text),
         ("groups", Kind::list(Kind::Text)),
         ("uid", Kind::Text),
         ("extra", Kind::map(Kind::list(Kind::Text))),
-        ("resourceAttributes", texts(&of_resource)),
+        ("resourceAttributes", Kind::object(of_resource)),
         ("nonResourceAttributes", texts(&["path", "verb"])),
     ]);
     let program = compile(condition, &[("request", request)])
@@ -169,7 +183,14 @@ fn seen(attributes: &Attributes<'_>) -> Value {
     });
     if attributes.is_resource {
         let all = resource(attributes).map(|(field, text)| (field.to_owned(), text.into()));
-        request["resourceAttributes"] = Value::Object(all.into_iter().collect());
+        let mut all: Map<String, Value> = all.into_iter().collect();
+        let Selectors { fields, labels } = attributes.selectors;
+        for (name, terms) in SELECTORS.into_iter().zip([fields, labels]) {
+            if !terms.is_empty() {
+                all.insert(name.to_owned(), json!({"requirements": terms}));
+            }
+        }
+        request["resourceAttributes"] = Value::Object(all);
     } else {
         let about = json!({"path": attributes.path, "verb": attributes.verb});
         request["nonResourceAttributes"] = about;
@@ -224,6 +245,18 @@ mod tests {
         assert_eq!(spec(&want, false), sent);
         assert_eq!(spec(&want, true)["group"], json!(["g"]));
         assert_eq!(seen(&want)["resourceAttributes"]["namespace"], "");
+        let selectors = Selectors::of_query("spec.nodeName=n", "a in (x,y),b");
+        let narrow = Attributes { selectors: &selectors, ..want };
+        let sent = &spec(&narrow, true)["resourceAttributes"];
+        assert_eq!(
+            sent["fieldSelector"],
+            json!({"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["n"]}]})
+        );
+        assert_eq!(
+            sent["labelSelector"],
+            json!({"requirements": [{"key": "a", "operator": "In", "values": ["x", "y"]},
+                {"key": "b", "operator": "Exists"}]})
+        );
         let path = Attributes { is_resource: false, path: "/x", ..want };
         assert_eq!(
             spec(&path, false)["nonResourceAttributes"],
@@ -236,6 +269,10 @@ mod tests {
         for (condition, expected) in [
             ("has(request.resourceAttributes) && request.resourceAttributes.verb == 'get'", ""),
             ("'a' in request.groups || request.extra['x'].exists(v, v == '1')", ""),
+            (
+                "request.resourceAttributes.labelSelector.requirements.exists(r, r.key == 'a' && 'x' in r.values)",
+                "",
+            ),
             ("request.user", "must evaluate to bool"),
             ("request.nobody == ''", "compilation failed: "),
         ] {

@@ -89,8 +89,8 @@ impl Webhooks {
             .map_err(|error| failed(error.to_string()))?;
         match tokio::time::timeout(timeout, exchange(&client, request)).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Trouble::Road(why))) => Err(failed(why)),
-            Ok(Err(Trouble::Answer(why))) => Err(CallError(why)),
+            Ok(Err(Trouble { why, is_road: true, .. })) => Err(failed(why)),
+            Ok(Err(Trouble { why, .. })) => Err(CallError(why)),
             Err(_) => Err(failed("context deadline exceeded".to_owned())),
         }
     }
@@ -149,10 +149,31 @@ fn url_of(config: &Value, timeout: Duration) -> Result<Uri, CallError> {
     url.parse().map_err(|error| CallError(format!("parse {url:?}: {error}")))
 }
 
-/// What went wrong: on the way, or with what came back.
-enum Trouble {
-    Road(String),
-    Answer(String),
+/// What went wrong.
+struct Trouble {
+    why: String,
+    /// Whether it was on the way, and not with what came back.
+    is_road: bool,
+    /// Whether it may be gone when somebody asks again.
+    passes: bool,
+}
+
+impl Trouble {
+    fn road(error: &(dyn std::error::Error + 'static)) -> Self {
+        Trouble { why: reason(error), is_road: true, passes: is_reset(error) }
+    }
+
+    fn answer(why: String) -> Self {
+        Trouble { why, is_road: false, passes: false }
+    }
+}
+
+/// Whether the other side has ended the connection.
+fn is_reset(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
 }
 
 async fn exchange(
@@ -161,19 +182,21 @@ async fn exchange(
 ) -> Result<Value, Trouble> {
     let bytes = send(client, request).await?;
     serde_json::from_slice(&bytes).map_err(|error| {
-        Trouble::Answer(format!("couldn't get version/kind; json parse error: {error}"))
+        Trouble::answer(format!("couldn't get version/kind; json parse error: {error}"))
     })
 }
 
 /// Sends a request and gives what comes back where it is no failure.
 async fn send(client: &HookClient, request: http::Request<Full<Bytes>>) -> Result<Bytes, Trouble> {
-    let road = |error: &dyn std::error::Error| Trouble::Road(reason(error));
-    let answer = client.request(request).await.map_err(|error| road(&error))?;
+    let answer = client.request(request).await.map_err(|error| Trouble::road(&error))?;
     let (parts, body) = answer.into_parts();
     let bytes = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-    let bytes = bytes.map_err(|error| Trouble::Road(error.to_string()))?.to_bytes();
+    let bytes = bytes.map_err(|error| Trouble::road(error.as_ref()))?.to_bytes();
     if !parts.status.is_success() {
-        return Err(Trouble::Answer(refusal(parts.status, &bytes)));
+        // What is overloaded says so, or when to come again.
+        let passes = matches!(parts.status.as_u16(), 429 | 500 | 504)
+            || parts.headers.contains_key(header::RETRY_AFTER);
+        return Err(Trouble { passes, ..Trouble::answer(refusal(parts.status, &bytes)) });
     }
     Ok(bytes)
 }

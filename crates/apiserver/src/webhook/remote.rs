@@ -23,6 +23,13 @@ use super::{Dial, HookClient, IDLE, IDLE_MAX, Trouble, exchange, send, trust};
 /// How long an answer may take; upstream has no setting for it either.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often a question is asked at most; the pauses between grow, and nobody asks in step with
+/// others (upstream's `DefaultRetryBackoffWithInitialDelay`).
+const ATTEMPTS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(500);
+const GROWTH: f64 = 1.5;
+const JITTER: f64 = 0.2;
+
 /// Where a kubeconfig's current context leads, and as whom.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RemoteConfig {
@@ -89,6 +96,8 @@ pub(crate) struct Remote {
     url: Uri,
     token: String,
     client: HookClient,
+    /// Before it is asked again for the first time.
+    pause: Duration,
 }
 
 impl Remote {
@@ -109,19 +118,46 @@ impl Remote {
             .build(connector.wrap_connector(dial));
         let url =
             config.url.parse().map_err(|error| format!("server {:?}: {error}", config.url))?;
-        Ok(Remote { url, token: config.token.clone(), client })
+        Ok(Remote { url, token: config.token.clone(), client, pause: PAUSE })
     }
 
-    /// POSTs a question and gives the answer. The error says why there is none.
+    /// The same, but with another pause before it is asked again.
+    pub(crate) fn with_pause(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// POSTs a question and gives the answer; asks again where that may help. The error says why
+    /// there is none.
     pub(crate) async fn ask(&self, question: &Value, patience: Duration) -> Result<Value, String> {
-        let request = self.request(question.to_string())?;
-        self.in_time(exchange(&self.client, request), patience).await
+        let text = question.to_string();
+        let mut pause = self.pause;
+        for _ in 1..ATTEMPTS {
+            match self.once(&text, patience).await? {
+                Ok(answer) => return Ok(answer),
+                Err(why) => tracing::debug!(why, "asking again"),
+            }
+            tokio::time::sleep(pause.mul_f64(1.0 + fastrand::f64() * JITTER)).await;
+            pause = pause.mul_f64(GROWTH);
+        }
+        self.once(&text, patience).await?
+    }
+
+    /// One attempt; the inner error is one that may pass.
+    async fn once(&self, text: &str, patience: Duration) -> Result<Result<Value, String>, String> {
+        let request = self.request(text.to_owned())?;
+        match self.in_time(exchange(&self.client, request), patience).await {
+            Ok(answer) => Ok(Ok(answer)),
+            Err(trouble) if trouble.passes => Ok(Err(trouble.why)),
+            Err(trouble) => Err(trouble.why),
+        }
     }
 
     /// POSTs a text of which no more is to be heard than that it was taken.
     pub(crate) async fn post(&self, text: String) -> Result<(), String> {
         let request = self.request(text)?;
-        self.in_time(send(&self.client, request), PATIENCE).await.map(drop)
+        let sent = self.in_time(send(&self.client, request), PATIENCE).await;
+        sent.map(drop).map_err(|trouble| trouble.why)
     }
 
     fn request(&self, text: String) -> Result<http::Request<Full<Bytes>>, String> {
@@ -141,12 +177,13 @@ impl Remote {
         &self,
         exchange: impl Future<Output = Result<T, Trouble>>,
         patience: Duration,
-    ) -> Result<T, String> {
+    ) -> Result<T, Trouble> {
         match tokio::time::timeout(patience, exchange).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Trouble::Road(why))) => Err(self.failed(&why)),
-            Ok(Err(Trouble::Answer(why))) => Err(why),
-            Err(_) => Err(self.failed("context deadline exceeded")),
+            Ok(Err(trouble)) if trouble.is_road => {
+                Err(Trouble { why: self.failed(&trouble.why), ..trouble })
+            }
+            Ok(done) => done,
+            Err(_) => Err(Trouble::answer(self.failed("context deadline exceeded"))),
         }
     }
 
@@ -166,6 +203,49 @@ fn identity(certificate: &[u8], key: &[u8]) -> Result<CertifiedKey, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hyper_util::rt::TokioIo;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A server that answers each request by the next of these codes.
+    async fn moody(codes: &'static [u16]) -> (RemoteConfig, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                let count = Arc::clone(&count);
+                let service = hyper::service::service_fn(move |_: http::Request<_>| {
+                    let code = codes[count.fetch_add(1, Ordering::Relaxed).min(codes.len() - 1)];
+                    let answer = http::Response::builder().status(code);
+                    std::future::ready(answer.body(Full::new(Bytes::from("{}"))))
+                });
+                let connection = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(connection.serve_connection(TokioIo::new(tcp), service));
+            }
+        });
+        (RemoteConfig { url, ..RemoteConfig::default() }, asked)
+    }
+
+    #[tokio::test]
+    async fn what_may_pass_is_asked_again() {
+        let store = crate::testing::store().await;
+        for (codes, attempts, answers) in [
+            (&[200][..], 1, true),
+            (&[500, 429, 504, 200], 4, true),
+            (&[500], 5, false),
+            // These would say the same again.
+            (&[403], 1, false),
+            (&[503], 1, false),
+        ] {
+            let (config, asked) = moody(codes).await;
+            let remote = Remote::new(&config, &store).unwrap();
+            let remote = remote.with_pause(Duration::from_millis(1));
+            let answer = remote.ask(&serde_json::json!({}), PATIENCE).await;
+            assert_eq!(answer.is_ok(), answers, "{codes:?}: {answer:?}");
+            assert_eq!(asked.load(Ordering::Relaxed), attempts, "{codes:?}");
+        }
+    }
 
     #[test]
     fn a_kubeconfig_says_where_and_as_whom() {

@@ -18,6 +18,8 @@ const DOMAIN: &str = ".image-policy.k8s.io/";
 const AUDIT_PREFIX: &str = "imagepolicywebhook.image-policy.k8s.io/";
 const ALLOW_TTL: Duration = Duration::from_secs(5 * 60);
 const DENY_TTL: Duration = Duration::from_secs(30);
+const BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF_MAX: Duration = Duration::from_secs(5 * 60);
 const TTL_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// Who is asked, and how long an answer counts.
@@ -26,6 +28,8 @@ pub(in super::super) struct ImagePolicyOptions {
     remote: RemoteConfig,
     allow_ttl: Duration,
     deny_ttl: Duration,
+    /// Before the server is asked again that could not answer.
+    retry_backoff: Duration,
     /// Whether images may run that the server cannot be asked about.
     default_allow: bool,
 }
@@ -50,20 +54,31 @@ impl ImagePolicyOptions {
             remote,
             allow_ttl: ttl(&config["allowTTL"], ALLOW_TTL)?,
             deny_ttl: ttl(&config["denyTTL"], DENY_TTL)?,
+            retry_backoff: backoff(&config["retryBackoff"])?,
             default_allow: config["defaultAllow"] == true,
         })
     }
 }
 
-/// Seconds; -1 for never, 0 for the default.
+/// A time in seconds; -1 for none, 0 for the default.
 fn ttl(value: &Value, default: Duration) -> Result<Duration, String> {
     let seconds = value.as_i64().unwrap_or_default();
     match u64::try_from(seconds).map(Duration::from_secs) {
         Ok(Duration::ZERO) => Ok(default),
-        // Upstream takes its least value for too small as well.
-        Ok(ttl) if ttl > Duration::from_secs(1) && ttl <= TTL_MAX => Ok(ttl),
+        Ok(ttl) if ttl <= TTL_MAX => Ok(ttl),
         Err(_) if seconds == -1 => Ok(Duration::ZERO),
         _ => Err(format!("valid value is between 1s and 30m0s, got {seconds}s")),
+    }
+}
+
+/// A pause in milliseconds; -1 for none, 0 for the default.
+fn backoff(value: &Value) -> Result<Duration, String> {
+    let millis = value.as_i64().unwrap_or_default();
+    match u64::try_from(millis).map(Duration::from_millis) {
+        Ok(Duration::ZERO) => Ok(BACKOFF),
+        Ok(pause) if pause <= BACKOFF_MAX => Ok(pause),
+        Err(_) if millis == -1 => Ok(Duration::ZERO),
+        _ => Err(format!("valid value is between 1ms and 5m0s, got {millis}ms")),
     }
 }
 
@@ -78,7 +93,7 @@ pub(in super::super) struct ImagePolicy {
 impl ImagePolicy {
     /// Nobody has been asked yet.
     pub fn new(options: &ImagePolicyOptions, store: &Store) -> Result<Self, String> {
-        let remote = Remote::new(&options.remote, store)?;
+        let remote = Remote::new(&options.remote, store)?.with_pause(options.retry_backoff);
         Ok(ImagePolicy { options: options.clone(), remote, known: Remembered::default() })
     }
 
@@ -172,6 +187,9 @@ mod tests {
         let read = |seconds: i64| ttl(&json!(seconds), ALLOW_TTL).map(|ttl| ttl.as_secs());
         assert_eq!((read(0), read(-1), read(30)), (Ok(300), Ok(0), Ok(30)));
         assert_eq!(read(1801).unwrap_err(), "valid value is between 1s and 30m0s, got 1801s");
+        let read = |millis: i64| backoff(&json!(millis)).map(|pause| pause.as_millis());
+        assert_eq!((read(0), read(-1), read(1)), (Ok(500), Ok(0), Ok(1)));
+        assert_eq!(read(-2).unwrap_err(), "valid value is between 1ms and 5m0s, got -2ms");
         let config = json!({"imagePolicy": {"kubeConfigFile": "k/config"}});
         let missing = ImagePolicyOptions::read(&config, |path| Err(format!("no {path}")));
         assert_eq!(missing.unwrap_err(), "no k/config");
