@@ -3,6 +3,8 @@
 //! The format is upstream's bound token: a JWT with the claim `kubernetes.io` naming the
 //! account and the pod or secret that it lives and dies with.
 
+pub(crate) mod lasting;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -22,6 +24,7 @@ use crate::authn::CREDENTIAL_ID;
 use crate::config::ServiceAccountConfig;
 use crate::objects;
 use crate::user::User;
+use lasting::Lasting;
 
 /// Tokens whose signature was found good and is not computed again.
 const VERIFIED_TOKENS_MAX: usize = 1024;
@@ -67,6 +70,14 @@ pub(crate) struct Claims {
     pub kubernetes: Binding,
     pub nbf: i64,
     pub sub: String,
+}
+
+/// What the two kinds of tokens say.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Bound(Box<Claims>),
+    Lasting(Box<Lasting>),
 }
 
 /// Why a token is refused.
@@ -143,7 +154,7 @@ pub(crate) struct Tokens {
     jwks_uri: Option<String>,
     audiences: Vec<String>,
     keys: RwLock<Arc<Keys>>,
-    verified: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    verified: Mutex<HashMap<[u8; 32], Arc<Said>>>,
 }
 
 impl Tokens {
@@ -208,9 +219,13 @@ impl Tokens {
             ),
             kubernetes: binding,
         };
+        self.sign(&claims)
+    }
+
+    fn sign(&self, claims: &impl Serialize) -> String {
         let keys = self.keys();
         let head = json!({"alg": "ES256", "kid": keys.public[0].id});
-        let claims = serde_json::to_vec(&claims).unwrap_or_default();
+        let claims = serde_json::to_vec(claims).unwrap_or_default();
         let text = format!("{}.{}", BASE64.encode(head.to_string()), BASE64.encode(claims));
         // Signing fails only when the kernel's random generator does; the token is then
         // refused like any other without a good signature.
@@ -228,7 +243,19 @@ impl Tokens {
         token: &str,
         audiences: &[String],
     ) -> Result<(User, Vec<String>), TokenError> {
-        let claims = self.verify(token)?;
+        let said = self.verify(token)?;
+        let claims = match said.as_ref() {
+            Said::Bound(claims) => claims,
+            Said::Lasting(lasting) => {
+                let here = |name: &&String| self.audiences.contains(name);
+                let meant: Vec<String> = audiences.iter().filter(here).cloned().collect();
+                if meant.is_empty() {
+                    let own = self.audiences.clone();
+                    return Err(TokenError::Audience(own, audiences.to_vec()));
+                }
+                return lasting.user(&self.store, token).map(|user| (user, meant));
+            }
+        };
         let now = Timestamp::now().as_second();
         if now >= claims.exp {
             return Err(TokenError::Expired);
@@ -242,11 +269,11 @@ impl Tokens {
             return Err(TokenError::Audience(claims.aud.clone(), audiences.to_vec()));
         }
         self.check_bound(&claims.kubernetes, now)?;
-        Ok((user_of(&claims), meant))
+        Ok((user_of(claims), meant))
     }
 
     /// The claims of a token with a good signature of ours.
-    fn verify(&self, token: &str) -> Result<Arc<Claims>, TokenError> {
+    fn verify(&self, token: &str) -> Result<Arc<Said>, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Malformed);
         }
@@ -266,7 +293,7 @@ impl Tokens {
         Ok(claims)
     }
 
-    fn verify_signature(&self, token: &str) -> Result<Claims, TokenError> {
+    fn verify_signature(&self, token: &str) -> Result<Said, TokenError> {
         #[derive(Deserialize)]
         struct Head {
             alg: String,
@@ -278,10 +305,17 @@ impl Tokens {
         let decode = |part: &str| BASE64.decode(part).map_err(|_| TokenError::Malformed);
         let head: Head =
             serde_json::from_slice(&decode(head)?).map_err(|_| TokenError::Malformed)?;
-        let claims: Claims =
+        let said: Said =
             serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Malformed)?;
-        if claims.iss != self.issuer && !self.earlier_issuers.contains(&claims.iss) {
-            return Err(TokenError::Issuer(claims.iss));
+        let (issuer, is_own) = match &said {
+            Said::Bound(claims) => {
+                let issuer = &claims.iss;
+                (issuer, *issuer == self.issuer || self.earlier_issuers.contains(issuer))
+            }
+            Said::Lasting(lasting) => (&lasting.iss, lasting.iss == lasting::ISSUER),
+        };
+        if !is_own {
+            return Err(TokenError::Issuer(issuer.clone()));
         }
         let signature = decode(signature)?;
         let good = self
@@ -294,7 +328,7 @@ impl Tokens {
                     .verify(text.as_bytes(), &signature)
                     .is_ok()
             });
-        if good { Ok(claims) } else { Err(TokenError::Signature) }
+        if good { Ok(said) } else { Err(TokenError::Signature) }
     }
 
     /// A token dies with its account and with the object it is bound to.

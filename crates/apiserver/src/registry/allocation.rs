@@ -164,6 +164,9 @@ impl Registry {
 
     /// Gives back what the old state of a Service had and the new one (`None`: it is gone) has not.
     pub(super) async fn release(&self, target: &Target, old: &Value, new: Option<&Value>) {
+        if new.is_none() {
+            self.end_tokens(target).await;
+        }
         if !is_service(target) {
             return;
         }

@@ -18,6 +18,7 @@ mod delete;
 mod deletion;
 mod eviction;
 mod expiry;
+mod lasting;
 pub(crate) mod meta;
 mod names;
 pub(crate) mod negotiate;

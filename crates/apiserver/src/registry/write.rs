@@ -184,6 +184,9 @@ impl Registry {
         self.admit(&attributes, &mut object).await?;
         strategy::default(resource, &resource.storage_version, &mut object);
         self.choose_numbers(&target, &mut object, None)?;
+        if !writer.dry_run {
+            self.complete_token(&target, &mut object);
+        }
         strategy::prepare_create(resource, &mut object);
         signing::note_requester(resource, &mut object, writer.user);
         let mut errors = strategy::validate(resource, &object);
@@ -357,6 +360,9 @@ impl Registry {
                 time: &time,
             };
             track(resource, Some(&live), &mut object, &manager);
+        }
+        if !writer.dry_run && !meta::deleting(&object) && object["immutable"] != true {
+            self.complete_token(target, &mut object);
         }
         if change.subresource.is_empty() {
             strategy::warnings(resource, &object, Some(&live)).into_iter().for_each(notes::warn);

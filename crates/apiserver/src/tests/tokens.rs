@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -154,4 +156,50 @@ async fn relying_parties_find_the_keys() {
     let (_, keys) = get(&server, &pod, "/openid/v1/jwks").await;
     assert_eq!(keys["keys"][0]["crv"], "P-256");
     assert_eq!(keys["keys"][0]["x"].as_str().unwrap().len(), 43);
+}
+
+#[tokio::test]
+async fn a_secret_may_ask_for_a_token_without_an_end() {
+    const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+    let server = started().await;
+    let admin = User::admin();
+    let map = json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "PEM"}});
+    create(&server, "/api/v1/namespaces/default/configmaps", map).await;
+    let asking = |name: &str, account: &str| {
+        let notes = json!({"kubernetes.io/service-account.name": account});
+        json!({"metadata": {"name": name, "annotations": notes},
+            "type": "kubernetes.io/service-account-token", "data": {"extra": "eA=="}})
+    };
+    let early = create(&server, SECRETS, asking("early", "web")).await;
+    assert_eq!(early["data"], json!({"extra": "eA=="}), "there is no such account");
+    account(&server, "web").await;
+    let made = create(&server, SECRETS, asking("t", "web")).await;
+    let data = |object: &Value, key: &str| {
+        let text = object["data"][key].as_str().unwrap_or_default();
+        String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
+    };
+    assert_eq!((data(&made, "namespace"), data(&made, "ca.crt")), ("default".into(), "PEM".into()));
+    let (_, account) = get(&server, &admin, "/api/v1/namespaces/default/serviceaccounts/web").await;
+    let uid = &made["metadata"]["annotations"]["kubernetes.io/service-account.uid"];
+    assert_eq!(*uid, account["metadata"]["uid"]);
+    let text = data(&made, "token");
+    let (code, user) = who(&server, &text).await;
+    assert_eq!(code, StatusCode::CREATED);
+    assert_eq!(user["username"], "system:serviceaccount:default:web");
+    assert_eq!(user["uid"], account["metadata"]["uid"]);
+
+    // A token that was taken out is replaced, and the old one does not count any more.
+    let path = format!("{SECRETS}/t");
+    let change = json!({"data": {"token": null, "extra": null}});
+    let (_, changed) = send(&server, &admin, Method::PATCH, &path, change).await;
+    assert_eq!(changed["data"].as_object().unwrap().len(), 3, "{changed}");
+    assert_ne!(data(&changed, "token"), text);
+    assert_eq!(who(&server, &text).await.0, StatusCode::UNAUTHORIZED);
+    assert_eq!(who(&server, &data(&changed, "token")).await.0, StatusCode::CREATED);
+
+    // They end with their account.
+    let accounts = "/api/v1/namespaces/default/serviceaccounts/web";
+    send(&server, &admin, Method::DELETE, accounts, Value::Null).await;
+    assert_eq!(get(&server, &admin, &path).await.0, StatusCode::NOT_FOUND);
+    assert_eq!(who(&server, &data(&changed, "token")).await.0, StatusCode::UNAUTHORIZED);
 }
