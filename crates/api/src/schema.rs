@@ -12,7 +12,7 @@ mod settle;
 mod types;
 
 pub use check::{Problem, decode_error, strict_error};
-pub use decode::{decode, duplicate_field};
+pub use decode::{decode, duplicate_field, order};
 pub(crate) use types::{documents, documents_hash, is_definition, reachable};
 
 pub(crate) use types::{Definition, Field, Merge, Node, Shape, Struct, Types};

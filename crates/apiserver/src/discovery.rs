@@ -75,6 +75,9 @@ pub(crate) fn paths(context: &Context) -> Vec<String> {
 /// `/version`.
 pub(crate) fn version(version: &Version) -> Value {
     let (major, minor) = version.major_minor();
+    // Objects of the release before are understood, and ours by it.
+    let before = minor.parse::<u32>().map(|minor| minor.saturating_sub(1).to_string());
+    let compatible = before.unwrap_or_else(|_| minor.to_owned());
     let arch = match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -86,7 +89,7 @@ pub(crate) fn version(version: &Version) -> Value {
         "emulationMajor": major,
         "emulationMinor": minor,
         "minCompatibilityMajor": major,
-        "minCompatibilityMinor": minor,
+        "minCompatibilityMinor": compatible,
         "gitVersion": version.git_version,
         "gitCommit": version.git_commit,
         "gitTreeState": "clean",

@@ -9,8 +9,8 @@ use kube_cel::cel::common::ast::{
     CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue,
 };
 
-use crate::functions::{self, Refusal};
 use crate::evaluate::SORT_BY_KEYS;
+use crate::functions::{self, Refusal};
 use crate::kind::{Kind, ListType};
 use crate::language::Language;
 use crate::library::{OPTIONAL_HAS, OPTIONAL_INDEX, OPTIONAL_SELECT};

@@ -3,6 +3,11 @@
 
 use serde_json::{Map, Value};
 
+use crate::schema::{Problem, Schema};
+
+/// The type of `metadata`.
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 /// Members of every object that is a whole one, which no schema has to name.
 const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
@@ -77,6 +82,9 @@ fn prune_members(
     };
     members.retain(|name, member| {
         if whole && META.contains(&name.as_str()) {
+            if name == "metadata" && !path.is_empty() {
+                below(path, ".metadata", |path| prune_metadata(member, path, dropped));
+            }
             return true;
         }
         let known = schema["properties"].get(name);
@@ -94,6 +102,19 @@ fn prune_members(
         });
         keep
     });
+}
+
+/// The same for the metadata of an object within an object, which are of one type everywhere.
+fn prune_metadata(metadata: &mut Value, path: &str, dropped: &mut Vec<String>) {
+    let Some(schema) = Schema::of_definition(OBJECT_META) else { return };
+    for problem in schema.check(metadata) {
+        match problem {
+            Problem::Unknown(unknown) => dropped.push(format!("{path}.{unknown}")),
+            // What does not fit its type is validation's business.
+            Problem::Type(_) => return,
+        }
+    }
+    schema.prune(metadata);
 }
 
 fn below(path: &mut String, step: &str, act: impl FnOnce(&mut String)) {
@@ -180,18 +201,18 @@ mod tests {
     fn unknown_fields_go_and_are_named() {
         let mut object = json!({"apiVersion": "a/v1", "kind": "K", "metadata": {"name": "n", "odd": 1},
             "top": 1, "spec": {"a": 1, "odd": 2, "list": [{"k": "v", "odd": 3}], "map": {"x": {"y": 1}},
-            "open": {"other": {"x": 1}, "in": {"odd": 1}}, "pod": {"kind": "Pod", "metadata": {}, "odd": 1},
+            "open": {"other": {"x": 1}, "in": {"odd": 1}}, "pod": {"kind": "Pod", "metadata": {"name": "p", "odd": 1}, "odd": 1},
             "any": {"x": {"y": 1}}}});
         let mut dropped = prune(&schema(), &mut object);
         dropped.sort();
         assert_eq!(
             dropped.join(" "),
-            "spec.list[0].odd spec.map.x.y spec.odd spec.open.in.odd spec.pod.odd top"
+            "spec.list[0].odd spec.map.x.y spec.odd spec.open.in.odd spec.pod.metadata.odd spec.pod.odd top"
         );
         assert_eq!(
             object["spec"],
             json!({"a": 1, "list": [{"k": "v"}], "map": {"x": {}}, "open": {"other": {"x": 1}, "in": {}},
-                "pod": {"kind": "Pod", "metadata": {}}, "any": {"x": {"y": 1}}})
+                "pod": {"kind": "Pod", "metadata": {"name": "p"}}, "any": {"x": {"y": 1}}})
         );
     }
 

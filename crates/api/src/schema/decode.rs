@@ -19,6 +19,13 @@ pub fn decode<'de, D: Deserializer<'de>>(
     Ok((value, trail.duplicates.into_inner()))
 }
 
+/// The paths of all fields in a value, in the order in which they stand there.
+pub fn order<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let trail = Trail { visited: Some(RefCell::default()), ..Trail::default() };
+    Tracked(&trail).deserialize(deserializer)?;
+    Ok(trail.visited.map(RefCell::into_inner).unwrap_or_default())
+}
+
 /// The message about a field that occurs twice.
 pub fn duplicate_field(path: &str) -> String {
     format!("duplicate field {}", crate::status::go_quote(path))
@@ -29,6 +36,8 @@ pub fn duplicate_field(path: &str) -> String {
 struct Trail {
     path: RefCell<String>,
     duplicates: RefCell<Vec<String>>,
+    /// All fields, where somebody asks for them.
+    visited: Option<RefCell<Vec<String>>>,
 }
 
 impl Trail {
@@ -42,7 +51,12 @@ impl Trail {
 
     fn member<T>(&self, name: &str, read: impl FnOnce() -> T) -> T {
         let dot = if self.path.borrow().is_empty() { "" } else { "." };
-        self.inside(&format!("{dot}{name}"), read)
+        self.inside(&format!("{dot}{name}"), || {
+            if let Some(visited) = &self.visited {
+                visited.borrow_mut().push(self.path.borrow().clone());
+            }
+            read()
+        })
     }
 
     fn note(&self) {
@@ -146,6 +160,13 @@ mod tests {
         assert_eq!(value, serde_json::json!({"a": 3, "b": [{"c": "x"}, {"c": true}]}));
         assert_eq!(duplicates, ["b[0].c", "a"]);
         assert_eq!(duplicate_field(&duplicates[0]), r#"duplicate field "b[0].c""#);
+    }
+
+    #[test]
+    fn fields_are_named_in_their_order() {
+        let text = r#"{"b": {"x": 1}, "a": [{"c": 2}], "b": 3}"#;
+        let mut json = serde_json::Deserializer::from_str(text);
+        assert_eq!(order(&mut json).unwrap(), ["b", "b.x", "a", "a[0].c", "b"]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub fn json(body: &[u8]) -> serde_json::Result<(Value, Twice)> {
     let mut reader = serde_json::Deserializer::from_slice(body);
     let (value, paths) = schema::decode(&mut reader)?;
     reader.end()?;
-    Ok((value, Twice::of_json(&paths)))
+    Ok((value, Twice::of_json(&paths, body)))
 }
 
 /// How YAML is read: of a field that is there twice the last counts.

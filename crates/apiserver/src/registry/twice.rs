@@ -16,13 +16,40 @@ const ERRORS: &str = "yaml: unmarshal errors:";
 pub struct Twice {
     lines: Vec<String>,
     yaml: bool,
+    /// Paths of all fields of a JSON body that has some twice, in their order.
+    order: Vec<String>,
 }
 
 impl Twice {
     /// Of JSON, by the fields' paths.
-    pub fn of_json(paths: &[String]) -> Self {
+    pub fn of_json(paths: &[String], body: &[u8]) -> Self {
         let lines = paths.iter().map(|path| schema::duplicate_field(path)).collect();
-        Twice { lines, yaml: false }
+        // Where they stand takes another reading, which most bodies are spared.
+        let order = match paths {
+            [] => Vec::new(),
+            _ => schema::order(&mut serde_json::Deserializer::from_slice(body)).unwrap_or_default(),
+        };
+        Twice { lines, yaml: false, order }
+    }
+
+    /// These and the `unknown` fields of the same typed object, as upstream's decoder meets them:
+    /// it reads JSON once, YAML before it is any type's.
+    pub fn among(&self, told: Vec<String>, unknown: Vec<String>) -> Vec<String> {
+        if self.order.is_empty() || unknown.is_empty() {
+            return told.into_iter().chain(unknown).collect();
+        }
+        let mut met = BTreeSet::new();
+        let mut sorted = Vec::new();
+        for path in &self.order {
+            let text = match met.insert(path) {
+                true => schema::Problem::Unknown(path.clone()).to_string(),
+                false => schema::duplicate_field(path),
+            };
+            if (told.contains(&text) || unknown.contains(&text)) && !sorted.contains(&text) {
+                sorted.push(text);
+            }
+        }
+        sorted
     }
 
     /// Of YAML that is known to have some.
@@ -31,12 +58,13 @@ impl Twice {
         let tree: Option<Spanned<Node>> = serde_saphyr::from_str_with_options(text, options).ok();
         let mut lines = Vec::new();
         tree.iter().for_each(|tree| tree.value.walk(&mut lines));
-        Twice { lines, yaml: true }
+        Twice { lines, yaml: true, order: Vec::new() }
     }
 
     /// Of the operations of a JSON patch, of which each text says so.
     pub fn of_patch(lines: impl Iterator<Item = String>) -> Self {
-        Twice { lines: lines.map(|line| format!("json patch {line}")).collect(), yaml: false }
+        let lines = lines.map(|line| format!("json patch {line}")).collect();
+        Twice { lines, ..Twice::default() }
     }
 
     /// A text for each warning.
@@ -155,8 +183,23 @@ mod tests {
     }
 
     #[test]
+    fn fields_nobody_knows_are_told_of_where_they_stand() {
+        let body = br#"{"a": {"odd": 1, "b": 1, "b": 2, "strange": 3}, "odd": 4}"#;
+        let twice = Twice::of_json(&["a.b".to_owned()], body);
+        let unknown =
+            ["a.odd", "a.strange", "odd"].map(|path| format!("unknown field {path:?}")).to_vec();
+        let told = twice.among(twice.errors(), unknown.clone());
+        let expected = [&unknown[0], "duplicate field \"a.b\"", &unknown[1], &unknown[2]];
+        assert_eq!(told, expected);
+        // What YAML has twice is told of before anybody looks for fields.
+        let twice = Twice::of_yaml("a: {odd: 1, b: 1, b: 2}");
+        let told = twice.among(twice.errors(), vec![unknown[0].clone()]);
+        assert_eq!(told[1], unknown[0]);
+    }
+
+    #[test]
     fn json_is_told_by_path() {
-        let twice = Twice::of_json(&["a.b".to_owned()]);
+        let twice = Twice::of_json(&["a.b".to_owned()], br#"{"a": {"b": 1, "b": 2}}"#);
         assert_eq!(twice.errors(), [r#"duplicate field "a.b""#]);
         assert_eq!(twice.errors(), twice.warnings());
     }

@@ -67,10 +67,7 @@ fn flatten(items: &[Value], depth: u64) -> Vec<Value> {
 
 fn range(size: i64) -> Answer {
     match size {
-        ..0 => failed(
-            "lists.range",
-            format!("lists.range: size must be non-negative, got {size}"),
-        ),
+        ..0 => failed("lists.range", format!("lists.range: size must be non-negative, got {size}")),
         0..=RANGE_MAX => list((0..size).map(Value::Int).collect()),
         _ => failed(
             "lists.range",

@@ -103,10 +103,7 @@ fn errors_are_in_cel_gos_words() {
             "[{'a': 1}].sort()",
             "ERROR: <input>:1:16: found no matching overload for 'sort' applied to 'list(map(string, int)).()'",
         ),
-        (
-            "[1].sortBy(e + 1, e)",
-            "argument must be a simple name",
-        ),
+        ("[1].sortBy(e + 1, e)", "argument must be a simple name"),
         ("nothing(1)", "ERROR: <input>:1:8: undeclared reference to 'nothing' (in container '')"),
         (
             "self.list.map(e, e.n).all(n, n.x)",

@@ -51,7 +51,11 @@ pub fn check_fields(
         decode::drop_nulls(object);
         return Ok(Vec::new());
     }
-    let with = |told: Vec<String>| -> Vec<String> { told.into_iter().chain(unknown).collect() };
+    let with = |told: Vec<String>| match resource.custom {
+        // Objects of no type are read whole before anybody looks for fields.
+        Some(_) => told.into_iter().chain(unknown).collect(),
+        None => duplicates.among(told, unknown),
+    };
     match options.field_validation {
         FieldValidation::Strict => match with(duplicates.errors()).as_slice() {
             [] => Ok(Vec::new()),
