@@ -154,6 +154,8 @@ const RECIPES: [Recipe; 18] = [
             ("usr/local/apache2/conf/httpd.conf", APACHE),
             ("usr/local/apache2/conf/mime.types", "text/html html\nimage/jpeg jpg\n"),
             ("usr/local/bin/httpd-foreground", APACHE_START),
+            // Debian's busybox has none.
+            ("usr/local/bin/printenv", "#!/bin/sh\nenv | sed -n \"s/^$1=//p\"\n"),
         ],
         cmd: &["httpd-foreground"],
         ..bare("httpd")
