@@ -9,7 +9,6 @@ use std::path::Path;
 /// neighbour, synced, renamed over, and the folder synced. `mode` is its permissions from the
 /// first byte on.
 pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     // One left by a crash may have other permissions.
@@ -21,7 +20,12 @@ pub fn write_atomically(path: &Path, content: &[u8], mode: u32) -> io::Result<()
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The folder that a file is in; a bare name is in the one that the process works in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a folder and its parents; the folder is open to its owner only where `private`.
@@ -35,5 +39,23 @@ pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> io::Result<()
     match fs::read(path).is_ok_and(|present| present == content) {
         true => Ok(()),
         false => write_atomically(path, content, mode),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_in_the_folder_that_the_process_works_in() {
+        for (path, folder) in [("kubeconfig", "."), ("a/kubeconfig", "a"), ("/kubeconfig", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+        }
+        let name = format!("kubeconfig.{}", std::process::id());
+        let written = write_atomically(Path::new(&name), b"text", 0o600);
+        let found = fs::read(&name);
+        let _ = fs::remove_file(&name);
+        written.expect("written");
+        assert_eq!(found.expect("read"), b"text");
     }
 }
