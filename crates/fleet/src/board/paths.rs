@@ -19,7 +19,10 @@ pub const JOURNALD: &str = "/etc/systemd/journald.conf.d/coracle.conf";
 pub const TIMESYNCD: &str = "/etc/systemd/timesyncd.conf.d/coracle.conf";
 /// Has logind wait for pods when the board goes off.
 pub const LOGIND: &str = "/etc/systemd/logind.conf.d/coracle.conf";
-/// Where the kernel's command line may stand, the newest place first.
-pub const CMDLINES: [&str; 2] = ["/boot/firmware/cmdline.txt", "/boot/cmdline.txt"];
+/// Where a Raspberry Pi's firmware may read the kernel's command line. The first that is there is the one:
+/// Ubuntu since 25.10 keeps what boots in a folder of its own, and Raspberry Pi OS since Debian 12 has
+/// left a note, or a link, in the old place.
+pub const CMDLINES: [&str; 3] =
+    ["/boot/firmware/current/cmdline.txt", "/boot/firmware/cmdline.txt", "/boot/cmdline.txt"];
 /// Where units of the machine's owner lie.
 pub const UNITS: &str = "/etc/systemd/system";

@@ -1,7 +1,7 @@
 # What a board is: one `key=value` a line, texts of several lines in base64 behind `key:=`. It changes
 # nothing on disks and needs nothing but a POSIX shell and coreutils; what a board cannot say is left out.
-# Variables before it: files, packages, sysctls, names, devices (lists of words), login, sums (0: leave
-# out the checksum of the binary).
+# Variables before it: files, packages, sysctls, names, devices, cmdlines (lists of words), login, sums (0:
+# leave out the checksum of the binary).
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
 say() { printf '%s=%s\n' "$1" "$2"; }
@@ -33,7 +33,7 @@ file fstab /etc/fstab
 file hosts /etc/hosts
 file cmdline /proc/cmdline
 say container "$(systemd-detect-virt --container 2>/dev/null)"
-for place in /boot/firmware/cmdline.txt /boot/cmdline.txt; do
+for place in $cmdlines; do
     [ -f "$place" ] && [ ! -L "$place" ] && say boot "$place" && file boot-cmdline "$place" && break
 done
 if [ -f /sys/fs/cgroup/cgroup.controllers ]; then

@@ -1,3 +1,5 @@
+use crate::board::paths;
+
 /// What the script is asked beyond what it always says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Questions {
@@ -28,15 +30,30 @@ pub fn script(questions: &Questions) -> String {
     };
     let Questions { files, packages, sysctls, names, devices, login, sums } = questions;
     format!(
-        "files='{}' packages='{}' sysctls='{}' names='{}' devices='{}' sums={}\nlogin='{}'\n\
+        "files='{}' packages='{}' sysctls='{}' names='{}' devices='{}' cmdlines='{}' \
+         sums={}\nlogin='{}'\n\
          [ -n \"$login\" ] || login=${{SUDO_USER:-$(id -un)}}\n{}",
         words(files),
         words(packages),
         words(sysctls),
         words(names),
         words(devices),
+        paths::CMDLINES.join(" "),
         u8::from(*sums),
         words(std::slice::from_ref(login)),
         include_str!("facts.sh")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_looked_for_where_the_newest_firmware_reads_it_first() {
+        let script = script(&Questions::default());
+        let newest = "cmdlines='/boot/firmware/current/cmdline.txt /boot/firmware/cmdline.txt ";
+        assert!(script.contains(newest), "{}", script.lines().next().unwrap_or_default());
+        assert!(script.contains("for place in $cmdlines; do"));
+    }
 }

@@ -18,6 +18,7 @@ const READ: &[&str] = &[
     "/etc/gshadow",
     "/etc/hostname",
     "/etc/hosts",
+    "/etc/kernel/cmdline",
     "/etc/machine-id",
     "/etc/network/interfaces",
     "/etc/os-release",

@@ -110,6 +110,10 @@ fn each_board_gets_an_image_and_nothing_else_in_it_changes() {
         changed.remove(&folder);
     }
     assert_eq!(changed, planned(&printed));
+    let is_left = |path: &str| before[path] == after[path];
+    assert!(is_left("/boot/cmdline.txt") && is_left("/boot/firmware/user-data"));
+    let flags = "root=PARTUUID=deadbeef-02 rootfstype=ext4 rootwait quiet cgroup_enable=cpuset ";
+    assert!(printed.contains(flags), "{printed}");
     assert_eq!(length, hash(&stock.image), "the stock image is left alone");
 
     as_they_should_be(&after);
@@ -120,6 +124,7 @@ fn each_board_gets_an_image_and_nothing_else_in_it_changes() {
 
 fn as_they_should_be(after: &BTreeMap<String, String>) {
     for (path, expected) in [
+        ("/etc/cloud/cloud-init.disabled", "file 644 0:0 "),
         ("/etc/coracle/token", "file 600 0:0 "),
         ("/etc/coracle/config.yaml", "file 600 0:0 "),
         ("/etc/shadow", "file 640 0:42 "),

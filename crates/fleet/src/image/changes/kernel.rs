@@ -3,20 +3,23 @@
 
 use super::account::with_line;
 use super::{Draft, Scene};
-use crate::board::cmdline;
+use crate::board::{cmdline, paths};
 
 /// Words by which images have themselves grown or set up at their first start, which is done here and
-/// by the board's first start instead.
-const OWN_FIRST_STARTS: [&str; 2] = ["resize", "firstboot"];
-const OWN_FIRST_STARTS_WITH: [&str; 4] = [
+/// by the board's first start instead. A script that Raspberry Pi Imager has left is started by a target
+/// that nothing else is started with; `cloud-init=` would beat the file that switches cloud-init off.
+const OWN_FIRST_STARTS: [&str; 3] =
+    ["resize", "firstboot", "systemd.unit=kernel-command-line.target"];
+const OWN_FIRST_STARTS_WITH: [&str; 5] = [
     "init=/usr/lib/raspberrypi-sys-mods/firstboot",
     "init=/usr/lib/raspi-config/init_resize.sh",
     "systemd.run",
     "ds=nocloud",
+    "cloud-init=",
 ];
-const CMDLINES: [&str; 3] =
-    ["/boot/firmware/cmdline.txt", "/boot/firmware/current/cmdline.txt", "/boot/cmdline.txt"];
 const EXTLINUX: &str = "/boot/extlinux/extlinux.conf";
+/// What Debian's tool for extlinux, and others, make the kernel's command line of, where it is there.
+const KERNEL_CMDLINE: &str = "/etc/kernel/cmdline";
 const GRUB: &str = "/boot/grub/grub.cfg";
 
 /// Flags for the control groups and for Wi-Fi.
@@ -30,20 +33,19 @@ pub fn changes(draft: &mut Draft<'_>, scene: &Scene<'_>) {
     }
     let words = flags.join(" ");
     let mut found = false;
-    for path in CMDLINES {
-        found |= draft.layout().text(path).is_some();
+    if let Some(path) = paths::CMDLINES.into_iter().find(|at| draft.layout().text(at).is_some()) {
+        found = true;
         draft.edit(path, |text| with_flags(&cmdline::with_flags(text), &flags));
     }
     // Debian's package for the Pi's firmware writes cmdline.txt anew with each kernel.
     if draft.layout().has("/etc/kernel/postinst.d/z50-raspi-firmware") {
-        draft.file("/etc/default/raspi-extra-cmdline", format!("{words}\n"));
+        let extra = draft.text("/etc/default/raspi-extra-cmdline").unwrap_or_default();
+        draft.file("/etc/default/raspi-extra-cmdline", with_flags(&extra, &flags));
     }
     if draft.layout().text(EXTLINUX).is_some() {
         found = true;
         draft.edit(EXTLINUX, |text| on_lines(text, &["append"], &flags));
-        draft.edit("/etc/default/u-boot", |text| {
-            with_line(text, &format!("U_BOOT_PARAMETERS=\"${{U_BOOT_PARAMETERS}} {words}\""))
-        });
+        extlinux_from(draft, &flags);
     }
     if draft.layout().text(GRUB).is_some() {
         found = true;
@@ -57,6 +59,20 @@ pub fn changes(draft: &mut Draft<'_>, scene: &Scene<'_>) {
              with {words}"
         ));
     }
+}
+
+/// What Debian's `u-boot-update` makes extlinux.conf of with each kernel. Parameters of its own file, a
+/// piece of shell, are taken instead of the kernel's command line in `/etc`, and that instead of "ro quiet".
+fn extlinux_from(draft: &mut Draft<'_>, flags: &[String]) {
+    const FILE: &str = "/etc/default/u-boot";
+    let words = flags.join(" ");
+    let parameters = match draft.layout().text(KERNEL_CMDLINE) {
+        Some(_) => format!("${{U_BOOT_PARAMETERS:+$U_BOOT_PARAMETERS {words}}}"),
+        None => format!("${{U_BOOT_PARAMETERS:-ro quiet}} {words}"),
+    };
+    draft.edit(KERNEL_CMDLINE, |text| with_flags(text, flags));
+    let text = draft.text(FILE).unwrap_or_default();
+    draft.file(FILE, with_line(&text, &format!("U_BOOT_PARAMETERS=\"{parameters}\"")));
 }
 
 /// One line with all flags, and without the image's own first start.

@@ -24,5 +24,7 @@ pub fn changes(draft: &mut Draft<'_>) {
     // Host keys, which it makes too, come from the first start.
     if draft.layout().has("/etc/cloud") || draft.layout().has_program("cloud-init") {
         draft.file("/etc/cloud/cloud-init.disabled", "");
+        // This would be looked for first.
+        draft.remove("/etc/cloud/cloud-init.enabled");
     }
 }

@@ -2,6 +2,8 @@ use super::super::change::Content;
 use super::*;
 use crate::config::Flags;
 
+mod stock;
+
 /// What is particular to a stock Raspberry Pi OS.
 const RASPBERRY_PI_OS: &[(&str, &str)] = &[
     ("/etc/os-release", "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n"),
@@ -187,9 +189,8 @@ fn boot_loaders_say_the_flags_now_and_after_the_next_kernel() {
     );
     let extlinux = format!("label l0\n\tappend root=LABEL=x {flags}\n\tfdt /dtb\n");
     assert_eq!(text(&plan, "/boot/extlinux/extlinux.conf"), extlinux);
-    let uboot =
-        format!("U_BOOT_UPDATE=true\nU_BOOT_PARAMETERS=\"${{U_BOOT_PARAMETERS}} {flags}\"\n");
-    assert_eq!(text(&plan, "/etc/default/u-boot"), uboot);
+    let uboot = "U_BOOT_UPDATE=true\nU_BOOT_PARAMETERS=\"${U_BOOT_PARAMETERS:-ro quiet} ";
+    assert_eq!(text(&plan, "/etc/default/u-boot"), format!("{uboot}{flags}\"\n"));
     let bare = without(RASPBERRY_PI_OS, "/boot/firmware/cmdline.txt");
     let bare = super::tests::plan(&bare, &cluster(""), "pi2");
     assert_eq!(bare.warnings.len(), 1, "{:?}", bare.warnings);
