@@ -4,8 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use clap::ValueEnum;
+use sha2::{Digest, Sha256};
 
+use self::program::Program;
 use crate::run::{Outcome, command, exists, root, run};
+
+mod program;
 
 /// What the binary may weigh (docs: promises).
 const MAX_BINARY_BYTES: u64 = 40_000_000;
@@ -33,6 +37,15 @@ impl Arch {
     fn target(self) -> String {
         format!("{}-unknown-linux-musl", self.name())
     }
+
+    /// The largest pages that kernels have. On aarch64 they are chosen when a kernel is built: 16 KiB is
+    /// usual on a Raspberry Pi 5, 64 KiB on servers.
+    fn page_bytes(self) -> u64 {
+        match self {
+            Arch::X86 => 4 << 10,
+            Arch::Aarch64 => 64 << 10,
+        }
+    }
 }
 
 /// The crates whose unit tests need neither root nor other programs, so that an emulator of the
@@ -53,8 +66,8 @@ pub struct Dist {
     test: bool,
 }
 
-/// Builds for each architecture, puts the binaries into `target/dist` and asks each for its
-/// version. One that cannot be made here must not keep the other from being made, and one that is
+/// Builds for each architecture, puts the binaries and their checksums into `target/dist` and asks each for
+/// its version. One that cannot be made here must not keep the other from being made, and one that is
 /// too large is a failure only after all else was done.
 pub fn dist(options: &Dist) -> Outcome {
     let mut failed = Vec::new();
@@ -94,12 +107,37 @@ fn build(arch: Arch, debug: bool) -> Outcome<u64> {
         .map_err(|error| format!("copying {}: {error}", built.display()))?;
     let content =
         std::fs::read(&binary).map_err(|error| format!("reading {}: {error}", binary.display()))?;
-    if !is_static(&content) {
-        return Err(format!("{} asks for a dynamic linker", binary.display()));
-    }
+    loads(&content, arch).map_err(|error| format!("{} {error}", binary.display()))?;
     eprintln!("{}: {:.1} MB, static", binary.display(), content.len() as f64 / 1e6);
     run(on_this_machine(arch, &binary, &["--version"]))?;
+    write_sum(&binary, &content)?;
     Ok(content.len() as u64)
+}
+
+/// Whether any system of this architecture can run it: it brings all it needs, and kernels with
+/// the largest pages can map it.
+fn loads(content: &[u8], arch: Arch) -> Outcome {
+    let program = Program::read(content).ok_or("is no program")?;
+    let (pages, needed) = (program.page_bytes(), arch.page_bytes());
+    match () {
+        () if !program.is_static() => Err("asks for a dynamic linker".into()),
+        () if pages < needed => Err(format!(
+            "is for pages of {} KiB, and kernels with {} are in use",
+            pages >> 10,
+            needed >> 10
+        )),
+        () => Ok(()),
+    }
+}
+
+/// Writes the checksum beside it, as `sha256sum --check` takes it.
+fn write_sum(binary: &Path, content: &[u8]) -> Outcome {
+    let digest = Sha256::digest(content);
+    let sum: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = binary.file_name().unwrap_or_default().to_string_lossy();
+    let path = binary.with_file_name(format!("{name}.sha256"));
+    std::fs::write(&path, format!("{sum}  {name}\n"))
+        .map_err(|error| format!("writing {}: {error}", path.display()))
 }
 
 fn fits(bytes: u64) -> Outcome {
@@ -108,20 +146,6 @@ fn fits(bytes: u64) -> Outcome {
         let (is, may) = (megabytes(bytes), megabytes(MAX_BINARY_BYTES));
         format!("made, but the binary has {is:.1} MB and may have {may:.1}")
     })
-}
-
-/// Whether a 64-bit little-endian ELF program names no interpreter, which is how it would ask for
-/// shared libraries. A file that is no such program is not static.
-fn is_static(content: &[u8]) -> bool {
-    const INTERPRETER: u64 = 3;
-    let number = |at: usize, length: usize| {
-        let bytes = content.get(at..at + length)?;
-        Some(bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    };
-    let headers = || Some((number(32, 8)?, number(54, 2)?, number(56, 2)?));
-    let Some((start, each, count)) = headers() else { return false };
-    let mut kinds = (0..count).map(|index| number(usize::try_from(start + index * each).ok()?, 4));
-    content.starts_with(b"\x7fELF\x02\x01") && kinds.all(|k| k.is_some_and(|k| k != INTERPRETER))
 }
 
 /// Runs a program of `arch` here, by an emulator where it is another's.
@@ -238,22 +262,6 @@ fn shouted(target: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// An ELF file with one program header of a kind.
-    fn program(kind: u8) -> Vec<u8> {
-        let mut content = vec![0; 64 + 56];
-        content[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        (content[32], content[54], content[56], content[64]) = (64, 56, 1, kind);
-        content
-    }
-
-    #[test]
-    fn a_program_with_an_interpreter_is_not_static() {
-        assert!(is_static(&program(1)));
-        assert!(!is_static(&program(3)));
-        assert!(!is_static(b"\x7fELF\x02\x01"), "cut off");
-        assert!(!is_static(&[0; 200]), "no program");
-    }
 
     #[test]
     fn what_is_too_large_is_said_with_both_sizes() {
