@@ -15,8 +15,10 @@
 #
 # By hand, as root, after ./test.sh tools; it takes some minutes of a quiet machine (aarch64: many) and
 # 4 GB below FOLDER. CORACLE_BIN is this machine's binary, CORACLE_BOARD_BIN the boards' (where they are of
-# another architecture: `cargo xtask dist --arch aarch64`). KERNEL=linux-image-... is another kernel,
-# of RELEASE (bookworm). It needs the packages openssh-client and, of the architecture,
+# another architecture: `cargo xtask dist --arch aarch64`). KERNEL=linux-image-... is another kernel, of
+# RELEASE (bookworm): RELEASE=trixie KERNEL=linux-image-arm64-16k has the pages of a Raspberry Pi 5.
+# CLOUD_INIT=yes puts cloud-init into it and what it should set up beside the firmware, as Ubuntu and
+# Raspberry Pi OS do; none of that may happen on the boards. It needs the packages openssh-client and, of the architecture,
 #   x86_64   qemu-system-x86, for grub also ovmf
 #   aarch64  qemu-system-arm, qemu-user-static (to make the Debian), for grub also qemu-efi-aarch64
 set -eu
@@ -36,12 +38,12 @@ patience_seconds=${PATIENCE:-3600}
 case $arch in
 x86_64)
     debian=amd64 efi=BOOTX64.EFI signed=x86_64-efi-signed/grubx64.efi.signed console=ttyS0
-    uefi=/usr/share/ovmf/OVMF.fd
+    uefi=/usr/share/OVMF/OVMF_CODE_4M.fd uefi_vars=/usr/share/OVMF/OVMF_VARS_4M.fd
     qemu="qemu-system-x86_64 -M q35,accel=tcg -cpu max"
     ;;
 aarch64)
     debian=arm64 efi=BOOTAA64.EFI signed=arm64-efi-signed/grubaa64.efi.signed console=ttyAMA0
-    uefi=/usr/share/qemu-efi-aarch64/QEMU_EFI.fd
+    uefi=/usr/share/AAVMF/AAVMF_CODE.fd uefi_vars=/usr/share/AAVMF/AAVMF_VARS.fd
     # A Raspberry Pi 5's core.
     qemu="qemu-system-aarch64 -M virt,accel=tcg -cpu cortex-a76"
     ;;
@@ -51,6 +53,7 @@ aarch64)
     ;;
 esac
 kernel=${KERNEL:-linux-image-cloud-$debian}
+more=${CLOUD_INIT:+cloud-init}
 mkdir -p "$folder"
 cd "$folder"
 
@@ -86,7 +89,8 @@ initramfs_of_few='set -e
     printf "%s\n" virtio_pci virtio_blk virtio_net ext4 crc32c_generic >"$1/usr/share/initramfs-tools/modules.d/boot-images"'
 
 # A Debian with a kernel, in memory: package managers sync every file.
-if [ "$(cat debian/.complete 2>/dev/null)" != "$release $kernel" ]; then
+made="$release $kernel${more:+ $more}"
+if [ "$(cat debian/.complete 2>/dev/null)" != "$made" ]; then
     echo "==> making a Debian for $arch"
     rm -rf debian memory && mkdir memory
     foreign_programs_on
@@ -94,8 +98,8 @@ if [ "$(cat debian/.complete 2>/dev/null)" != "$release $kernel" ]; then
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -v security | head -1)
     TMPDIR=$PWD/memory "$tools/mmdebstrap/usr/bin/mmdebstrap" --quiet --mode=root --variant=essential \
         --architectures="$debian" --skip=check/qemu --essential-hook="$initramfs_of_few" \
-        --include="apt,$kernel,initramfs-tools,systemd-sysv,udev,dbus,openssh-server,sudo,e2fsprogs,iproute2,procps,zstd,busybox-static,fdisk,systemd-timesyncd,grub2-common,grub-efi-$debian-bin,grub-efi-$debian-signed" \
-        "$release" memory/root "$mirror" && cp -a memory/root debian && echo "$release $kernel" >debian/.complete
+        --include="apt,$kernel,initramfs-tools,systemd-sysv,udev,dbus,openssh-server,sudo,e2fsprogs,iproute2,procps,zstd,busybox-static,fdisk,systemd-timesyncd,u-boot-menu,grub2-common,grub-efi-$debian-bin,grub-efi-$debian-signed${more:+,$more}" \
+        "$release" memory/root "$mirror" && cp -a memory/root debian && echo "$made" >debian/.complete
     umount memory && rmdir memory
     [ ! -e registered ] || foreign_programs_off
 fi
@@ -118,7 +122,7 @@ case $loader in
 cmdline)
     boot_at=/boot/firmware
     words="console=$console root=PARTUUID=deadbeef-02 rootwait $patient"
-    echo "$words init=/usr/lib/raspberrypi-sys-mods/firstboot" >cmdline.txt
+    echo "$words init=/usr/lib/raspberrypi-sys-mods/firstboot${more:+ ds=nocloud}" >cmdline.txt
     mcopy -o -i fat.img cmdline.txt ::cmdline.txt
     ;;
 grub)
@@ -152,6 +156,14 @@ extlinux)
     ;;
 esac
 mkdir -p "debian$boot_at"
+if [ -n "$more" ]; then
+    printf '#cloud-config\nhostname: from-cloud-init\nssh_deletekeys: true\nusers: [{name: cloud}]\n' >user-data
+    printf 'instance-id: stock\n' >meta-data
+    printf 'version: 2\nethernets: {all: {match: {name: "e*"}, dhcp4: true}}\n' >network-config
+    mcopy -o -i fat.img user-data meta-data network-config ::
+    printf 'datasource_list: [NoCloud, None]\ndatasource: {NoCloud: {seedfrom: "file://%s/"}}\n' "$boot_at" \
+        >debian/etc/cloud/cloud.cfg.d/99_board.cfg
+fi
 mount --bind debian root
 umount_root() { umount root && rmdir root; }
 case $loader in
@@ -214,7 +226,11 @@ switch_on() {
         mcopy -n -i "cards/$name.img@@4194304" ::cmdline.txt "cards/$name.cmdline" 2>/dev/null || :
         firmware=(-kernel "debian/boot/$linux" -initrd "debian/boot/$initrd" -append "$(cat "cards/$name.cmdline")")
         ;;
-    grub) firmware=(-bios "$uefi") ;;
+    grub)
+        # As flash with variables beside it: as one read-only file it does not come up again after a restart.
+        cp "$uefi_vars" "cards/$name.vars"
+        firmware=(-drive "if=pflash,format=raw,readonly=on,file=$uefi" -drive "if=pflash,format=raw,file=cards/$name.vars")
+        ;;
     extlinux) firmware=(-bios u-boot/usr/lib/u-boot/qemu_arm64/u-boot.bin) ;;
     esac
     # shellcheck disable=SC2086  # words
@@ -266,6 +282,11 @@ for number in 1 2; do
         done'
 done
 
+if [ -n "$more" ]; then
+    echo "==> cloud-init has done nothing"
+    on 2 'cloud-init status; [ "$(hostname)" = pi2 ] && ! getent passwd cloud && ! ls /etc/netplan/50-cloud-init.yaml'
+fi
+
 echo "==> a pod on each board"
 mkdir -p layer/bin layer/tmp && cp debian/bin/busybox layer/bin/
 for applet in sh sleep uname echo cat; do ln -sf busybox "layer/bin/$applet"; done
@@ -296,14 +317,20 @@ for number in 1 2; do
     kubectl exec on-pi$number -- uname -m
 done
 
-if [ "$loader" = grub ]; then
-    echo "==> what the distribution makes of GRUB's configuration by itself has the flags as well"
-    on 2 'sudo update-grub 2>&1 | tail -1; grep -c "^[[:space:]]linux.*cgroup_enable=memory" /boot/grub/grub.cfg'
+# What the distribution makes of its boot loader's configuration by itself, with the next kernel.
+case $loader in
+grub) anew="sudo update-grub 2>&1 | tail -1; grep -c '^[[:space:]]linux.*cgroup_enable=memory' /boot/grub/grub.cfg" ;;
+extlinux) anew="sudo u-boot-update && grep append /boot/extlinux/extlinux.conf" ;;
+*) anew= ;;
+esac
+if [ -n "$anew" ]; then
+    echo "==> what the distribution makes of the boot loader's configuration by itself has the flags as well"
+    on 2 "$anew"
     boot_id=$(on 2 'cat /proc/sys/kernel/random/boot_id')
     on 2 'sudo systemctl reboot' || :
     another_boot() { id=$(on 2 'cat /proc/sys/kernel/random/boot_id' 2>/dev/null) && [ "$id" != "$boot_id" ]; }
     wait_for "the second board is back" another_boot
-    on 2 'cat /proc/cmdline'
+    on 2 'cat /proc/cmdline; grep -o memory /sys/fs/cgroup/cgroup.controllers'
     wait_for "both nodes are Ready" ready
 fi
 
