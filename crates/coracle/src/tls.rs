@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -15,6 +15,7 @@ use rustls::{
     CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
     RootCertStore, ServerConfig, SignatureScheme,
 };
+use trust::Judge;
 
 use crate::failure::{Outcome, While};
 use crate::pki::{self, Leaf};
@@ -164,6 +165,11 @@ impl TrustedServers {
         self.replace(Servers::new(bundle, self.get().nodes)?);
         Ok(())
     }
+
+    /// The same, as TLS wants it.
+    pub fn verifier(self: &Arc<Self>) -> Arc<dyn ServerCertVerifier> {
+        trust::verifier(self.clone())
+    }
 }
 
 impl TrustedClients {
@@ -187,42 +193,20 @@ fn of_clients(bundle: &str, anonymous: bool) -> Outcome<Arc<dyn ClientCertVerifi
     builder.build().doing(|| "setting up TLS".into())
 }
 
-impl ServerCertVerifier for TrustedServers {
-    fn verify_server_cert(
+impl Judge for TrustedServers {
+    fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
+    ) -> Result<(), Error> {
         let servers = self.get();
         if !servers.nodes && pki::is_node(leaf) {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
-        servers.verifier.verify_server_cert(leaf, chain, name, ocsp, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().verifier.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().verifier.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.get().verifier.supported_verify_schemes()
+        servers.verifier.verify_server_cert(leaf, chain, name, ocsp, now).map(drop)
     }
 }
 
@@ -290,9 +274,4 @@ pub fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(servers)
         .with_client_cert_resolver(shown))
-}
-
-/// Believes every server: for the question who it is, whose answer is checked by other means.
-pub fn anyone() -> Arc<dyn ServerCertVerifier> {
-    unverified::Anyone::new(&provider())
 }

@@ -118,7 +118,7 @@ impl ApiService {
 impl Trust {
     fn client(&self) -> Result<rustls::ClientConfig, String> {
         let mut config = if self.insecure {
-            unverified::client().map_err(|error| error.to_string())?.with_no_client_auth()
+            ::trust::client_of_anyone().map_err(|error| error.to_string())?.with_no_client_auth()
         } else {
             trust::client(&self.ca_bundle)?
         };

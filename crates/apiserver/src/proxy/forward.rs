@@ -250,7 +250,8 @@ pub(super) fn rewrite_location(answer: &mut Response, target: &Target, prefix: &
 pub(super) fn trusting_client() -> Arc<rustls::ClientConfig> {
     static CLIENT: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
     let made = CLIENT.get_or_init(|| {
-        let config = unverified::client().expect("ring supports the default protocol versions");
+        let config =
+            ::trust::client_of_anyone().expect("ring supports the default protocol versions");
         Arc::new(config.with_no_client_auth())
     });
     Arc::clone(made)

@@ -2,24 +2,25 @@
 //!
 //! Go takes a certificate that is itself among the trusted ones as it is, whatever it says of
 //! being an authority, and self-signed webhook certificates rely on that; webpki refuses such a
-//! certificate. Hence a verifier in front of webpki's.
+//! certificate. Hence a judge in front of webpki's.
 
 use std::sync::{Arc, OnceLock};
 
+use ::trust::Judge;
 use base64::Engine as _;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::verify_server_name;
 use rustls::crypto::ring;
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, Error, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// Trusts what webpki trusts, and the given certificates themselves.
 #[derive(Debug)]
-struct Verifier {
+struct Believed {
     pinned: Vec<CertificateDer<'static>>,
     webpki: Arc<WebPkiServerVerifier>,
 }
@@ -35,7 +36,7 @@ pub(crate) fn client(bundle: &str) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider);
     let builder =
         builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    let verifier = Arc::new(Verifier { pinned, webpki });
+    let verifier = ::trust::verifier(Believed { pinned, webpki });
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
@@ -76,16 +77,16 @@ fn machine_roots() -> Arc<RootCertStore> {
     Arc::clone(made)
 }
 
-impl ServerCertVerifier for Verifier {
-    fn verify_server_cert(
+impl Judge for Believed {
+    fn judge(
         &self,
         shown: &CertificateDer<'_>,
         between: &[CertificateDer<'_>],
         name: &ServerName<'_>,
         ocsp: &[u8],
         now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let checked = self.webpki.verify_server_cert(shown, between, name, ocsp, now);
+    ) -> Result<(), Error> {
+        let checked = self.webpki.verify_server_cert(shown, between, name, ocsp, now).map(drop);
         if checked.is_ok() || !self.pinned.iter().any(|own| own == shown) {
             return checked;
         }
@@ -95,29 +96,6 @@ impl ServerCertVerifier for Verifier {
         if seconds < validity.not_before.timestamp() || seconds > validity.not_after.timestamp() {
             return checked;
         }
-        verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        verify_server_name(&ParsedCertificate::try_from(shown)?, name)
     }
 }

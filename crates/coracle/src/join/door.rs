@@ -26,7 +26,7 @@ use super::checks::CLOCK_TOLERANCE_SECONDS;
 use super::protocol::{AUTHORITIES, Refusal};
 use super::token::{Credential, Token};
 use crate::failure::{Failure, Hint, Outcome, While};
-use crate::tls::{Shown, TrustedServers, anyone, client_config};
+use crate::tls::{Shown, TrustedServers, client_config};
 
 /// The port of the API, where the address names none.
 const DEFAULT_PORT: u16 = 6443;
@@ -109,7 +109,7 @@ impl Door {
     /// Checks a server against a token. A token without a hash lets anybody pose as the cluster,
     /// so that is said.
     pub async fn by_token(server: Authority, token: &Token) -> Result<Door, Closed> {
-        let anyone = client_config(anyone(), Arc::default()).map_err(Closed::Never)?;
+        let anyone = client_config(trust::anyone(), Arc::default()).map_err(Closed::Never)?;
         let stranger = Door { server: server.clone(), tls: anyone, token: None };
         let (answer, date) = stranger.send(Method::GET, AUTHORITIES, Bytes::new()).await?;
         let bundle = String::from_utf8_lossy(&answer).into_owned();
@@ -125,7 +125,7 @@ impl Door {
             }
         };
         let trusted = TrustedServers::new(&pinned).map_err(Closed::Never)?;
-        let tls = client_config(trusted, Arc::default()).map_err(Closed::Never)?;
+        let tls = client_config(trusted.verifier(), Arc::default()).map_err(Closed::Never)?;
         let door = Door { server, tls, token: Some(token.credential.clone()) };
         // Shows by the handshake that the server holds the authority's key, before the token is
         // given away.

@@ -23,6 +23,7 @@ use crate::failure::{Failure, Outcome, While};
 use crate::files;
 use crate::pki::{self, Leaf, new_key};
 use crate::tls::{Shown, TrustedClients, TrustedServers, server_config};
+use rustls::client::danger::ServerCertVerifier;
 
 /// A certificate is replaced when this much of its life is over, as kubelet does: a random point
 /// between the two, so that not all nodes come at once.
@@ -98,8 +99,8 @@ impl NodeCertificates {
     }
 
     /// The servers that are trusted.
-    pub fn servers(&self) -> Arc<TrustedServers> {
-        self.servers.clone()
+    pub fn servers(&self) -> Arc<dyn ServerCertVerifier> {
+        self.servers.verifier()
     }
 
     /// The client certificate.

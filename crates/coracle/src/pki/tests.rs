@@ -37,9 +37,9 @@ fn a_leaf_with_less_than_a_third_of_its_life_left_is_made_anew() {
 
 #[test]
 fn a_node_cannot_pose_as_a_server() {
-    use rustls::client::danger::ServerCertVerifier;
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, UnixTime};
+    use trust::Judge;
 
     let secrets = secrets();
     let trusted = |servers: &crate::tls::TrustedServers, organization| {
@@ -47,7 +47,7 @@ fn a_node_cannot_pose_as_a_server() {
         let leaf = secrets.server_ca.sign(&identity).expect("a leaf");
         let leaf = CertificateDer::from_pem_slice(leaf.cert.as_bytes()).expect("DER");
         let name = "board".try_into().expect("a name");
-        servers.verify_server_cert(&leaf, &[], &name, &[], UnixTime::now()).is_ok()
+        servers.judge(&leaf, &[], &name, &[], UnixTime::now()).is_ok()
     };
     let bundle = secrets.server_ca.bundle();
     let servers = crate::tls::TrustedServers::new(&bundle).expect("an authority");

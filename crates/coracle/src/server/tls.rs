@@ -88,7 +88,7 @@ impl Certificates {
 
     /// TLS of the API server towards kubelets.
     pub fn to_kubelets(&self) -> Outcome<ClientConfig> {
-        client_config(self.kubelets.clone(), self.kubelet_client.clone())
+        client_config(self.kubelets.verifier(), self.kubelet_client.clone())
     }
 
     /// What the API server shows to aggregated ones, and the authority that signs it; `None` while

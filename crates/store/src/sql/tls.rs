@@ -33,7 +33,7 @@ pub(super) fn config(server: &Server) -> Result<ClientConfig, DriverError> {
         }
         (None, Encryption::Verify) => return Err(bad("no CA is named".into())),
         // What `sslmode=require` without a CA means to everybody else, too.
-        (None, _) => unverified::client().map_err(|e| bad(e.to_string()))?,
+        (None, _) => trust::client_of_anyone().map_err(|e| bad(e.to_string()))?,
     };
     match (&server.files.cert, &server.files.key) {
         (Some(cert), Some(key)) => {

@@ -48,7 +48,7 @@ impl Wire {
     pub fn new(options: &S3Options) -> Outcome<Self> {
         let doing = || "setting up TLS to the storage".to_owned();
         let config = match options.s3_skip_ssl_verify {
-            true => unverified::client().doing(doing)?,
+            true => trust::client_of_anyone().doing(doing)?,
             false => {
                 let provider = Arc::new(rustls::crypto::ring::default_provider());
                 ClientConfig::builder_with_provider(provider)
