@@ -36,8 +36,11 @@ pub(super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> Outcome<()>
             continue;
         }
         for (list, what) in [("containers", "container"), ("initContainers", "init container")] {
-            let all = pod["spec"][list].as_array_mut().into_iter().flatten();
-            all.for_each(|container| complete(container, what, (&requests, &limits), &mut said));
+            // Indexing would leave a null where there is no such list.
+            let all = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
+            for container in all.into_iter().flatten() {
+                complete(container, what, (&requests, &limits), &mut said);
+            }
         }
     }
     if !said.is_empty() {
@@ -203,6 +206,8 @@ mod tests {
             pod["spec"]["containers"][0]["resources"],
             json!({"limits": {"memory": "2Gi", "cpu": "500m"}, "requests": {"cpu": "100m"}})
         );
+        // Nothing is left where there was nothing: a null would be a change of the pod ever after.
+        assert_eq!(pod["spec"].as_object().unwrap().len(), 1, "{pod}");
         assert_eq!(
             pod["metadata"]["annotations"][ANNOTATION],
             "LimitRanger plugin set: cpu request for container a; cpu limit for container a"

@@ -502,6 +502,20 @@ mod tests {
         );
     }
 
+    /// Such pods are in the stores of older releases.
+    #[test]
+    fn a_stored_null_is_no_change() {
+        use super::super::testing::object;
+        let pods = crate::resource::find("", "v1", "pods").unwrap();
+        let new = object("pods", "spec: {containers: [{name: a, image: i}]}");
+        let mut old = new.clone();
+        old["spec"]["initContainers"] = serde_json::Value::Null;
+        for (new, old) in [(&new, &old), (&old, &new), (&old, &old)] {
+            let told = super::super::validate_update(pods, "", new, old);
+            assert!(told.is_empty(), "{told:?}");
+        }
+    }
+
     #[test]
     fn changes_through_views() {
         use super::super::testing::object;

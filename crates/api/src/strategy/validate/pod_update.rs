@@ -164,9 +164,10 @@ fn rest(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
     if old.get("schedulingGates").len() > 0 {
         gated(new, old, &mut spec, out);
     }
-    if spec != *old.value {
-        let mut lines = Vec::new();
-        differences("spec", &spec, old.value, &mut lines);
+    let mut lines = Vec::new();
+    differences("spec", &spec, old.value, &mut lines);
+    // What has no line differs in nulls alone, which say nothing.
+    if !lines.is_empty() {
         let why = format!(
             "pod updates may not change fields other than {FREE_FIELDS}\n{}",
             lines.join("\n")

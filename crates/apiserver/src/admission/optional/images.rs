@@ -22,11 +22,14 @@ pub(in super::super) fn admit(attributes: &Attributes<'_>, pod: &mut Value) -> O
         return Ok(());
     }
     for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        // Indexing would leave a null where there is no such list.
+        let all = pod["spec"].get_mut(list).and_then(Value::as_array_mut);
+        for container in all.into_iter().flatten() {
             container["imagePullPolicy"] = "Always".into();
         }
     }
-    for volume in pod["spec"]["volumes"].as_array_mut().into_iter().flatten() {
+    let volumes = pod["spec"].get_mut("volumes").and_then(Value::as_array_mut);
+    for volume in volumes.into_iter().flatten() {
         if volume["image"].is_object() {
             volume["image"]["pullPolicy"] = "Always".into();
         }
@@ -62,7 +65,11 @@ mod tests {
         let why = check(&write, &pod).unwrap_err().message;
         assert!(why.contains("spec.initContainers[0].imagePullPolicy: Unsupported value"), "{why}");
         create(admit, &cluster, ("", "v1", "pods"), &mut pod).unwrap();
-        assert_eq!(pod["spec"]["containers"][0]["imagePullPolicy"], "Always");
+        assert_eq!(
+            pod["spec"],
+            json!({"initContainers": [{"name": "i", "imagePullPolicy": "Always"}],
+                "containers": [{"name": "c", "imagePullPolicy": "Always"}]})
+        );
         check(&write, &pod).unwrap();
     }
 }
