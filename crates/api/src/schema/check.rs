@@ -42,6 +42,17 @@ impl Schema<'_> {
         walk.problems
     }
 
+    /// Why the outcome of a strategic merge cannot be read, if it cannot: upstream goes from trees to
+    /// its types there by another way than from text, which has words of its own.
+    pub fn restore_error(&self, value: &Value) -> Option<String> {
+        let mut walk = Walk { restores: true, ..Walk::default() };
+        walk.value(*self, None, value);
+        walk.problems.into_iter().find_map(|problem| match problem {
+            Problem::Type(why) => Some(why),
+            Problem::Unknown(_) => None,
+        })
+    }
+
     /// The type's name in the language upstream is written in, which its messages show.
     fn go_type(&self) -> String {
         match self.kind() {
@@ -72,6 +83,8 @@ impl Schema<'_> {
 struct Walk<'v> {
     problems: Vec<Problem>,
     mismatched: bool,
+    /// Whether the value comes from a tree and not from text.
+    restores: bool,
     /// Path with indices and keys, as strict decoding reports it.
     path: String,
     /// Names of fields only, as type errors report them.
@@ -163,6 +176,7 @@ impl<'v> Walk<'v> {
             (Type::IntOrString, _) => {
                 Some(format!("json: cannot unmarshal {} into Go value of type int32", found(value)))
             }
+            (kind, value) if self.restores => Some(unrestored(schema, kind, value)),
             (kind, value) => Some(self.mismatch(schema, owner, kind, value)),
         }
     }
@@ -187,6 +201,28 @@ impl<'v> Walk<'v> {
     }
 }
 
+/// A mismatch between a tree and a type.
+fn unrestored(schema: Schema<'_>, kind: Type, value: &Value) -> String {
+    let found = match value {
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+        other => found(other),
+    };
+    match kind {
+        Type::Object => format!("cannot restore struct from: {found}"),
+        Type::Map => format!("cannot restore map from {found}"),
+        Type::List | Type::Bytes => format!("cannot restore slice from {found}"),
+        // Go can make a text or a whole number of such a number, which is not what is wanted.
+        Type::String if found == "int64" => format!("cannot convert int64 to {}", schema.go_type()),
+        Type::Int32 | Type::Int64 if value.is_number() => {
+            format!("cannot convert {found} to {}", schema.go_type())
+        }
+        _ => format!("unrecognized type: {}", schema.go_type()),
+    }
+}
+
 fn found(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -206,6 +242,26 @@ mod tests {
     fn check(group: &str, kind: &str, value: Value) -> String {
         let problems = Schema::of(group, "v1", kind).unwrap().check(&value);
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn what_a_tree_cannot_be_made_into() {
+        let pod = Schema::of("", "v1", "Pod").unwrap();
+        for (value, expected) in [
+            (json!({"metadata": {"labels": {"a": "b"}}, "spec": {"foo": 1}}), None),
+            (json!({"metadata": {"labels": "invalid"}}), Some("cannot restore map from string")),
+            (json!({"metadata": {"labels": {"a": 1}}}), Some("cannot convert int64 to string")),
+            (json!({"metadata": {"labels": {"a": true}}}), Some("unrecognized type: string")),
+            (json!({"spec": []}), Some("cannot restore struct from: slice")),
+            (json!({"spec": {"containers": {}}}), Some("cannot restore slice from map")),
+            (json!({"spec": {"hostNetwork": "yes"}}), Some("unrecognized type: bool")),
+            (
+                json!({"spec": {"activeDeadlineSeconds": 1.5}}),
+                Some("cannot convert float64 to int64"),
+            ),
+        ] {
+            assert_eq!(pod.restore_error(&value).as_deref(), expected, "{value}");
+        }
     }
 
     #[test]

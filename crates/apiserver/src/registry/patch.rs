@@ -94,9 +94,15 @@ impl Patch {
     fn refused(&self, call: &Call, live: &Value, status: Status) -> Status {
         let prefix = schema::decode_error(&call.target.resource.kind, &call.target.version, "");
         let Some(why) = status.message.strip_prefix(&prefix) else { return status };
-        let shown = match self {
-            Patch::Strategic(patch) => api::status::go_print(patch),
-            _ => self.patched(call, live).map(|object| object.to_string()).unwrap_or_default(),
+        let patched = self.patched(call, live).unwrap_or_default();
+        let (shown, why) = match self {
+            Patch::Strategic(patch) => {
+                let target = &call.target;
+                let schema = schema::Schema::of_resource(&target.resource, &target.version);
+                let restored = schema.and_then(|schema| schema.restore_error(&patched));
+                (api::status::go_print(patch), restored.unwrap_or_else(|| why.to_owned()))
+            }
+            _ => (patched.to_string(), why.to_owned()),
         };
         Status::invalid(("", ""), "", &[FieldError::invalid("patch", shown, why)])
     }

@@ -116,6 +116,11 @@ async fn patches_that_cannot_be_applied() {
         ),
         (
             "strategic-merge-patch+json",
+            json!({"metadata": {"labels": "invalid"}}),
+            "422  \"\" is invalid: patch: Invalid value: \"map[metadata:map[labels:invalid]]\": cannot restore map from string",
+        ),
+        (
+            "strategic-merge-patch+json",
             json!({"odd": {"a": 1}}),
             "422  \"\" is invalid: patch: Invalid value: \"map[odd:map[a:1]]\": strict decoding error: unknown field \"odd\"",
         ),
