@@ -299,7 +299,13 @@ fn mounts(inputs: &Inputs<'_>) -> Result<Vec<Value>> {
     let asked = &inputs.config.mounts;
     let replaced =
         |target: &Value| asked.iter().any(|m| m.container_path.to_str() == target.as_str());
-    let mut all: Vec<Value> = base.into_iter().filter(|m| !replaced(&m["destination"])).collect();
+    // With cgroup version 1 the runtime's library looks its own process up in the machine's /proc by
+    // the number that it has in the shared namespace, where another or none is.
+    let lost = |mount: &Value| {
+        mount["type"] == "cgroup" && !inputs.unified && inputs.pid_namespace.is_some()
+    };
+    let base = base.into_iter().filter(|mount| !lost(mount));
+    let mut all: Vec<Value> = base.filter(|m| !replaced(&m["destination"])).collect();
     for mount in asked {
         if !mount.container_path.is_absolute() {
             let path = mount.container_path.display();
@@ -454,6 +460,32 @@ mod tests {
         let none = super::capabilities(&Security::default(), 0b11).unwrap();
         assert_eq!(none, ["CAP_CHOWN", "CAP_DAC_OVERRIDE"]);
         assert!(!got(&[], &["cap_chown"]).unwrap().contains(&"CAP_CHOWN"));
+    }
+
+    #[test]
+    fn cgroups_are_shown_where_the_library_can_find_them() {
+        let identity = Identity { uid: 0, gid: 0, groups: Vec::new(), home: String::new() };
+        let shown = |pid_namespace: Option<&Path>, unified: bool| {
+            let inputs = Inputs {
+                config: &ContainerConfig::default(),
+                sandbox: &SandboxConfig::default(),
+                image: &RunConfig::default(),
+                identity: &identity,
+                rootfs: Path::new("/r"),
+                shm: Path::new("/s"),
+                cgroup: "/c",
+                pid_namespace,
+                unified,
+                capabilities: 0,
+                oom_score_min: 0,
+            };
+            mounts(&inputs).unwrap().iter().any(|mount| mount["type"] == "cgroup")
+        };
+        let shared = Path::new("/proc/1/ns/pid");
+        assert!(shown(None, false));
+        assert!(shown(None, true));
+        assert!(shown(Some(shared), true));
+        assert!(!shown(Some(shared), false));
     }
 
     #[test]
