@@ -121,15 +121,19 @@ fn start_due(
         let note = format!("invalid timeZone: {name:?}");
         return plan.push([Action::event(cron, true, "UnknownTimeZone", note)]);
     };
-    if let Some(next) = schedule.next(cx.now, &zone) {
-        plan.look_again(next);
-    }
+    let Some(next) = schedule.next(cx.now, &zone) else {
+        // Such as the 31st of February.
+        let note = format!("invalid schedule: {} : it never comes", spec.schedule);
+        return plan.push([Action::event(cron, true, "InvalidSchedule", note)]);
+    };
+    plan.look_again(next);
     let known = status.last_schedule_time.as_ref().or(cron.metadata.creation_timestamp.as_ref());
     let since = known.map_or(cx.now, |time| time.0);
     let Some(due) = schedule.last(since, cx.now, &zone) else { return };
     if let Some(seconds) = spec.starting_deadline_seconds {
         let deadline = due.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(due);
         if deadline < cx.now {
+            let due = due.to_zoned(TimeZone::UTC).strftime("%a, %d %b %Y %H:%M:%S %z");
             let note = format!("Missed scheduled time to start a job: {due}");
             return plan.push([Action::event(cron, true, "MissSchedule", note)]);
         }
@@ -257,6 +261,18 @@ status: {{startTime: '{started}', conditions: [{{type: {condition}, status: 'Tru
         assert_eq!(replace.actions[0].to_string(), "delete Job default/old");
         assert_eq!(replace.actions[1].to_string(), "create Job default/tick-29454480");
         check(&CRON_JOB, "default/tick", &cron(", suspend: true", ""), "");
+        check(
+            &CRON_JOB,
+            "default/tick",
+            &cron(", startingDeadlineSeconds: -1", "lastScheduleTime: '2026-01-01T11:50:00Z'"),
+            "event Warning MissSchedule: Missed scheduled time to start a job: Thu, 01 Jan 2026 12:00:00 +0000",
+        );
+        check(
+            &CRON_JOB,
+            "default/tick",
+            &cron("", "").replace("*/5 * * * *", "59 23 31 2 *"),
+            "event Warning InvalidSchedule: invalid schedule: 59 23 31 2 * : it never comes",
+        );
     }
 
     #[test]
