@@ -40,6 +40,9 @@ pub struct ContainerConfig {
     pub resources: Resources,
     /// Rights.
     pub security: Security,
+    /// A running container of the same sandbox among whose processes it is to be; where all share
+    /// theirs, it is anyway.
+    pub target: Option<ContainerId>,
     /// Give the process a terminal.
     pub tty: bool,
     /// Keep standard input open for attach.

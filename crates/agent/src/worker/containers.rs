@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use kube::Api;
-use runtime::{ContainerConfig, ContainerStatus, ImageInfo, Mount, Process, Propagation};
+use runtime::{
+    ContainerConfig, ContainerId, ContainerStatus, ImageInfo, Mount, Process, Propagation,
+};
 
 use super::Shared;
 use crate::context::{
@@ -17,7 +19,7 @@ use crate::context::{
 use crate::logs::line::{Printer, Show};
 use crate::pod::env::{self, Sources};
 use crate::pod::expand::{expand, unresolved};
-use crate::pod::view::{container as by_name, spec};
+use crate::pod::view::{View, container as by_name, spec};
 use crate::pod::{hosts, plan, resources, security};
 use crate::volumes::subpath;
 
@@ -74,6 +76,7 @@ pub(super) async fn config(shared: &Shared, wish: &Wish<'_>) -> Result<Container
         devices: Vec::new(),
         resources: resources::container(pod, container, ctx.memory_bytes),
         security: security::security(pod, container, &ctx.config.data_dir.join("seccomp")),
+        target: target(&shared.state().view, pod, &container.name)?,
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
@@ -90,6 +93,15 @@ pub(super) async fn config(shared: &Shared, wish: &Wish<'_>) -> Result<Container
             (NOTE_DELAY.to_owned(), delay_s.to_string()),
         ]),
     })
+}
+
+/// The container among whose processes an ephemeral one wants to be.
+fn target(view: &View, pod: &Pod, name: &str) -> Result<Option<ContainerId>, String> {
+    let all = spec(pod).ephemeral_containers.iter().flatten();
+    let asked = all.filter(|one| one.name == name).find_map(|c| c.target_container_name.as_deref());
+    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(None) };
+    let run = view.run(asked).ok_or_else(|| format!("unable to find target container {asked}"))?;
+    Ok(Some(ContainerId(run.id.clone())))
 }
 
 async fn environment(
@@ -278,4 +290,23 @@ fn log_tail(path: &Path) -> std::io::Result<String> {
     let excess = out.len().saturating_sub(TERMINATION_LOG_MAX_BYTES as usize);
     out.drain(..out.ceil_char_boundary(excess));
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_ephemeral_container_may_want_to_be_among_anothers_processes() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "containers": [{"name": "c"}],
+            "ephemeralContainers": [{"name": "alone"}, {"name": "debugger", "targetContainerName": "c"}]}}))
+        .unwrap();
+        let view = View::default();
+        assert_eq!(target(&view, &pod, "c"), Ok(None));
+        assert_eq!(target(&view, &pod, "alone"), Ok(None));
+        let missing = "unable to find target container c".to_owned();
+        assert_eq!(target(&view, &pod, "debugger"), Err(missing));
+    }
 }

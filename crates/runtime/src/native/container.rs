@@ -298,8 +298,7 @@ impl Native {
         identity: &user::Identity,
     ) -> Result<serde_json::Value> {
         let own = self.sandbox_folder(&sandbox.record.id);
-        let shared = sandbox.record.config.shared_pid && !sandbox.record.config.host_pid;
-        let pidns = own.join(PIDNS_FILE);
+        let pidns = self.pid_namespace(sandbox, config)?;
         let folder = self.container_folder(id);
         let spec = spec::build(&spec::Inputs {
             config,
@@ -309,7 +308,7 @@ impl Native {
             rootfs: &folder.join("rootfs"),
             shm: &own.join(SHM_FOLDER),
             cgroup: &format!("{}/{id}", sandbox.record.cgroup),
-            pid_namespace: shared.then_some(pidns.as_path()),
+            pid_namespace: pidns.as_deref(),
             unified: matches!(self.inner.cgroups, Cgroups::V2(..)),
             capabilities: self.inner.capabilities,
             oom_score_min: self.inner.oom_score_min,
@@ -318,6 +317,30 @@ impl Native {
         fs::create_dir_all(folder.join("rootfs")).map_err(making)?;
         write_atomic(&folder.join("config.json"), &spec).map_err(making)?;
         Ok(spec["process"].clone())
+    }
+
+    /// The PID namespace that a container enters instead of having its own.
+    fn pid_namespace(
+        &self,
+        sandbox: &Sandbox,
+        config: &ContainerConfig,
+    ) -> Result<Option<PathBuf>> {
+        let of = &sandbox.record.config;
+        match &config.target {
+            _ if of.host_pid => Ok(None),
+            _ if of.shared_pid => {
+                Ok(Some(self.sandbox_folder(&sandbox.record.id).join(PIDNS_FILE)))
+            }
+            None => Ok(None),
+            Some(target) => {
+                let target = self.container(&target.0)?;
+                let state = target.state();
+                if target.sandbox != sandbox.record.id || state.phase != Phase::Running {
+                    return Err(self.refuse(&target, "share the processes of"));
+                }
+                Ok(Some(PathBuf::from(format!("/proc/{}/ns/pid", state.pid))))
+            }
+        }
     }
 
     async fn place_container(

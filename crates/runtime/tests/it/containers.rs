@@ -15,6 +15,7 @@ crate::tests!(
     start_errors,
     several_share_a_sandbox,
     shared_process_namespace,
+    processes_of_another_container,
     host_namespaces,
     stop_by_signal_and_by_kill,
     users_and_rights,
@@ -144,6 +145,22 @@ async fn shared_process_namespace() {
     let two = rig.shell(&sandbox, "sleep 62").await;
     assert_eq!(rig.exec(&one, "ps | grep -c 'sleep 6[12]$'").await.0, "2");
     assert_eq!(rig.exec(&two, "cat /proc/1/comm").await.0, "coracle-pod");
+    rig.native.remove_sandbox(&sandbox).await.unwrap();
+}
+
+async fn processes_of_another_container() {
+    let rig = Rig::new().await;
+    let sandbox = rig.sandbox().await;
+    let one = rig.shell(&sandbox, "sleep 61").await;
+    let two = rig.start(&sandbox, "sleep 62", |c| c.target = Some(one.clone())).await;
+    assert_eq!(rig.exec(&two, "ps | grep -c 'sleep 6[12]$'").await.0, "2");
+    rig.native.stop_container(&one, Duration::ZERO).await.unwrap();
+    // Those of a namespace end with its first, and nobody can join them any more.
+    assert_eq!(rig.ended(&two).await.signal, Some(9));
+    let mut late = shell_config("true");
+    late.target = Some(one);
+    let refused = rig.native.create_container(&sandbox, late).await.unwrap_err().to_string();
+    assert!(refused.contains("share the processes of"), "{refused}");
     rig.native.remove_sandbox(&sandbox).await.unwrap();
 }
 
