@@ -184,9 +184,14 @@ fn requests_from_limits(pod: &mut Value) {
                 continue;
             };
             let Some(resources) = container["resources"].as_object_mut() else { continue };
-            let requests = resources.entry("requests").or_insert_with(|| json!({}));
+            let requests = resources.entry("requests").or_insert(Value::Null);
+            if requests.is_null() {
+                *requests = json!({});
+            }
+            let Some(requests) = requests.as_object_mut() else { continue };
+            // By name and not by path: the names of others' resources have dots.
             for (name, limit) in limits {
-                set(requests, &name, &limit.to_string());
+                requests.entry(name).or_insert(limit);
             }
         }
     }

@@ -40,7 +40,7 @@ fn the_table_is_json() {
 fn a_pod_as_upstream_shows_it() {
     let pod = json!({"spec": {"volumes": [{"name": "v"}], "containers": [
         {"name": "c", "image": "nginx", "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 0},
-         "resources": {"limits": {"cpu": "1"}}},
+         "resources": {"limits": {"cpu": "1", "example.com/dongle": "2"}}},
         {"name": "d", "image": "localhost:5000/x:1"}]}});
     assert_eq!(
         filled("pods", pod)["spec"],
@@ -52,7 +52,8 @@ fn a_pod_as_upstream_shows_it() {
                  "terminationMessagePolicy": "File", "ports": [{"containerPort": 80, "protocol": "TCP"}],
                  "livenessProbe": {"httpGet": {"port": 80, "path": "/", "scheme": "HTTP"}, "timeoutSeconds": 1,
                      "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3},
-                 "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}}},
+                 "resources": {"limits": {"cpu": "1", "example.com/dongle": "2"},
+                     "requests": {"cpu": "1", "example.com/dongle": "2"}}},
                 {"name": "d", "image": "localhost:5000/x:1", "imagePullPolicy": "IfNotPresent", "resources": {},
                  "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}]})
     );
