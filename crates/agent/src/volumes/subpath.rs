@@ -29,7 +29,7 @@ pub fn bind(root: &Path, sub: &str, target: &Path) -> io::Result<()> {
         return Ok(());
     }
     let found = resolve(root, sub)?;
-    let source = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let source = by_descriptor(&found);
     if fs::metadata(&source)?.is_dir() {
         fs::create_dir_all(target)?;
     } else {
@@ -46,6 +46,11 @@ pub fn bind(root: &Path, sub: &str, target: &Path) -> io::Result<()> {
     .map_err(io::Error::from)
 }
 
+/// The path of what is open, wherever it is by now.
+fn by_descriptor(open: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", open.as_raw_fd())
+}
+
 /// Opens `sub` within `root`, where links are followed but cannot lead out.
 fn resolve(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
@@ -57,14 +62,42 @@ fn resolve(root: &Path, sub: &str) -> io::Result<OwnedFd> {
         Err(Errno::ENOENT) => {}
         other => return other.map_err(io::Error::from),
     }
+    // What is made is as open as the volume, whoever the container runs as.
+    let open_to = fs::metadata(by_descriptor(&dir))?.permissions();
     let mut at = dir;
     for part in Path::new(sub).components().filter(|part| matches!(part, Component::Normal(_))) {
         let name: &Path = part.as_ref();
-        match nix::sys::stat::mkdirat(&at, name, Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
+        let made = match nix::sys::stat::mkdirat(&at, name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         at = openat2(&at, name, how)?;
+        if made {
+            fs::set_permissions(by_descriptor(&at), open_to.clone())?;
+        }
     }
     Ok(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_is_made_is_as_open_as_the_volume() {
+        let volume = tempfile::tempdir().unwrap();
+        let mode = |path: &str| {
+            let kind = fs::metadata(volume.path().join(path)).unwrap();
+            kind.permissions().mode() & 0o7777
+        };
+        fs::create_dir(volume.path().join("there")).unwrap();
+        let there = mode("there");
+        fs::set_permissions(volume.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        resolve(volume.path(), "new/below").unwrap();
+        resolve(volume.path(), "there/new").unwrap();
+        assert_eq!(["new", "new/below", "there/new"].map(mode), [0o1777; 3]);
+        assert_eq!(mode("there"), there);
+    }
 }
