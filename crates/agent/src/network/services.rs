@@ -6,10 +6,14 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use net::{Endpoint, EndpointState, TrafficPolicy};
 
 use super::{Slices, port, protocol};
 
+/// Labels of services and slices that are not for this proxy, whatever they say.
+const NOT_OURS: [&str; 2] =
+    ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
 /// How long a client keeps its endpoint when nothing is said, in seconds.
 const AFFINITY_S: i32 = 10_800;
 
@@ -20,9 +24,14 @@ pub fn model<'a>(
     node: &str,
     own: &[IpAddr],
 ) -> Vec<net::Service> {
-    let slices = Slices::new(slices);
+    let ours = |meta: &ObjectMeta| {
+        let labels = meta.labels.as_ref();
+        labels.is_none_or(|labels| !NOT_OURS.iter().any(|label| labels.contains_key(*label)))
+    };
+    let slices = Slices::new(slices.into_iter().filter(|slice| ours(&slice.metadata)));
+    let services = services.into_iter().filter(|service| ours(&service.metadata));
     let mut out: Vec<net::Service> =
-        services.into_iter().filter_map(|s| one(s, slices.of(s), node, own)).collect();
+        services.filter_map(|s| one(s, slices.of(s), node, own)).collect();
     out.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     out
 }
@@ -176,5 +185,24 @@ mod tests {
         assert_eq!(of(json!({"type": "ExternalName", "externalName": "x"})), 0);
         assert_eq!(of(json!({"clusterIP": "10.43.0.10"})), 0);
         assert_eq!(of(json!({"clusterIP": "10.43.0.11"})), 1);
+    }
+
+    #[test]
+    fn what_is_another_proxys_is_not_ours() {
+        let named = |labels: serde_json::Value| {
+            let spec = json!({"clusterIP": "10.43.0.7", "ports": [{"name": "http", "port": 80}]});
+            let mut service = service(spec);
+            service.metadata.labels = serde_json::from_value(labels).unwrap();
+            model([&service], [&slice()], "me", &[]).len()
+        };
+        assert_eq!(named(json!({"app": "web"})), 1);
+        assert_eq!(named(json!({"service.kubernetes.io/service-proxy-name": "mesh"})), 0);
+        assert_eq!(named(json!({"service.kubernetes.io/headless": ""})), 0);
+        let mut theirs = slice();
+        let label = ("service.kubernetes.io/service-proxy-name".into(), "mesh".into());
+        theirs.metadata.labels.as_mut().unwrap().extend([label]);
+        let spec = json!({"clusterIP": "10.43.0.7", "ports": [{"name": "http", "port": 80}]});
+        let got = model([&service(spec)], [&theirs], "me", &[]);
+        assert!(got[0].ports[0].endpoints.is_empty());
     }
 }
