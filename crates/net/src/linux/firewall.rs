@@ -6,7 +6,7 @@ use std::io;
 use nlink::netlink::netfilter::{ConntrackEntry, ConntrackFilter, IpProtocol};
 use nlink::netlink::nftables::{self as nft, RawMessage, Transaction};
 use nlink::netlink::types::AddressFamily;
-use nlink::netlink::{Connection, Netfilter, Nftables};
+use nlink::netlink::{Connection, Netfilter, Nftables, sysctl};
 
 use super::{lower, os_error};
 use crate::firewall::{Atom, Change, Family, Value};
@@ -41,6 +41,23 @@ pub(crate) trait Firewall: Send + Sync {
         family: Family,
         stale: &(dyn for<'a> Fn(&'a Tracked) -> bool + Send + Sync),
     ) -> io::Result<usize>;
+}
+
+/// How long the kernel remembers connections, in seconds, as kube-proxy sets it: one that one side has
+/// closed must not lose its translation while the other still sends.
+const REMEMBERED_S: [(&str, &str); 2] = [
+    ("net.netfilter.nf_conntrack_tcp_timeout_established", "86400"),
+    ("net.netfilter.nf_conntrack_tcp_timeout_close_wait", "3600"),
+];
+
+/// Has the kernel remember connections for long enough. It may not let us: services work all the same.
+pub(crate) fn remember_connections() {
+    for (key, seconds) in REMEMBERED_S {
+        let differs = !sysctl::get(key).is_ok_and(|current| current == seconds);
+        if differs && let Err(error) = sysctl::set(key, seconds) {
+            tracing::debug!(key, %error, "connections are remembered for as long as the kernel likes");
+        }
+    }
 }
 
 /// The firewall of the network namespace of the calling thread. A socket lives as long as a call:

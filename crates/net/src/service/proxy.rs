@@ -9,7 +9,7 @@ use super::plan::plan;
 use super::{Endpoint, EndpointState, Protocol, Service, ServiceModel, ServicePort, TrafficPolicy};
 use crate::Cidr;
 use crate::firewall::{Change, Family, Ruleset, diff, replace};
-use crate::linux::firewall::{Firewall, Kernel, Tracked};
+use crate::linux::firewall::{Firewall, Kernel, Tracked, remember_connections};
 
 /// How the proxy is set up.
 #[derive(Clone, Debug)]
@@ -81,6 +81,8 @@ impl ServiceProxy {
         }
         let proxy = Self::with_firewall(config, Box::new(Kernel));
         proxy.try_out().await.map_err(ProxyError::Unsupported)?;
+        // The trial has loaded what tracks connections.
+        remember_connections();
         Ok(proxy)
     }
 

@@ -63,6 +63,14 @@ fn apply(lab: &Lab, proxy: &mut ServiceProxy, model: &ServiceModel) {
 }
 
 #[test]
+fn a_half_closed_connection_is_remembered() {
+    let (lab, _proxy) = stage();
+    let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_close_wait";
+    let seconds = lab.node.block_on(async || std::fs::read_to_string(path));
+    assert_eq!(seconds.unwrap().trim(), "3600");
+}
+
+#[test]
 fn a_service_is_reached_from_everywhere() {
     let (lab, mut proxy) = stage();
     apply(&lab, &mut proxy, &of(service(Protocol::Tcp, &[3])));
