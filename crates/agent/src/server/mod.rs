@@ -5,6 +5,7 @@ mod auth;
 mod channels;
 mod command;
 mod drill;
+mod files;
 mod logs;
 mod metrics;
 mod portforward;
@@ -16,6 +17,7 @@ mod websocket;
 
 use std::convert::Infallible;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +34,8 @@ use crate::config::Config;
 use crate::manager::Manager;
 use request::Call;
 
+/// Where boards keep their logs.
+const SYSTEM_LOGS: &str = "/var/log";
 /// A body of any kind.
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>;
 /// How long a client may take to shake hands.
@@ -114,6 +118,12 @@ async fn answer(
     let parts: Vec<&str> = call.parts.iter().map(String::as_str).collect();
     match parts[..] {
         ["pods"] => pods(manager),
+        ["logs", ref path @ ..] => {
+            let slash = if request.uri().path().ends_with('/') { "/" } else { "" };
+            let below = path.join("/");
+            let slash = if below.is_empty() { "" } else { slash };
+            files::answer(Path::new(SYSTEM_LOGS), &format!("{below}{slash}"))
+        }
         ["v1-coracle", "drill"] => {
             drill::answer(&manager.context().config, request.method(), &call).await
         }
