@@ -18,6 +18,7 @@ mod objects;
 pub mod pod;
 mod probe;
 mod quantity;
+mod refusals;
 mod server;
 mod shutdown;
 mod volumes;

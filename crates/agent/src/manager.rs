@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{EventKind, Informer};
 use jiff::Timestamp;
@@ -17,8 +17,9 @@ use crate::context::{Context, LABEL_POD_UID};
 use crate::pod::admission::{self, Board};
 use crate::pod::status::Verdict;
 use crate::pod::view::spec;
+use crate::refusals::Refusals;
 use crate::volumes;
-use crate::worker::{self, Handle, NOTE_GRACE, Wanted};
+use crate::worker::{self, Handle, NOTE_GRACE, Refused, Wanted};
 
 /// How long the API server may take to say what this node is like now.
 const NODE_ANSWER: Duration = Duration::from_secs(2);
@@ -30,12 +31,13 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(30);
 pub struct Manager {
     ctx: Arc<Context>,
     workers: Arc<Mutex<HashMap<String, Handle>>>,
+    refusals: Arc<Mutex<Refusals>>,
 }
 
 impl Manager {
     /// No pod yet.
     pub fn new(ctx: Arc<Context>) -> Self {
-        Manager { ctx, workers: Arc::default() }
+        Manager { ctx, workers: Arc::default(), refusals: Arc::default() }
     }
 
     fn workers(&self) -> MutexGuard<'_, HashMap<String, Handle>> {
@@ -167,10 +169,13 @@ impl Manager {
     }
 
     /// The verdict over a new pod that cannot run here, told in an event too.
-    async fn refusal(&self, pod: &Pod) -> Option<Verdict> {
+    async fn refusal(&self, pod: &Pod) -> Option<Refused> {
         let Verdict { reason, message } = self.judge(pod).await?;
         self.ctx.event(pod, None, EventKind::Warning, &reason, &message);
-        Some(Verdict { reason, message: format!("Pod was rejected: {message}") })
+        let verdict = Verdict { reason, message: format!("Pod was rejected: {message}") };
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = refusals.pause(pod, Instant::now());
+        Some(Refused { verdict, tell_at: Timestamp::now() + pause })
     }
 
     /// A pod that has started before keeps its place, also where the agent is new; one that is to end

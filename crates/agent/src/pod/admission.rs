@@ -92,6 +92,10 @@ fn os_field(visit: &Visit) -> Option<(String, String)> {
 
 fn room(visit: &Visit) -> Option<(String, String)> {
     let allocatable = requests::allocatable(visit.board.node);
+    if allocatable.0.is_empty() {
+        // A Node that has just been made, of which nothing is known yet.
+        return None;
+    }
     let mut asked = requests::requests(visit.spec);
     // What no node advertises may be the whole cluster's, and somebody else counts it.
     asked.0.retain(|name, _| !requests::is_extended(name) || allocatable.0.contains_key(name));

@@ -65,6 +65,13 @@ fn amounts_that_others_have_are_not_there() {
 }
 
 #[test]
+fn a_node_that_says_nothing_yet_refuses_nobody() {
+    let (node, pod) = (Node::default(), asking(json!({"cpu": "1"})));
+    let board = Board { node: &node, others: &[], unsafe_sysctls: &[] };
+    assert_eq!(refusal(&pod, &board), None);
+}
+
+#[test]
 fn ports_that_others_have_are_taken() {
     let others = [
         with_port(json!({"containerPort": 80, "hostPort": 8080, "hostIP": "10.0.0.1"})),

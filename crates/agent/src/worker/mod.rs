@@ -43,6 +43,14 @@ pub struct Wanted {
     pub removed: bool,
 }
 
+/// A pod that is not let in.
+pub struct Refused {
+    /// Why.
+    pub verdict: Verdict,
+    /// When the API may be told.
+    pub tell_at: Timestamp,
+}
+
 /// The handle on a pod's worker.
 pub struct Handle {
     wanted: watch::Sender<Wanted>,
@@ -142,6 +150,8 @@ pub(crate) struct State {
     pub writing: bool,
     /// The pod's version that our last write made.
     pub written: u64,
+    /// A refusal is kept back until then.
+    pub tell_at: Option<Timestamp>,
     pub write_retry_at: Option<Timestamp>,
     pub torn_down: bool,
     pub deleted: bool,
@@ -177,7 +187,7 @@ impl Shared {
 pub fn spawn(
     ctx: Arc<Context>,
     wanted: Wanted,
-    refused: Option<Verdict>,
+    refused: Option<Refused>,
 ) -> (Handle, tokio::task::JoinHandle<()>) {
     let uid = wanted.pod.metadata.uid.clone().unwrap_or_default();
     let status = wanted.pod.status.clone();
@@ -194,7 +204,8 @@ pub fn spawn(
         view: View::default(),
         ended: HashMap::new(),
         over: refused.is_some() || terminal(phase(&status)),
-        verdict: refused,
+        tell_at: refused.as_ref().map(|refused| refused.tell_at),
+        verdict: refused.map(|refused| refused.verdict),
         pulls: HashMap::new(),
         status,
         writing: false,
@@ -465,7 +476,8 @@ impl Worker {
         now: Timestamp,
     ) -> Option<Timestamp> {
         let mut state = self.shared.state();
-        let retry = state.write_retry_at.filter(|at| *at > now);
+        let kept_back = state.tell_at.filter(|_| pod.metadata.deletion_timestamp.is_none());
+        let retry = state.write_retry_at.max(kept_back).filter(|at| *at > now);
         if state.writing || state.deleted || retry.is_some() {
             return retry;
         }

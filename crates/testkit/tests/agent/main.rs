@@ -363,6 +363,25 @@ async fn who_is_refused(rig: &Rig) {
     assert!(pod["status"]["containerStatuses"].is_null(), "{pod:#}");
     rig.event("greedy", "OutOfcpu", "Node didn't have enough resource: cpu").await;
     rig.delete("greedy").await;
+    // A controller that tries again at once is slowed down.
+    let replica = |name: &str| {
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "greedy",
+            "uid": "1", "controller": true});
+        let mut container = main();
+        container["resources"] = json!({"requests": {"cpu": "100000"}});
+        let pod = json!({"metadata": {"name": name, "ownerReferences": [owner]},
+            "spec": {"nodeName": "board", "containers": [container]}});
+        serde_json::from_value(pod).unwrap()
+    };
+    rig.pods().create(&PostParams::default(), &replica("replica-1")).await.unwrap();
+    rig.phase("replica-1", "Failed").await;
+    let began = Instant::now();
+    rig.pods().create(&PostParams::default(), &replica("replica-2")).await.unwrap();
+    rig.event("replica-2", "OutOfcpu", "Node didn't have enough resource: cpu").await;
+    rig.phase("replica-2", "Failed").await;
+    assert!(began.elapsed().as_millis() >= 950, "{:?}", began.elapsed());
+    rig.delete("replica-1").await;
+    rig.delete("replica-2").await;
     // Of two that want one port of the board the first has it, until it has ended.
     let listening = || {
         let mut container = main();
