@@ -95,6 +95,7 @@ const RECIPES: [Recipe; 18] = [
             "iperf",
             "bash",
             "libc-bin",
+            "wget",
         ],
         programs: &[AGNHOST],
         files: &[
@@ -108,6 +109,8 @@ const RECIPES: [Recipe; 18] = [
             ("agnhost-2", "agnhost"),
             ("usr/local/bin/iperf", "/usr/bin/iperf"),
             ("bin/nc", "/bin/nc.openbsd"),
+            // Busybox's is linked statically and dies of the libraries of other packages.
+            ("bin/wget", "/usr/bin/wget"),
             ("bin/sh", "/bin/bash"),
         ],
         entrypoint: &["/agnhost"],
@@ -199,7 +202,7 @@ const RECIPES: [Recipe; 18] = [
         cmd: &[],
         ..bare("regression-issue-74839-amd64")
     },
-    Recipe { packages: &["iptables"], ..bare("debian-iptables") },
+    Recipe { packages: &["iptables", "conntrack"], ..bare("debian-iptables") },
 ];
 
 /// Packs every image that is missing; their archives.
