@@ -102,7 +102,7 @@ fn name(id: &str) -> String {
 }
 
 /// The binary under test.
-fn binary() -> Outcome<PathBuf> {
+pub fn binary() -> Outcome<PathBuf> {
     if let Some(named) = std::env::var_os(BINARY_VARIABLE) {
         return Ok(named.into());
     }

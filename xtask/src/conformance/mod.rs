@@ -9,6 +9,7 @@
 mod archive;
 mod cache;
 mod cluster;
+mod commands;
 mod images;
 mod junit;
 mod packages;
@@ -33,6 +34,11 @@ pub enum Conformance {
     Run(Run),
     /// Write conformance/RESULTS.md from the newest result of each test
     Report,
+    /// Run upstream's shell test of kubectl, and write conformance/COMMANDS.md
+    Commands {
+        /// Functions of it, such as run_pod_tests; without any all, and only then the file is written
+        functions: Vec<String>,
+    },
 }
 
 /// How tests are run.
@@ -93,6 +99,7 @@ pub fn conformance(command: &Conformance) -> Outcome {
         Conformance::Peer => peer::build(&cache).map(|folder| println!("{}", folder.display())),
         Conformance::Run(options) => suite::run(&cache, options),
         Conformance::Report => report::write(&cache),
+        Conformance::Commands { functions } => commands::commands(&cache, functions),
     }
 }
 

@@ -25,13 +25,19 @@ pub struct Known {
 impl Known {
     /// The table of the repository.
     pub fn read() -> Outcome<Self> {
-        let path = root().join("conformance/changed.txt");
+        Self::of("conformance/changed.txt")
+    }
+
+    /// A file of such lines, by its path in the repository.
+    pub fn of(file: &str) -> Outcome<Self> {
+        let path = root().join(file);
         let text =
             std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         Self::parse(&text)
     }
 
-    fn parse(text: &str) -> Outcome<Self> {
+    /// Reads such lines.
+    pub fn parse(text: &str) -> Outcome<Self> {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let change = |line: &str| {
             let parts = line.split_once(" | ").ok_or_else(|| format!("no ` | ` in: {line}"))?;
