@@ -28,6 +28,10 @@ pub fn documents(definition: &Value) -> Vec<Document> {
     let mut all = Vec::new();
     for version in list(&spec["versions"]).iter().filter(|version| version["served"] == true) {
         let schema = &version["schema"]["openAPIV3Schema"];
+        let selectable: Vec<Value> = list(&version["selectableFields"])
+            .iter()
+            .map(|field| json!({"fieldPath": text(&field["jsonPath"]).trim_start_matches('.')}))
+            .collect();
         let version = text(&version["name"]);
         let one = name(&group, &version, &kind);
         let document = |kind: &str, v2: Value, v3: Value| {
@@ -47,6 +51,12 @@ pub fn documents(definition: &Value) -> Vec<Document> {
             false => whole(simplified(schema), v2_metadata("ObjectMeta")),
         };
         let v3 = whole(schema.clone(), v3_metadata("ObjectMeta"));
+        let [v2, v3] = [v2, v3].map(|mut schema| {
+            if !selectable.is_empty() {
+                schema["x-kubernetes-selectable-fields"] = json!(selectable);
+            }
+            schema
+        });
         all.push(document(&kind, v2, v3));
         let list_of = |place: &str, metadata: Value| {
             let items = json!({"type": "array", "description": format!("List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", text(&names["plural"])),
@@ -116,7 +126,7 @@ mod tests {
     #[test]
     fn a_kind_and_its_list_are_described() {
         let definition = json!({"spec": {"group": "a.test", "versions": [{"name": "v1", "served": true,
-            "schema": {"openAPIV3Schema": {"type": "object", "description": "floats", "properties": {
+            "selectableFields": [{"jsonPath": ".spec.color"}], "schema": {"openAPIV3Schema": {"type": "object", "description": "floats", "properties": {
                 "spec": {"type": "object", "nullable": true, "description": "wish"},
                 "n": {"type": "integer", "default": 3}}}}}]},
             "status": {"acceptedNames": {"kind": "Boat", "listKind": "BoatList", "plural": "boats"}}});
@@ -127,6 +137,11 @@ mod tests {
         assert_eq!(v2["properties"]["spec"], json!({"description": "wish"}));
         assert_eq!(v2["properties"]["n"], json!({"type": "integer"}));
         assert_eq!(v3["properties"]["n"]["default"], 3);
+        for schema in [v2, v3] {
+            let selectable = json!([{"fieldPath": "spec.color"}]);
+            assert_eq!(schema["x-kubernetes-selectable-fields"], selectable);
+        }
+        assert_eq!(all[1].v3["x-kubernetes-selectable-fields"], Value::Null);
         assert_eq!(
             v3["properties"]["metadata"]["allOf"][0]["$ref"],
             "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"

@@ -9,6 +9,7 @@ use super::at::{At, Errors};
 use super::{formats, selectors};
 
 const TIMEOUT_SECONDS_MAX: i64 = 30;
+const CONDITIONS_MAX: usize = 64;
 const OPERATIONS: [&str; 5] = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 const POLICIES: [&str; 2] = ["Fail", "Ignore"];
 const MATCHES: [&str; 2] = ["Equivalent", "Exact"];
@@ -46,6 +47,7 @@ fn webhook(hook: &At<'_>, out: &mut Errors) {
         out.invalid(&timeout, "the timeout value must be between 1 and 30 seconds");
     }
     selectors_of(hook, out);
+    conditions(&hook.get("matchConditions"), out);
     client(&hook.get("clientConfig"), out);
     versions(&hook.get("admissionReviewVersions"), out);
 }
@@ -165,9 +167,24 @@ fn policy(spec: &At<'_>, out: &mut Errors) {
     for variable in spec.get("variables").items() {
         named_expression(&variable, &mut names, out);
     }
+    conditions(&spec.get("matchConditions"), out);
+}
+
+/// What decides whether a webhook or a policy is asked at all.
+fn conditions(at: &At<'_>, out: &mut Errors) {
+    if at.len() > CONDITIONS_MAX {
+        out.too_many(at, CONDITIONS_MAX);
+    }
     let mut names = BTreeSet::new();
-    for condition in spec.get("matchConditions").items() {
-        named_expression(&condition, &mut names, out);
+    for condition in at.items() {
+        if condition.get("expression").text().trim().is_empty() {
+            out.required(&condition.get("expression"), "");
+        }
+        let name = condition.get("name");
+        if out.needed(&name) {
+            out.all(&name, formats::qualified_name(name.text()));
+            out.unique(&name, &mut names);
+        }
     }
 }
 
@@ -289,6 +306,16 @@ mod tests {
                     &format!("{hook}, timeoutSeconds: 31, rules: [{{operations: ['*', CREATE], apiGroups: [''], apiVersions: ['*'], resources: [pods]}}]}}]"),
                     "webhooks[0].rules[0].operations: Invalid value: [\"*\",\"CREATE\"]: if '*' is present, must not specify other operations
                      webhooks[0].timeoutSeconds: Invalid value: 31: the timeout value must be between 1 and 30 seconds",
+                ),
+                (
+                    &format!("{hook}, matchConditions: [{{name: a/b, expression: 'true'}}, {{name: 'a b', expression: ''}}, {{name: a/b, expression: 'true'}}]}}]"),
+                    "webhooks[0].matchConditions[1].expression: Required value
+                     webhooks[0].matchConditions[1].name: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+                     webhooks[0].matchConditions[2].name: Duplicate value: \"a/b\"",
+                ),
+                (
+                    &format!("{hook}, matchConditions: [{}]}}]", (0..65).map(|n| format!("{{name: n{n}, expression: 'true'}}")).collect::<Vec<_>>().join(", ")),
+                    "webhooks[0].matchConditions: Too many: 65: must have at most 64 items",
                 ),
                 (
                     "webhooks: [{name: a.b, clientConfig: {}}]",

@@ -170,6 +170,10 @@ impl Errors {
         self.push(FieldError::too_long(&at.path, limit_bytes));
     }
 
+    pub fn too_many(&mut self, at: &At<'_>, limit: usize) {
+        self.push(FieldError::too_many(&at.path, at.len(), limit));
+    }
+
     /// A text that has to be there and to be one of a few.
     pub fn one_of(&mut self, at: &At<'_>, supported: &[&str]) {
         match at.text() {
