@@ -168,7 +168,10 @@ impl ApiServer {
                 Err(status) => return response::status(&status),
             };
         }
-        let deadline = self.deadline(request.uri().query().unwrap_or(""));
+        let deadline = match self.deadline(request.uri().query().unwrap_or("")) {
+            Ok(deadline) => deadline,
+            Err(status) => return response::status(&status),
+        };
         tokio::time::timeout(deadline, self.route(info, user, request)).await.unwrap_or_else(|_| {
             let why = "request did not complete within the allotted timeout";
             response::status(&Status::timeout(why))
@@ -225,13 +228,17 @@ impl ApiServer {
     }
 
     /// The server's limit, or the client's own `timeout` where that is shorter.
-    fn deadline(&self, query: &str) -> Duration {
+    fn deadline(&self, query: &str) -> Result<Duration, Status> {
         let limit = self.context.config.limits.request;
-        query_value(query, "timeout")
-            .and_then(|text| text.parse::<jiff::SignedDuration>().ok())
-            .and_then(|asked| Duration::try_from(asked).ok())
-            .filter(|asked| !asked.is_zero())
-            .map_or(limit, |asked| asked.min(limit))
+        let asked = query_value(query, "timeout").filter(|text| !matches!(text.as_str(), "" | "0"));
+        let Some(text) = asked else { return Ok(limit) };
+        let asked: jiff::SignedDuration = text.parse().map_err(|_| {
+            let why = format!("time: invalid duration {}", api::status::go_quote(&text));
+            Status::bad_request(format!("invalid timeout specified in the request URL - {why}"))
+        })?;
+        // None at all, and less than that, is not for the client to say.
+        let asked = Duration::try_from(asked).ok().filter(|asked| !asked.is_zero());
+        Ok(asked.map_or(limit, |asked| asked.min(limit)))
     }
 }
 

@@ -3,6 +3,7 @@
 //! what the datastore itself decides (compare and swap) needs no such care.
 
 use std::error::Error;
+use std::sync::PoisonError;
 
 use api::status::Status;
 use store::{BarrierError, DriverError};
@@ -41,7 +42,8 @@ impl Context {
         if let Some(user) = self.config.access.static_tokens.user(token) {
             return self.meant(user.clone(), audiences);
         }
-        if let Some(user) = self.oidc.user(token).await {
+        let issuers = self.oidc.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(user) = issuers.user(token).await {
             return self.meant(user?, audiences);
         }
         let known = match self.known_token_user(token, audiences) {

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aggregation::Aggregator;
 use crate::audit::Audit;
-use crate::authn::Oidc;
-use crate::authz::Authorizer;
+use crate::authn::{JwtAuthenticator, Oidc};
+use crate::authz::{Authorizer, Authorizers};
 use crate::cached::Cached;
 use crate::config::Config;
 use crate::definitions::Defined;
@@ -47,7 +47,7 @@ pub(crate) struct Context {
     /// API servers behind this one.
     pub aggregator: Aggregator,
     /// Users whom other issuers vouch for.
-    pub oidc: Oidc,
+    pub oidc: RwLock<Arc<Oidc>>,
     /// What is written down of requests.
     pub audit: Option<Arc<Audit>>,
     /// Service-account tokens.
@@ -101,7 +101,7 @@ impl ApiServer {
             authorizer: Authorizer::new(&store, &config.access.authorizers)
                 .map_err(NewError::Webhook)?,
             definitions: Defined::cached(&store),
-            oidc: Oidc::new(&config.access.jwt).map_err(NewError::Issuers)?,
+            oidc: RwLock::new(Arc::new(Oidc::new(&config.access.jwt).map_err(NewError::Issuers)?)),
             audit: match &config.access.audit {
                 Some(options) => Some(Audit::open(options, &store).map_err(NewError::Audit)?),
                 None => None,
@@ -166,6 +166,19 @@ impl ApiServer {
     ) -> Result<(), NewError> {
         let set = self.context.tokens.set_keys(signing_pem, public_pem);
         set.map_err(NewError::ServiceAccountKey)
+    }
+
+    /// Another chain of authorizers from now on. What cannot be used changes nothing.
+    pub fn set_authorizers(&self, authorizers: &Authorizers) -> Result<(), NewError> {
+        let context = &self.context;
+        context.authorizer.set(&context.store, authorizers).map_err(NewError::Webhook)
+    }
+
+    /// Other issuers of tokens are believed from now on. What cannot be used changes nothing.
+    pub fn set_issuers(&self, issuers: &[JwtAuthenticator]) -> Result<(), NewError> {
+        let made = Arc::new(Oidc::new(issuers).map_err(NewError::Issuers)?);
+        *self.context.oidc.write().unwrap_or_else(PoisonError::into_inner) = made;
+        Ok(())
     }
 
     /// A write of the server's own, through its own door. An error is the answer's text.

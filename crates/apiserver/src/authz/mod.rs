@@ -8,6 +8,8 @@ mod node;
 pub(crate) mod rbac;
 pub(crate) mod selectors;
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use api::status::{Status, go_quote};
 
 use store::Store;
@@ -172,12 +174,29 @@ enum Link {
 pub(crate) struct Authorizer {
     rbac: Rbac,
     node: node::NodeAuthorizer,
-    chain: Vec<Link>,
+    chain: RwLock<Arc<Vec<Link>>>,
 }
 
 impl Authorizer {
     /// The chain that is configured, over the store's own roles and bindings.
     pub(crate) fn new(store: &Store, authorizers: &Authorizers) -> Result<Self, String> {
+        let chain = RwLock::new(Self::made(store, authorizers)?);
+        let (rbac, node) = (Rbac::new(store.clone()), node::NodeAuthorizer::new(store.clone()));
+        Ok(Authorizer { rbac, node, chain })
+    }
+
+    /// Another chain from now on; answers of webhooks are forgotten.
+    pub(crate) fn set(&self, store: &Store, authorizers: &Authorizers) -> Result<(), String> {
+        let chain = Self::made(store, authorizers)?;
+        *self.chain.write().unwrap_or_else(PoisonError::into_inner) = chain;
+        Ok(())
+    }
+
+    fn chain(&self) -> Arc<Vec<Link>> {
+        self.chain.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn made(store: &Store, authorizers: &Authorizers) -> Result<Arc<Vec<Link>>, String> {
         let mut chain: Vec<Link> = Vec::new();
         for one in &authorizers.0 {
             let own = match one {
@@ -196,8 +215,7 @@ impl Authorizer {
                 _ => chain.push(Link::Own(vec![own])),
             }
         }
-        let (rbac, node) = (Rbac::new(store.clone()), node::NodeAuthorizer::new(store.clone()));
-        Ok(Authorizer { rbac, node, chain })
+        Ok(Arc::new(chain))
     }
 
     /// Whether the request may proceed. What this server's own memory refuses is looked at again
@@ -207,7 +225,7 @@ impl Authorizer {
             return Decision::allow(String::new());
         }
         let mut decision = Decision::default();
-        for link in &self.chain {
+        for link in self.chain().iter() {
             let next = match link {
                 Link::Webhook(webhook) => webhook.decide(attributes).await,
                 Link::Own(all) => {
@@ -253,7 +271,7 @@ impl Authorizer {
         if node_name(user).is_some() {
             errors.push("rules for node authorizer not supported".to_owned());
         }
-        if self.chain.iter().any(|link| matches!(link, Link::Webhook(_))) {
+        if self.chain().iter().any(|link| matches!(link, Link::Webhook(_))) {
             errors.push("webhook authorizer does not support user rule resolution".to_owned());
         }
         (rules, errors)

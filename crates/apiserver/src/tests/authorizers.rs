@@ -161,3 +161,22 @@ async fn who_cannot_be_asked_denies_or_has_no_opinion() {
         assert!(text.starts_with("Internal Server Error: \"/api/v1/namespaces/default/configmaps/x\": Post \"http://127.0.0.1"), "{text}");
     }
 }
+
+#[tokio::test]
+async fn the_chain_may_be_another_from_some_moment_on() {
+    let server = asking(Authorizers::default()).await;
+    let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]});
+    grant(&server, "eve", rule).await;
+    let eve = User::new("eve", []);
+    assert_eq!(get(&server, &eve, MAPS).await.0, StatusCode::OK);
+    let chain = |kind: &str| {
+        let text = format!(
+            "{{apiVersion: apiserver.config.k8s.io/v1, kind: AuthorizationConfiguration, authorizers: [{{type: {kind}, name: one}}]}}"
+        );
+        Authorizers::parse(&text, |_| Err(String::new())).unwrap()
+    };
+    server.set_authorizers(&chain("AlwaysDeny")).unwrap();
+    assert_eq!(get(&server, &eve, MAPS).await.0, StatusCode::FORBIDDEN);
+    server.set_authorizers(&chain("RBAC")).unwrap();
+    assert_eq!(get(&server, &eve, MAPS).await.0, StatusCode::OK);
+}

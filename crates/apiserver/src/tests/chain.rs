@@ -190,6 +190,22 @@ fn the_bearer_may_hide_in_a_websocket_protocol() {
 }
 
 #[tokio::test]
+async fn the_time_that_a_client_has_must_be_one() {
+    let server = started().await;
+    let admin = User::admin();
+    for (timeout, code) in [("5s", 200), ("1h", 200), ("0", 200), ("-1s", 200), ("soon", 400)] {
+        let path = format!("/api/v1/namespaces?timeout={timeout}");
+        let (found, answer) = get(&server, &admin, &path).await;
+        assert_eq!(found.as_u16(), code, "{timeout}: {answer}");
+    }
+    let (_, answer) = get(&server, &admin, "/api/v1/namespaces?timeout=soon").await;
+    assert_eq!(
+        answer["message"],
+        "invalid timeout specified in the request URL - time: invalid duration \"soon\""
+    );
+}
+
+#[tokio::test]
 async fn a_request_has_a_deadline_and_a_size() {
     let mut small = config();
     small.limits.request = std::time::Duration::ZERO;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use apiserver::{
-    Access, AdmissionPlugins, AuditOptions, AuthenticationConfiguration,
+    Access, AdmissionPlugins, Anonymous, AuditOptions, AuthenticationConfiguration,
     AuthorizationWebhookOptions, Authorizers, ClaimRule, EventServerOptions, FrontProxy, Issuer,
     JwtAuthenticator, LogOptions, Mapping, Mappings, Policy, RemoteConfig, StaticTokens,
     TokenWebhookOptions,
@@ -247,16 +247,24 @@ impl AccessOptions {
         if let Some(path) = &self.token_auth_file {
             access.static_tokens = parsed(path, "--token-auth-file", StaticTokens::parse)?;
         }
-        if let Some(path) = &self.authentication_config {
-            let parse = AuthenticationConfiguration::parse;
-            let config = parsed(path, "--authentication-config", parse)?;
-            (access.jwt, access.anonymous) = (config.jwt, config.anonymous);
-        }
-        access.jwt.extend(self.oidc.issuer()?);
+        (access.jwt, access.anonymous) = self.issuers()?;
         Ok(access)
     }
 
-    fn authorizers(&self) -> Outcome<Authorizers> {
+    /// Issuers of tokens, and which paths are open to anybody.
+    pub fn issuers(&self) -> Outcome<(Vec<JwtAuthenticator>, Option<Anonymous>)> {
+        let (mut issuers, mut anonymous) = (Vec::new(), None);
+        if let Some(path) = &self.authentication_config {
+            let parse = AuthenticationConfiguration::parse;
+            let config = parsed(path, "--authentication-config", parse)?;
+            (issuers, anonymous) = (config.jwt, config.anonymous);
+        }
+        issuers.extend(self.oidc.issuer()?);
+        Ok((issuers, anonymous))
+    }
+
+    /// The chain of authorizers.
+    pub fn authorizers(&self) -> Outcome<Authorizers> {
         let Some(path) = &self.authorization_config else {
             let behind = self.reviews.permissions()?;
             let chain = Authorizers::default();

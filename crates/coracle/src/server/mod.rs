@@ -12,6 +12,7 @@ pub mod moving;
 pub mod node;
 mod opened;
 pub mod preflight;
+mod reload;
 mod settings;
 mod singletons;
 pub mod tls;
@@ -232,6 +233,9 @@ async fn start(
         node::start(board, informers.acting_as(client), parts, &stop).await?;
     }
     parts.spawn(join::follow(store.clone(), bring.folder, announce, stop.clone()));
+    if let Some(reload) = reload::Reload::of(&settings.options.access) {
+        parts.spawn(reload.keep(server.clone(), stop.clone()));
+    }
     let client = api::control_plane_client(&server);
     let etcd = opened.etcd.as_ref().map(etcd::Etcd::renewal);
     let keys = keys::Keys { settings: Arc::new(settings), certificates, etcd, api: server, client };
