@@ -67,6 +67,11 @@ impl Cluster {
         self.folder.join(&self.name).join("kubeconfig")
     }
 
+    /// A folder for what programs keep of the cluster; it goes with it.
+    pub fn home(&self) -> &Path {
+        &self.folder
+    }
+
     /// Copies what the boards' servers and agents said.
     pub fn keep_logs(&self, folder: &Path) {
         let boards = entries(&self.folder.join(&self.name).join("boards")).unwrap_or_default();

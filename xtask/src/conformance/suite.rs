@@ -151,6 +151,8 @@ impl Suite<'_> {
 
     fn line(&self, cluster: &Cluster, pass: &Pass, folder: &Path) -> Command {
         let mut line = cluster.command(program_path(self.cache, "ginkgo"));
+        // What kubectl remembers of another run's cluster at the same address is not true of this one.
+        line.env("HOME", cluster.home());
         line.arg("-noColor").arg(format!("-nodes={}", pass.parallel));
         line.arg(format!("-focus={}", pass.focus));
         if let Some(skip) = &pass.skip {
