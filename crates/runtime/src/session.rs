@@ -77,4 +77,9 @@ pub trait SessionControl: Send + Sync {
     /// Waits for the process's end: exit code, 128 + signal for a death by signal. Attach waits
     /// for the container. May be called again and gives the same answer.
     async fn wait(&self) -> Result<i32>;
+    /// Whether the session is over once its input is: so it is attached to a container whose own
+    /// input stays open for the next client.
+    fn ends_with_input(&self) -> bool {
+        false
+    }
 }

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming as RequestBody;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use runtime::{ContainerId, ExecRequest, Session};
+use runtime::{ContainerId, ExecRequest, Session, SessionControl};
 use tokio::sync::mpsc;
 
 use super::remote::{
@@ -104,9 +104,28 @@ pub async fn attach(
             stdin: session.stdin.filter(|_| streams.stdin),
             stdout: session.stdout.filter(|_| streams.stdout),
             stderr: session.stderr.filter(|_| streams.stderr),
-            control: session.control,
+            control: Arc::new(Attached(session.control)),
         })
     })
+}
+
+/// What controls an attachment. How the process ended is the container's status, not the
+/// client's: `kubectl run` would take it for an attachment that failed.
+struct Attached(Arc<dyn SessionControl>);
+
+#[async_trait::async_trait]
+impl SessionControl for Attached {
+    async fn resize(&self, columns: u16, rows: u16) -> runtime::Result<()> {
+        self.0.resize(columns, rows).await
+    }
+
+    async fn wait(&self) -> runtime::Result<i32> {
+        self.0.wait().await.map(|_| 0)
+    }
+
+    fn ends_with_input(&self) -> bool {
+        self.0.ends_with_input()
+    }
 }
 
 /// The running container, or what to say to the client.

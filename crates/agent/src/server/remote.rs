@@ -49,7 +49,8 @@ pub fn parse_size(text: &[u8]) -> Option<Incoming> {
     Some(Incoming::Resize(part("Width")?, part("Height")?))
 }
 
-/// Carries a session until its process ends; the last thing sent is the status.
+/// Carries a session until its process ends, or its input where that ends it; the last thing sent
+/// is the status.
 pub async fn carry(
     session: Session,
     mut incoming: mpsc::Receiver<Incoming>,
@@ -57,6 +58,8 @@ pub async fn carry(
 ) {
     let Session { mut stdin, stdout, stderr, control } = session;
     let resizer = control.clone();
+    let ends_with_input = stdin.is_some() && control.ends_with_input();
+    let outputs = [stdout.as_ref().map(|_| STDOUT), stderr.as_ref().map(|_| STDERR)];
     let input = async {
         while let Some(message) = incoming.recv().await {
             match message {
@@ -70,7 +73,12 @@ pub async fn carry(
                         stdin = None;
                     }
                 }
-                Incoming::StdinClosed => stdin = None,
+                Incoming::StdinClosed => {
+                    stdin = None;
+                    if ends_with_input {
+                        return;
+                    }
+                }
                 Incoming::Resize(columns, rows) => {
                     if let Err(error) = resizer.resize(columns, rows).await {
                         tracing::debug!(error = %base::chain(&error), "terminal not resized");
@@ -78,6 +86,7 @@ pub async fn carry(
                 }
             }
         }
+        std::future::pending().await
     };
     let output = async {
         tokio::join!(pump(stdout, STDOUT, &outgoing), pump(stderr, STDERR, &outgoing));
@@ -86,7 +95,12 @@ pub async fn carry(
     // A client that is gone ends the session: nobody would read the rest.
     let result = tokio::select! {
         result = output => result,
-        () = async { input.await; std::future::pending().await } => return,
+        () = input => {
+            for channel in outputs.into_iter().flatten() {
+                let _ = outgoing.send(Outgoing::End(channel)).await;
+            }
+            Ok(0)
+        }
         () = outgoing.closed() => return,
     };
     let status = match result {
@@ -200,6 +214,41 @@ mod tests {
         let mut rest = Vec::new();
         echoed.read_to_end(&mut rest).await.unwrap();
         assert!(rest.is_empty());
+    }
+
+    /// Attached to a container that goes on after its client.
+    struct Lasting;
+
+    #[async_trait::async_trait]
+    impl runtime::SessionControl for Lasting {
+        async fn resize(&self, _: u16, _: u16) -> runtime::Result<()> {
+            Ok(())
+        }
+        async fn wait(&self) -> runtime::Result<i32> {
+            std::future::pending().await
+        }
+        fn ends_with_input(&self) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attachment_ends_with_its_input_where_the_container_keeps_its_own() {
+        let (stdin, _container) = tokio::io::duplex(64);
+        let (stdout, _open) = tokio::io::duplex(64);
+        let session = Session {
+            stdin: Some(Box::pin(stdin)),
+            stdout: Some(Box::pin(stdout)),
+            stderr: None,
+            control: Arc::new(Lasting),
+        };
+        let (input, incoming) = mpsc::channel(4);
+        let (outgoing, mut output) = mpsc::channel(16);
+        input.send(Incoming::StdinClosed).await.unwrap();
+        carry(session, incoming, outgoing).await;
+        assert!(matches!(output.recv().await, Some(Outgoing::End(STDOUT))));
+        let Some(Outgoing::Data(ERROR, said)) = output.recv().await else { panic!("no status") };
+        assert_eq!(failure_text(&said), None);
     }
 
     #[test]

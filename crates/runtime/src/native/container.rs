@@ -600,7 +600,7 @@ impl Native {
         let (_, fds) = connection.call(&asked, &pipes.raw()).await?;
         let given = fds.into_iter().next();
         let what = format!("container {}", container.id);
-        session::attachment(connection, pipes, given, config.tty, config.stdin, what)
+        session::attachment(connection, pipes, given, &config, what)
             .map_err(Error::io("watching an attachment"))
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::wire::Connection;
 use crate::shim::protocol::{Reply, Request};
-use crate::{Error, Input, Output, Result, Session, SessionControl};
+use crate::{ContainerConfig, Error, Input, Output, Result, Session, SessionControl};
 
 /// How a watched process ended; none while it runs.
 type End = Option<Result<i32, ()>>;
@@ -126,6 +126,7 @@ pub struct Control {
     connection: Arc<Connection>,
     end: watch::Receiver<End>,
     terminal: Option<Terminal>,
+    ends_with_input: bool,
     waiting: JoinHandle<()>,
     /// What it is about, for errors.
     what: String,
@@ -145,7 +146,7 @@ impl Control {
             };
             sender.send_replace(Some(end));
         });
-        Self { connection, end, terminal, waiting, what }
+        Self { connection, end, terminal, ends_with_input: false, waiting, what }
     }
 
     /// Kills the command.
@@ -179,6 +180,10 @@ impl SessionControl for Control {
             id: self.what.clone(),
             reason: "it was lost before the end".to_owned(),
         })
+    }
+
+    fn ends_with_input(&self) -> bool {
+        self.ends_with_input
     }
 }
 
@@ -256,7 +261,7 @@ pub fn command(
 }
 
 /// Joins an attachment's pipes with its connection. `given` is what the shim sent: the terminal,
-/// or a descriptor that writes standard input.
+/// or a descriptor that writes standard input; it is for one client alone if `config` says so.
 ///
 /// # Errors
 /// When a descriptor cannot be watched.
@@ -264,15 +269,14 @@ pub fn attachment(
     connection: Connection,
     pipes: Pipes,
     given: Option<OwnedFd>,
-    tty: bool,
-    stdin: bool,
+    config: &ContainerConfig,
     what: String,
 ) -> io::Result<Session> {
     let connection = Arc::new(connection);
     let (terminal, stdin) = match given {
-        Some(fd) if tty => {
+        Some(fd) if config.tty => {
             let terminal = Terminal::new(fd)?;
-            let writer = stdin.then(|| input(terminal.clone()));
+            let writer = config.stdin.then(|| input(terminal.clone()));
             (Some(terminal), writer)
         }
         Some(fd) => {
@@ -283,10 +287,12 @@ pub fn attachment(
         }
         None => (None, None),
     };
+    let mut control = Control::new(connection, terminal, what);
+    control.ends_with_input = stdin.is_some() && (config.tty || !config.stdin_once);
     Ok(Session {
         stdin,
         stdout: pipes.stdout.map(output),
         stderr: pipes.stderr.map(output),
-        control: Arc::new(Control::new(connection, terminal, what)),
+        control: Arc::new(control),
     })
 }
