@@ -11,6 +11,9 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::ownership;
 use crate::quantity;
 
+/// The mode of a volume that any of a pod's users may write to.
+const EVERYBODY: u32 = 0o777;
+
 /// Makes the directory, on a tmpfs if the medium is memory.
 pub fn set_up(
     path: &Path,
@@ -30,7 +33,11 @@ pub fn set_up(
         mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
             .map_err(|e| failed(e.into()))?;
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(failed)?;
+    // A tmpfs is open to everybody and sticky already, and stays so.
+    let permissions = fs::metadata(path).map_err(failed)?.permissions();
+    if permissions.mode() & EVERYBODY != EVERYBODY {
+        fs::set_permissions(path, fs::Permissions::from_mode(EVERYBODY)).map_err(failed)?;
+    }
     match group {
         Some(group) => ownership::give(path, group).map_err(failed),
         None => Ok(()),
