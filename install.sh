@@ -28,7 +28,6 @@ pid_file="$run_dir/server.pid"
 log="journalctl -u 'coracle*'"
 node_port=30080
 patience_seconds=60
-whole_program_kib=6291456
 
 # What runs: what is named, and where a server to join is named, an agent.
 joins=${CORACLE_SERVER:+yes}
@@ -69,8 +68,10 @@ command -v cargo >/dev/null 2>&1 ||
 rustup target add "$target" 2>/dev/null || [ -d "$(rustc --print target-libdir --target "$target")" ] ||
     fail "Rust has no $target" "run: rustup target add $target"
 
-# A release is optimised as one piece, which takes 4 GiB; with less memory it is done in parts and
-# the binary becomes a quarter larger.
+# A release is optimised as one piece, which takes 4 GiB on x86_64 and 10 on aarch64; with less memory it is
+# done in parts and the binary becomes a quarter larger.
+whole_program_kib=6291456
+[ "$arch" = x86_64 ] || whole_program_kib=12582912
 if [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -lt "$whole_program_kib" ]; then
     export CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16
 fi

@@ -63,6 +63,10 @@ cleanup() {
         rm -f "$name.pid"
     done
     ip netns del "$ns" 2>/dev/null || :
+    # What is still mounted would be removed with the folder by the next run.
+    for name in root memory; do
+        ! mountpoint -q "$name" || umount "$name"
+    done
     [ ! -e registered ] || foreign_programs_off
 }
 trap cleanup EXIT
