@@ -24,6 +24,10 @@ pub trait Attach: Send + Sync {
     async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, String>;
     /// The addresses of a sandbox that is attached.
     fn addresses(&self, sandbox: &str) -> Vec<IpAddr>;
+    /// What sandboxes have received and sent; none where nobody counts.
+    fn traffic(&self) -> BTreeMap<String, net::Traffic> {
+        BTreeMap::new()
+    }
     /// Takes the interface away. Harmless when there is nothing.
     async fn detach(&self, sandbox: &str) -> Result<(), String>;
     /// Detaches every sandbox that is not in `live`.
@@ -47,6 +51,10 @@ impl Attach for net::PodNetwork {
 
     fn addresses(&self, sandbox: &str) -> Vec<IpAddr> {
         self.attachment(sandbox).map(|a| a.addresses).unwrap_or_default()
+    }
+
+    fn traffic(&self) -> BTreeMap<String, net::Traffic> {
+        net::PodNetwork::traffic(self)
     }
 
     async fn detach(&self, sandbox: &str) -> Result<(), String> {

@@ -25,8 +25,10 @@ pub use dns::{Dns, DnsConfig, DnsError, Upstreams, Zone};
 pub use linux::address::{AddressError, ServiceAddress};
 pub use linux::disturbances::Disturbances;
 pub use linux::outage::{LONGEST as LONGEST_OUTAGE, MAX_PORTS as MAX_OUTAGE_PORTS, Outage};
+pub use linux::traffic::{Counts, Traffic};
 pub use pod::{
-    Attachment, Backend, Peer, PodNetwork, PodNetworkConfig, PodNetworkError, VxlanConfig,
+    Attachment, Backend, POD_INTERFACE, Peer, PodNetwork, PodNetworkConfig, PodNetworkError,
+    VxlanConfig,
 };
 pub use service::{
     Endpoint, EndpointState, HostPort, Protocol, ProxyConfig, ProxyError, Service, ServiceModel,

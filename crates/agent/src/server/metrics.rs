@@ -53,10 +53,10 @@ pub async fn resource(manager: &Manager) -> Response<Body> {
     );
     let of_containers = |value: fn(&runtime::Stats) -> f64| -> Vec<(String, f64)> {
         let all = usage.iter().flat_map(|u| u.containers.iter().map(move |c| (u, c)));
-        all.map(|(u, (name, _, stats))| {
+        all.map(|(u, c)| {
             let labels =
-                labels(&[("container", name), ("namespace", &u.namespace), ("pod", &u.pod)]);
-            (labels, value(stats))
+                labels(&[("container", &c.name), ("namespace", &u.namespace), ("pod", &u.pod)]);
+            (labels, value(&c.stats))
         })
         .collect()
     };
@@ -100,10 +100,10 @@ pub async fn resource(manager: &Manager) -> Response<Body> {
     let starts: Vec<(String, f64)> = usage
         .iter()
         .flat_map(|u| u.containers.iter().map(move |c| (u, c)))
-        .filter_map(|(u, (name, started, _))| {
+        .filter_map(|(u, c)| {
             let labels =
-                labels(&[("container", name), ("namespace", &u.namespace), ("pod", &u.pod)]);
-            Some((labels, started.as_ref()?.as_millisecond() as f64 / 1000.0))
+                labels(&[("container", &c.name), ("namespace", &u.namespace), ("pod", &u.pod)]);
+            Some((labels, c.started.as_ref()?.as_millisecond() as f64 / 1000.0))
         })
         .collect();
     metric(
@@ -122,11 +122,19 @@ pub async fn resource(manager: &Manager) -> Response<Body> {
     prometheus(out)
 }
 
-fn gauge(out: &mut String, name: &str, help: &str, value: f64) {
+/// A gauge without labels.
+pub(super) fn gauge(out: &mut String, name: &str, help: &str, value: f64) {
     metric(out, name, help, "gauge", &[(String::new(), value)]);
 }
 
-fn metric(out: &mut String, name: &str, help: &str, kind: &str, values: &[(String, f64)]) {
+/// One metric with all its values, which have to stand together.
+pub(super) fn metric(
+    out: &mut String,
+    name: &str,
+    help: &str,
+    kind: &str,
+    values: &[(String, f64)],
+) {
     // Writing into a string cannot fail.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for (labels, value) in values {
@@ -134,7 +142,8 @@ fn metric(out: &mut String, name: &str, help: &str, kind: &str, values: &[(Strin
     }
 }
 
-fn labels(pairs: &[(&str, &str)]) -> String {
+/// Labels in braces, quoted.
+pub(super) fn labels(pairs: &[(&str, &str)]) -> String {
     let quoted =
         |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let inner: Vec<String> =
@@ -142,7 +151,8 @@ fn labels(pairs: &[(&str, &str)]) -> String {
     format!("{{{}}}", inner.join(","))
 }
 
-fn prometheus(out: String) -> Response<Body> {
+/// The page as an answer.
+pub(super) fn prometheus(out: String) -> Response<Body> {
     let mut response = text(StatusCode::OK, &out);
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

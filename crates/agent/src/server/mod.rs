@@ -2,6 +2,7 @@
 //! statistics.
 
 mod auth;
+mod cadvisor;
 mod channels;
 mod command;
 mod drill;
@@ -129,6 +130,7 @@ async fn answer(
         }
         ["stats", "summary"] => json(&stats::summary(manager).await),
         ["metrics"] => metrics::plain(manager),
+        ["metrics", "cadvisor"] => cadvisor::answer(manager).await,
         ["metrics", "resource"] => metrics::resource(manager).await,
         ["containerLogs", namespace, pod, container] => {
             logs::answer(manager, namespace, pod, container, &call, request).await

@@ -1,14 +1,16 @@
 //! `/stats/summary`: what node, pods and containers use, in the shape of upstream's summary API.
 
 use jiff::Timestamp;
-use runtime::{ContainerId, SandboxId, Stats};
+use net::{POD_INTERFACE, Traffic};
+use runtime::{ContainerId, Resources, SandboxId, Stats};
 use serde_json::{Value, json};
 
 use crate::manager::Manager;
 use crate::node::machine::{self, Space};
-use crate::pod::view::RunState;
+use crate::pod::resources;
+use crate::pod::view::{RunState, init_containers, spec};
 
-/// A container and what it uses.
+/// A pod that runs and what it uses.
 pub struct Usage {
     /// Namespace of the pod.
     pub namespace: String,
@@ -16,35 +18,69 @@ pub struct Usage {
     pub pod: String,
     /// Uid of the pod.
     pub uid: String,
+    /// Its control group below the node's.
+    pub cgroup: String,
     /// What the pod uses as a whole.
     pub total: Option<Stats>,
-    /// Its running containers by name, with their start.
-    pub containers: Vec<(String, Option<Timestamp>, Stats)>,
+    /// What it received and sent; none on the node's own network.
+    pub traffic: Option<Traffic>,
+    /// Its running containers.
+    pub containers: Vec<ContainerUsage>,
+}
+
+/// A container that runs and what it uses.
+pub struct ContainerUsage {
+    /// Its name within the pod.
+    pub name: String,
+    /// The runtime's id.
+    pub id: String,
+    /// The image as the pod names it.
+    pub image: String,
+    /// When its process started.
+    pub started: Option<Timestamp>,
+    /// What it may use.
+    pub limits: Resources,
+    /// What it uses.
+    pub stats: Stats,
 }
 
 /// What all running pods use.
 pub async fn usage(manager: &Manager) -> Vec<Usage> {
-    let runtime = &manager.context().runtime;
+    let ctx = manager.context();
+    let mut traffic = ctx.network.traffic();
     let mut out = Vec::new();
     for pod in manager.pods() {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name) = (text(&pod.metadata.namespace), text(&pod.metadata.name));
-        let names: Vec<String> =
-            pod.spec.iter().flat_map(|s| s.containers.iter().map(|c| c.name.clone())).collect();
+        let all = init_containers(&pod).iter().chain(&spec(&pod).containers);
         let asked = manager.with(&namespace, &name, |handle, _| {
-            let runs = names.iter().filter_map(|n| Some((n.clone(), handle.run(n, false)?)));
+            let runs = all.clone().filter_map(|c| Some((c, handle.run(&c.name, false)?)));
             let runs = runs.filter(|(_, run)| run.state == RunState::Running);
             (handle.sandbox(), runs.collect::<Vec<_>>())
         });
         let Some((Some(sandbox), runs)) = asked else { continue };
         let mut containers = Vec::new();
-        for (name, run) in runs {
-            if let Ok(stats) = runtime.stats(&ContainerId(run.id)).await {
-                containers.push((name, run.started, stats));
+        for (container, run) in runs {
+            if let Ok(stats) = ctx.runtime.stats(&ContainerId(run.id.clone())).await {
+                containers.push(ContainerUsage {
+                    name: container.name.clone(),
+                    id: run.id,
+                    image: run.image,
+                    started: run.started,
+                    limits: resources::container(&pod, container, ctx.memory_bytes),
+                    stats,
+                });
             }
         }
-        let total = runtime.sandbox_stats(&SandboxId(sandbox.id)).await.ok();
-        out.push(Usage { namespace, pod: name, uid: text(&pod.metadata.uid), total, containers });
+        out.push(Usage {
+            namespace,
+            pod: name,
+            uid: text(&pod.metadata.uid),
+            cgroup: resources::cgroup(&pod),
+            traffic: traffic.remove(&sandbox.id),
+            total: ctx.runtime.sandbox_stats(&SandboxId(sandbox.id)).await.ok(),
+            containers,
+        });
     }
     out
 }
@@ -97,10 +133,11 @@ fn pod(usage: &Usage, now: Timestamp) -> Value {
     let containers: Vec<Value> = usage
         .containers
         .iter()
-        .map(|(name, started, stats)| {
+        .map(|container| {
+            let stats = &container.stats;
             let mut out = cpu_and_memory(stats);
-            out["name"] = json!(name);
-            out["startTime"] = json!(started);
+            out["name"] = json!(container.name);
+            out["startTime"] = json!(container.started);
             out["rootfs"] = json!({"time": now, "usedBytes": stats.writable_bytes,
                 "inodesUsed": stats.writable_inodes});
             out
@@ -109,9 +146,23 @@ fn pod(usage: &Usage, now: Timestamp) -> Value {
     let mut out = usage.total.as_ref().map(cpu_and_memory).unwrap_or_else(|| json!({}));
     out["podRef"] = json!({"name": usage.pod, "namespace": usage.namespace, "uid": usage.uid});
     out["containers"] = json!(containers);
+    if let Some(traffic) = &usage.traffic {
+        out["network"] = network(traffic, now);
+    }
     if let Some(total) = &usage.total {
         out["process_stats"] = json!({"process_count": total.pids});
     }
+    out
+}
+
+/// A pod's one interface, which is also the list of all that it has.
+fn network(traffic: &Traffic, now: Timestamp) -> Value {
+    let (received, sent) = (traffic.received, traffic.sent);
+    let interface = json!({"name": POD_INTERFACE, "rxBytes": received.bytes, "rxErrors": received.errors,
+        "txBytes": sent.bytes, "txErrors": sent.errors});
+    let mut out = interface.clone();
+    out["time"] = json!(now);
+    out["interfaces"] = json!([interface]);
     out
 }
 

@@ -7,6 +7,7 @@ mod ground;
 pub(crate) mod links;
 mod lower;
 pub(crate) mod outage;
+pub(crate) mod traffic;
 pub(crate) mod tunnel;
 
 /// What nlink reports, as the one error type that our own errors carry as their source.

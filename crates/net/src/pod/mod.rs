@@ -10,3 +10,4 @@ mod state;
 pub use network::{Attachment, Peer, PodNetwork, PodNetworkConfig, PodNetworkError};
 pub(crate) use peers::Ground;
 pub use peers::{Backend, VxlanConfig};
+pub use plan::POD_INTERFACE;

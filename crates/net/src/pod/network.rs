@@ -1,6 +1,6 @@
 //! Attaching and detaching.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,7 @@ use crate::firewall::{Family, replace};
 use crate::linux::disturbances::Disturbances;
 use crate::linux::firewall::{self, Firewall};
 use crate::linux::links::{self, Links, RoutePlan};
+use crate::linux::traffic::{self, Traffic};
 
 /// Ethernet's, when there is no interface to take it from.
 const DEFAULT_MTU_BYTES: u32 = 1500;
@@ -283,6 +284,16 @@ impl PodNetwork {
             gateways: pod.gateways,
             mtu: pod.mtu,
         })
+    }
+
+    /// What each attached sandbox has received and sent, as it counts it itself.
+    pub fn traffic(&self) -> BTreeMap<String, Traffic> {
+        let interfaces = traffic::of_interfaces();
+        let of = |sandbox: &str| {
+            let ours = interfaces.get(&plan::host_interface(&self.config.veth_prefix, sandbox))?;
+            Some((sandbox.to_owned(), ours.turned()))
+        };
+        self.lock().sandboxes().filter_map(of).collect()
     }
 
     /// Takes the interface away and frees the addresses. Harmless when there is nothing.

@@ -15,7 +15,7 @@ const VNI_MAX: u32 = (1 << 24) - 1;
 /// Room that a sandbox's hash takes in the name of its interface.
 const HASH_DIGITS: usize = 11;
 /// The pod's end of the pair, the name every CNI plugin gives it.
-const POD_INTERFACE: &str = "eth0";
+pub const POD_INTERFACE: &str = "eth0";
 
 /// The bridge's address in a block: the first one after the network's own.
 pub(super) fn gateway(block: &Cidr) -> Option<IpAddr> {
