@@ -156,16 +156,15 @@ where
     let upgrade = hyper::upgrade::on(&mut request);
     let headers = request.headers();
     if websocket::wanted(headers) {
-        let named = headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL);
-        let protocol = websocket::choose(headers, &channels::PROTOCOLS);
-        let Some(protocol) = protocol.or_else(|| (!named).then_some(channels::FIRST)) else {
+        let chosen = websocket::choose(headers, &channels::PROTOCOLS, Some(channels::FIRST));
+        let Some(protocol) = chosen else {
             let known = channels::PROTOCOLS.join(", ");
             return text(
                 StatusCode::BAD_REQUEST,
                 &format!("unsupported protocol, the server knows {known}"),
             );
         };
-        let response = websocket::accept(headers, Some(protocol).filter(|_| named));
+        let response = websocket::accept(headers, Some(protocol));
         spawn(upgrade, move |io| over_websocket(io, protocol, start));
         return response.map(|()| full(""));
     }
@@ -369,7 +368,7 @@ pub async fn port_forward(
     let headers = request.headers();
     if websocket::wanted(headers) {
         let known = [TUNNEL_FORWARD, CHANNEL_FORWARD];
-        let Some(protocol) = websocket::choose(headers, &known) else {
+        let Some(protocol) = websocket::choose(headers, &known, Some(CHANNEL_FORWARD)) else {
             let message = format!("unsupported protocol, the server knows {}", known.join(", "));
             return text(StatusCode::BAD_REQUEST, &message);
         };

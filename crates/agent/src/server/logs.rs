@@ -88,7 +88,7 @@ pub async fn answer(
     });
     if websocket::wanted(asked.headers()) {
         let upgrade = hyper::upgrade::on(&mut asked);
-        let protocol = websocket::choose(asked.headers(), &PROTOCOLS);
+        let protocol = websocket::choose(asked.headers(), &PROTOCOLS, None);
         let base64 = protocol == Some(BASE64_PROTOCOL);
         command::spawn(upgrade, move |io| over_websocket(io, base64, receiver));
         return websocket::accept(asked.headers(), protocol).map(|()| full(""));

@@ -20,8 +20,16 @@ pub fn wanted(headers: &HeaderMap) -> bool {
     is(header::UPGRADE, "websocket") && is(header::CONNECTION, "upgrade")
 }
 
-/// The first of `known` that the client offers; `None` when it offers none of them.
-pub fn choose(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static str> {
+/// The first of `known` that the client offers; `None` when it offers none of them. A client that
+/// names no protocol at all speaks `unnamed`.
+pub fn choose(
+    headers: &HeaderMap,
+    known: &[&'static str],
+    unnamed: Option<&'static str>,
+) -> Option<&'static str> {
+    if !headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL) {
+        return unnamed;
+    }
     let offered: Vec<&str> = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .iter()
@@ -31,7 +39,7 @@ pub fn choose(headers: &HeaderMap, known: &[&'static str]) -> Option<&'static st
     known.iter().copied().find(|protocol| offered.contains(protocol))
 }
 
-/// The answer that switches protocols.
+/// The answer that switches protocols. A client that named none would not know what to make of one.
 pub fn accept<B: Default>(headers: &HeaderMap, protocol: Option<&str>) -> Response<B> {
     use base64::Engine;
     let mut response = Response::new(B::default());
@@ -49,6 +57,7 @@ pub fn accept<B: Default>(headers: &HeaderMap, protocol: Option<&str>) -> Respon
     if let Ok(answer) = HeaderValue::from_str(&answer) {
         out.insert(header::SEC_WEBSOCKET_ACCEPT, answer);
     }
+    let protocol = protocol.filter(|_| headers.contains_key(header::SEC_WEBSOCKET_PROTOCOL));
     if let Some(Ok(protocol)) = protocol.map(HeaderValue::from_str) {
         out.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
     }
@@ -202,6 +211,22 @@ mod tests {
         out
     }
 
+    #[test]
+    fn a_client_that_names_no_protocol_is_answered_without_one() {
+        let asked = |named: Option<&'static str>| {
+            let key = (header::SEC_WEBSOCKET_KEY, "a2V5".parse().unwrap());
+            let named = named.map(|n| (header::SEC_WEBSOCKET_PROTOCOL, n.parse().unwrap()));
+            let headers: HeaderMap = std::iter::once(key).chain(named).collect();
+            let chosen = choose(&headers, &["new", "old"], Some("old"));
+            let confirmed = accept::<()>(&headers, chosen);
+            let confirmed = confirmed.headers().get(header::SEC_WEBSOCKET_PROTOCOL).cloned();
+            (chosen, confirmed.map(|value| value.to_str().unwrap().to_owned()))
+        };
+        assert_eq!(asked(Some("old, new")), (Some("new"), Some("new".to_owned())));
+        assert_eq!(asked(None), (Some("old"), None));
+        assert_eq!(asked(Some("other")), (None, None));
+    }
+
     #[tokio::test]
     async fn messages_in_pieces() {
         let bytes =
@@ -234,7 +259,7 @@ mod tests {
             HeaderValue::from_static("v5.channel.k8s.io, v4.channel.k8s.io"),
         );
         let response: Response<String> =
-            accept(&headers, choose(&headers, &["x", "v4.channel.k8s.io"]));
+            accept(&headers, choose(&headers, &["x", "v4.channel.k8s.io"], None));
         assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(response.headers()["sec-websocket-protocol"], "v4.channel.k8s.io");
     }
