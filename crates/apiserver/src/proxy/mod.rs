@@ -97,7 +97,7 @@ async fn proxy(
         }
         return Ok(answer);
     }
-    let mut path = if rest.is_empty() { "/".to_owned() } else { rest.clone() };
+    let mut path = target::sent_path(&rest);
     if let Some(query) = request.uri().query() {
         path = format!("{path}?{query}");
     }
