@@ -174,6 +174,23 @@ def streams(pod):
     assert forward.error(8080) is None
 
 
+def figures(pod):
+    """What Prometheus reads of each node: a pod's network, and its container by name and image."""
+    node = core.read_namespaced_pod(pod, NAMESPACE).spec.node_name
+    answer = core.connect_get_node_proxy_with_path(node, "metrics/cadvisor", _preload_content=False)
+    page = answer.data.decode()
+
+    def value(name, *labels):
+        labels += (f'namespace="{NAMESPACE}"', f'pod="{pod}"')
+        lines = [line for line in page.splitlines() if line.startswith(name + "{")]
+        [line] = [line for line in lines if all(label in line for label in labels)]
+        return float(line.rsplit(" ", 1)[1])
+
+    # Its probe asks over the network every second.
+    assert value("container_network_receive_bytes_total", 'container=""', 'interface="eth0"') > 0
+    assert value("container_memory_working_set_bytes", 'container="main"', f'image="{IMAGE}"') > 0
+
+
 def jobs():
     container = client.V1Container(name="main", image=IMAGE, command=["true"])
     spec = client.V1JobSpec(
@@ -303,7 +320,9 @@ until(
 for step in [versions, config_maps, watching]:
     step()
     print(step.__name__)
-streams(workloads())
+pod = workloads()
+streams(pod)
+figures(pod)
 for step in [jobs, permissions, from_yaml, election, depths, ending]:
     step()
     print(step.__name__)
