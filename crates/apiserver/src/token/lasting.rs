@@ -30,7 +30,7 @@ pub(super) struct Lasting {
     #[serde(rename = "kubernetes.io/serviceaccount/namespace")]
     namespace: String,
     #[serde(rename = "kubernetes.io/serviceaccount/secret.name")]
-    secret: String,
+    secret_name: String,
     #[serde(rename = "kubernetes.io/serviceaccount/service-account.name")]
     account: String,
     #[serde(rename = "kubernetes.io/serviceaccount/service-account.uid")]
@@ -41,7 +41,7 @@ pub(super) struct Lasting {
 impl Lasting {
     /// The user behind a token, if the Secret still has it and the account is the same.
     pub fn user(&self, store: &Store, token: &str) -> Result<User, TokenError> {
-        let secret = objects::object(store, "secrets", &self.namespace, &self.secret);
+        let secret = objects::object(store, "secrets", &self.namespace, &self.secret_name);
         let secret = secret.filter(|secret| secret["metadata"]["deletionTimestamp"].is_null());
         let held = secret.and_then(|secret| decoded(&secret["data"]["token"]));
         let account = objects::identity(store, "serviceaccounts", &self.namespace, &self.account);
@@ -86,7 +86,7 @@ impl Tokens {
         let claims = Lasting {
             iss: ISSUER.to_owned(),
             sub: format!("system:serviceaccount:{namespace}:{name}"),
-            secret: text(&metadata["name"]),
+            secret_name: text(&metadata["name"]),
             account: name,
             uid: account.uid.clone(),
             namespace: namespace.clone(),

@@ -109,18 +109,12 @@ impl std::fmt::Display for Machine {
 pub struct Layout {
     nodes: BTreeMap<String, Node>,
     machine: Option<Machine>,
-    fat: Vec<String>,
 }
 
 impl Layout {
     /// Reads an image. `further` are paths that the cluster's description names.
     pub fn gather(files: &Files, further: &[String]) -> Result<Self, ImageError> {
         let mut layout = Layout::default();
-        for mount in files.mounts() {
-            if mount.volume.kind == super::volume::Kind::Fat {
-                layout.fat.push(mount.at.clone());
-            }
-        }
         let paths = READ.iter().chain(LISTED).map(|path| (*path).to_owned());
         for path in paths.chain(further.iter().cloned()) {
             layout.take(files, path)?;
@@ -209,11 +203,6 @@ impl Layout {
             let names = self.names(&format!("/etc/systemd/system/{wants}"));
             names.iter().any(|name| name == unit)
         })
-    }
-
-    /// Whether a path is in a FAT file system.
-    pub fn is_fat(&self, path: &str) -> bool {
-        self.fat.iter().any(|at| path.starts_with(&format!("{at}/")))
     }
 }
 
