@@ -12,6 +12,9 @@ const EVERY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Most answers that are kept: an hour's.
 const MAX_SAMPLES: usize = 36_000;
+/// So many answers in a row show that nothing is left of an outage: a service that still sends
+/// one request of three to a board that is gone would not give them.
+const STEADY: usize = 10;
 
 /// What came of a question.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +64,21 @@ impl Meter {
         }
     }
 
+    /// Whether it answers again, not just now and then.
+    pub fn is_steady(&self) -> bool {
+        is_steady(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// How well it answered since `from`.
     pub fn since(&self, from: Instant) -> Away {
         let samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         away(samples.iter().filter(|sample| sample.asked >= from), Instant::now())
     }
+}
+
+fn is_steady(samples: &[Sample]) -> bool {
+    let first = samples.len().saturating_sub(STEADY);
+    samples.len() >= STEADY && samples[first..].iter().all(|sample| sample.answered)
 }
 
 /// The longest silence runs from the first question without an answer to the next answer.
@@ -93,15 +106,19 @@ fn away<'a>(samples: impl Iterator<Item = &'a Sample>, now: Instant) -> Away {
 mod tests {
     use super::*;
 
+    fn at(start: Instant, index: usize) -> Instant {
+        start + EVERY * u32::try_from(index).expect("few")
+    }
+
+    fn samples(start: Instant, text: &str) -> Vec<Sample> {
+        let sample = |(index, c)| Sample { asked: at(start, index), answered: c == '+' };
+        text.chars().enumerate().map(sample).collect()
+    }
+
     fn judge(text: &str) -> (u64, usize, bool) {
         let start = Instant::now();
-        let at = |index: usize| start + EVERY * u32::try_from(index).expect("few");
-        let samples: Vec<Sample> = text
-            .chars()
-            .enumerate()
-            .map(|(index, c)| Sample { asked: at(index), answered: c == '+' })
-            .collect();
-        let Away { longest_ms, failed, back, .. } = away(samples.iter(), at(text.len()));
+        let samples = samples(start, text);
+        let Away { longest_ms, failed, back, .. } = away(samples.iter(), at(start, text.len()));
         (longest_ms, failed, back)
     }
 
@@ -111,5 +128,13 @@ mod tests {
         assert_eq!(judge("+-+---++-+"), (300, 5, true));
         assert_eq!(judge("++--"), (200, 2, false));
         assert_eq!(judge(""), (0, 0, true));
+    }
+    #[test]
+    fn ten_answers_in_a_row_are_steady() {
+        let steady = |text| is_steady(&samples(Instant::now(), text));
+        assert!(steady("--++++++++++"));
+        assert!(!steady("+++++++++"), "too few to tell");
+        assert!(!steady("++++++++++++-"));
+        assert!(!steady("++++++++-+++++++"));
     }
 }

@@ -198,6 +198,13 @@ struct Meters {
     stop: CancellationToken,
 }
 
+impl Meters {
+    fn are_steady(&self) -> bool {
+        let Meters { api, any, address, service, .. } = self;
+        [api, any, service].into_iter().chain(address).all(Meter::is_steady)
+    }
+}
+
 async fn take_out(
     cluster: &Cluster,
     step: &Step,
@@ -232,7 +239,9 @@ async fn take_out(
         let now = cluster.heartbeat(&step.board).await;
         now.is_some() && now != last_beat
     };
-    let healed = wait(HEAL_PATIENCE, async || healed(cluster, wanted).await && beats().await).await;
+    let as_before =
+        async || meters.are_steady() && healed(cluster, wanted).await && beats().await;
+    let healed = wait(HEAL_PATIENCE, as_before).await;
     let healed_after = healed.map(|_| began.elapsed().as_secs());
     meters.stop.cancel();
     let Meters { api, any, address, service, mut tasks, .. } = meters;
