@@ -29,7 +29,7 @@ pub trait Judge: Debug + Send + Sync {
 
 /// A verifier that believes those whom the judge does, as long as they have their certificate's
 /// key.
-pub fn verifier(judge: impl Judge + 'static) -> Arc<dyn ServerCertVerifier> {
+pub fn verifier(judge: Arc<dyn Judge>) -> Arc<dyn ServerCertVerifier> {
     let algorithms = ring::default_provider().signature_verification_algorithms;
     Arc::new(Verifier { judge, algorithms })
 }
@@ -38,7 +38,7 @@ pub fn verifier(judge: impl Judge + 'static) -> Arc<dyn ServerCertVerifier> {
 /// For a probe that only wants to know whether anybody answers, for a person who has said that a
 /// certificate shall not be looked at, and where what the server says is checked by other means.
 pub fn anyone() -> Arc<dyn ServerCertVerifier> {
-    verifier(Anyone)
+    verifier(Arc::new(Anyone))
 }
 
 /// The TLS of a client that believes [`anyone`]; what it shows itself is to be added. An error
@@ -65,26 +65,13 @@ impl Judge for Anyone {
     }
 }
 
-impl<J: Judge + ?Sized> Judge for Arc<J> {
-    fn judge(
-        &self,
-        leaf: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<(), Error> {
-        (**self).judge(leaf, chain, name, ocsp, now)
-    }
-}
-
 #[derive(Debug)]
-struct Verifier<J> {
-    judge: J,
+struct Verifier {
+    judge: Arc<dyn Judge>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl<J: Judge> ServerCertVerifier for Verifier<J> {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,

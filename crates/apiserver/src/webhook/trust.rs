@@ -36,7 +36,7 @@ pub(crate) fn client(bundle: &str) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(provider);
     let builder =
         builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    let verifier = ::trust::verifier(Believed { pinned, webpki });
+    let verifier = ::trust::verifier(Arc::new(Believed { pinned, webpki }));
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 

@@ -239,8 +239,7 @@ async fn take_out(
         let now = cluster.heartbeat(&step.board).await;
         now.is_some() && now != last_beat
     };
-    let as_before =
-        async || meters.are_steady() && healed(cluster, wanted).await && beats().await;
+    let as_before = async || meters.are_steady() && healed(cluster, wanted).await && beats().await;
     let healed = wait(HEAL_PATIENCE, as_before).await;
     let healed_after = healed.map(|_| began.elapsed().as_secs());
     meters.stop.cancel();

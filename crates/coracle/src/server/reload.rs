@@ -1,7 +1,7 @@
 //! Reads the files of authentication and authorization again when they have changed, at upstream's
 //! pace. What cannot be used is told of once, and the server goes on as it was.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,14 +47,14 @@ impl Reload {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = stop.cancelled() => return Ok(()),
             }
-            for change in self.look() {
+            for (path, change) in self.look() {
+                let file = path.display();
                 match change.and_then(|change| apply(&api, &change)) {
-                    Ok(()) => {
-                        tracing::info!("a file about access has changed and counts from now on")
-                    }
+                    Ok(()) => tracing::info!(%file, "has changed and counts from now on"),
                     Err(failure) => tracing::error!(
+                        %file,
                         error = %base::chain(&failure),
-                        "a file about access has changed and cannot be used; what was read before counts"
+                        "has changed and cannot be used; what was read before counts"
                     ),
                 }
             }
@@ -62,16 +62,14 @@ impl Reload {
     }
 
     /// What is another since the last look. A file that is away for a moment is no change.
-    fn look(&mut self) -> Vec<Outcome<Change>> {
+    fn look(&mut self) -> Vec<(PathBuf, Outcome<Change>)> {
         let mut changes = Vec::new();
         let options = &self.options;
-        let path = options.authorization_config.as_deref();
-        if differs(&mut self.authorization, path) {
-            changes.push(options.authorizers().map(Change::Authorizers));
+        if let Some(path) = differs(&mut self.authorization, &options.authorization_config) {
+            changes.push((path, options.authorizers().map(Change::Authorizers)));
         }
-        let path = options.authentication_config.as_deref();
-        if differs(&mut self.authentication, path) {
-            changes.push(options.issuers().map(|(issuers, _)| Change::Issuers(issuers)));
+        if let Some(path) = differs(&mut self.authentication, &options.authentication_config) {
+            changes.push((path, options.issuers().map(|(issuers, _)| Change::Issuers(issuers))));
         }
         changes
     }
@@ -89,13 +87,14 @@ fn text(path: Option<&Path>) -> Option<String> {
     std::fs::read_to_string(path?).ok()
 }
 
-fn differs(seen: &mut Option<String>, path: Option<&Path>) -> bool {
-    let Some(found) = text(path) else { return false };
+/// The path, where the file says something else than it was `seen` to say.
+fn differs(seen: &mut Option<String>, path: &Option<PathBuf>) -> Option<PathBuf> {
+    let found = text(path.as_deref())?;
     if seen.as_ref() == Some(&found) {
-        return false;
+        return None;
     }
     *seen = Some(found);
-    true
+    path.clone()
 }
 
 #[cfg(test)]
@@ -126,11 +125,13 @@ mod tests {
         let mut reload = Reload::of(&line.access).expect("there is a file");
         assert!(reload.look().is_empty());
         write("AlwaysDeny");
-        assert!(matches!(reload.look()[..], [Ok(Change::Authorizers(_))]));
+        assert!(
+            matches!(&reload.look()[..], [(found, Ok(Change::Authorizers(_)))] if *found == path)
+        );
         assert!(reload.look().is_empty());
         write("Odd");
         let looked = reload.look();
-        let [Err(failure)] = &looked[..] else { panic!("it is refused: {looked:?}") };
+        let [(_, Err(failure))] = &looked[..] else { panic!("it is refused: {looked:?}") };
         assert!(base::chain(failure).to_string().contains("Unsupported value: \"Odd\""));
         assert!(reload.look().is_empty());
         std::fs::remove_file(&path).expect("gone");
