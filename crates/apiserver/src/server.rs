@@ -20,7 +20,7 @@ use crate::cached::Cached;
 use crate::config::Config;
 use crate::definitions::Defined;
 use crate::flow::Flow;
-use crate::health::Health;
+use crate::health::{self, Health};
 use crate::metrics::Metrics;
 use crate::outside::Outside;
 use crate::registry::Registry;
@@ -126,11 +126,14 @@ impl ApiServer {
         let health = Health::default();
         add_own_checks(&health, &context);
         let bootstrapped = Arc::new(AtomicBool::new(false));
-        let done = Arc::clone(&bootstrapped);
-        health.add("poststarthook/rbac/bootstrap-roles", false, move || {
-            let done = done.load(Ordering::Acquire);
-            if done { Ok(()) } else { Err("not finished".to_owned()) }
-        });
+        let live = health::STARTED.map(|name| (name, true));
+        for (name, live) in live.into_iter().chain([(health::SYNCED, false)]) {
+            let done = Arc::clone(&bootstrapped);
+            health.add(name, live, move || {
+                let done = done.load(Ordering::Acquire);
+                if done { Ok(()) } else { Err("not finished".to_owned()) }
+            });
+        }
         let outside = RwLock::default();
         Ok(Arc::new(ApiServer { context, registry, health, flow, bootstrapped, outside }))
     }
