@@ -82,7 +82,7 @@ pub fn save(path: &Path, names: &[String], layers: &[Vec<u8>], config: &Value) -
 }
 
 /// A digest as registries write it.
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     let hash = sha2::Sha256::digest(bytes);
     hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::cache::{Cache, entries, make_folder};
+use super::internet::{self, Internet};
 use crate::run::{Outcome, command, run};
 
 /// Names another binary than the one of this checkout.
@@ -23,6 +24,7 @@ pub struct Cluster {
     name: String,
     folder: PathBuf,
     binary: PathBuf,
+    internet: Option<Internet>,
 }
 
 impl Cluster {
@@ -33,20 +35,24 @@ impl Cluster {
         let id = std::process::id();
         let folder = cache.path("clusters").join(id.to_string());
         make_folder(&folder)?;
-        let cluster = Self { name: name(&id.to_string()), folder, binary };
+        let mut cluster = Self { name: name(&id.to_string()), folder, binary, internet: None };
         run(command("ip", &["netns", "add", &cluster.name]))?;
         run(command("ip", &["-n", &cluster.name, "link", "set", "lo", "up"]))?;
         let mut disk = command("mount", &["-t", "tmpfs", "-o", DISK, "conformance"]);
         disk.arg(&cluster.folder);
         run(disk)?;
+        let served = Internet::start(cluster.inside("setpriv"), cache, &cluster.folder);
+        cluster.internet = Some(served?);
         let mut up = cluster.sandbox("up");
         up.args([&cluster.name, "--servers", "1", "--wait", READY]);
         up.arg("--agents").arg((boards - 1).to_string());
         // The boards share this machine's memory as their disk.
         up.args(["--server-arg", "eviction-hard=nodefs.inodesFree<1%"]);
-        // One test wants the handler that upstream's boards with Docker have.
+        let registries = cluster.folder.join(internet::REGISTRIES);
         for kind in ["--server-arg", "--agent-arg"] {
+            // One test wants the handler that upstream's boards with Docker have.
             up.args([kind, "runtime-handler=runc,docker"]);
+            up.arg(kind).arg(format!("private-registry={}", registries.display()));
         }
         for image in images {
             up.arg("--image").arg(image);
@@ -55,8 +61,15 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A command that runs beside the boards, on the machine that they are used from.
+    /// A command that runs beside the boards, on the machine that they are used from, and finds
+    /// the little that there is of the internet.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut line = Internet::reached(self.inside("unshare"), &self.folder);
+        line.arg(program);
+        line
+    }
+
+    fn inside(&self, program: impl AsRef<OsStr>) -> Command {
         let mut line = command("nsenter", &[]);
         line.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
         line
@@ -82,7 +95,7 @@ impl Cluster {
     }
 
     fn sandbox(&self, what: &str) -> Command {
-        let mut line = self.command(&self.binary);
+        let mut line = self.inside(&self.binary);
         line.args(["sandbox", "--dir"]).arg(&self.folder).arg(what);
         line
     }
@@ -93,6 +106,7 @@ impl Drop for Cluster {
         let mut down = self.sandbox("down");
         down.arg(&self.name);
         let _ = run(down);
+        self.internet = None;
         let mut disk = command("umount", &["-l"]);
         disk.arg(&self.folder);
         let _ = run(disk);
@@ -132,7 +146,8 @@ fn sweep(cache: &Cache, binary: &Path) -> Outcome {
         let lives = String::from_utf8_lossy(&line).contains("conformance");
         if !lives {
             eprintln!("==> taking away what the killed run {id} left");
-            drop(Cluster { name: name(&id), folder, binary: binary.to_owned() });
+            let binary = binary.to_owned();
+            drop(Cluster { name: name(&id), folder, binary, internet: None });
         }
     }
     Ok(())

@@ -82,6 +82,11 @@ http {
 ";
 const WELCOME: &str = "<html><body><h1>It works!</h1></body></html>\n";
 const WELCOME_NGINX: &str = "<html><head><title>Welcome to nginx!</title></head></html>\n";
+/// A test has the image's CoreDNS answer for the `hosts` of a Corefile (`-conf FILE`).
+const COREDNS: &str = "#!/bin/sh
+grep -E '^[[:space:]]+[0-9]+[.]' \"$2\" >/tmp/hosts
+exec /usr/sbin/dnsmasq -k -C /dev/null -u root -R -h -H /tmp/hosts --log-facility=-
+";
 const AGNHOST: (&str, &str, u32) = ("agnhost", "agnhost", 0o755);
 
 const RECIPES: [Recipe; 18] = [
@@ -96,13 +101,14 @@ const RECIPES: [Recipe; 18] = [
             "bash",
             "libc-bin",
             "wget",
+            "dnsmasq-base",
         ],
         programs: &[AGNHOST],
         files: &[
             ("test/images/agnhost/porter/localhost.crt", "localhost.crt"),
             ("test/images/agnhost/porter/localhost.key", "localhost.key"),
         ],
-        texts: &[("uploads/", "")],
+        texts: &[("uploads/", ""), ("coredns", COREDNS)],
         // Tests of services pass options that busybox's nc does not know, and its shell takes its own
         // applets before programs.
         links: &[

@@ -11,6 +11,7 @@ mod cache;
 mod cluster;
 mod commands;
 mod images;
+mod internet;
 mod junit;
 mod packages;
 mod peer;

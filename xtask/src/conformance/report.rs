@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use super::ContentType;
 use super::cache::{Cache, entries, write as write_file};
 use super::junit::{Case, Verdict};
-use super::suite::cases;
+use super::suite::{build, cases};
 use crate::run::{Outcome, root};
 
 /// What marks a test of the conformance suite, and how many there are.
 const MARK: &str = "[Conformance]";
 const MARKED: usize = 311;
+/// How much of a commit's hash is shown.
+const COMMIT_CHARS: usize = 12;
 /// How much of a failure's reason is shown.
 const MAX_REASON_CHARS: usize = 400;
 
@@ -72,16 +74,22 @@ const HEAD: &str = "# Upstream's own tests against Coracle
 `cargo xtask conformance report` writes this file from the newest result of each test; CONTRIBUTING.md
 says how they are run. The tests are Kubernetes 1.20's, the newest whose complete source a Debian stable
 package carries; \"changed\" are tests that contradict what Kubernetes 1.36 does, each with upstream's
-change (`conformance/changed.txt`). No test is tried again within a run; of several runs the newest counts.
+change (`conformance/changed.txt`). No test is tried again within a run; of several runs the newest counts,
+and each part says of what commits its results are.
 ";
 
+/// What a test came to, and the commit that it was run on, where that is known.
+type Found = (Verdict, Option<String>);
+
 /// The newest result of each test; folders are named by their time.
-fn newest(cache: &Cache, content_type: ContentType) -> Outcome<BTreeMap<String, Verdict>> {
+fn newest(cache: &Cache, content_type: ContentType) -> Outcome<BTreeMap<String, Found>> {
     let folder = cache.path("results").join(content_type.name());
     let mut newest = BTreeMap::new();
     if folder.is_dir() {
         for run in entries(&folder)? {
-            newest.extend(cases(&run)?.into_iter().map(|Case { name, verdict }| (name, verdict)));
+            let build = build(&run);
+            let results = cases(&run)?.into_iter();
+            newest.extend(results.map(|Case { name, verdict }| (name, (verdict, build.clone()))));
         }
     }
     // What the suite itself does before and after is no test.
@@ -97,10 +105,10 @@ struct Area {
     changed: [usize; 2],
 }
 
-fn section(content_type: ContentType, cases: &BTreeMap<String, Verdict>, known: &Known) -> String {
+fn section(content_type: ContentType, cases: &BTreeMap<String, Found>, known: &Known) -> String {
     let mut areas: BTreeMap<&str, Area> = BTreeMap::new();
     let (mut failures, mut changes) = (String::new(), String::new());
-    for (name, verdict) in cases {
+    for (name, (verdict, _)) in cases {
         let area = areas.entry(area(name)).or_default();
         let column = usize::from(!name.contains(MARK));
         match (verdict, known.change(name)) {
@@ -129,12 +137,31 @@ fn section(content_type: ContentType, cases: &BTreeMap<String, Verdict>, known: 
     let _ = writeln!(text, "{}", row("all", &all));
     let run = all.passed[0] + all.failed[0] + all.changed[0];
     let _ = writeln!(text, "\n{run} of the {MARKED} marked {MARK} were run.");
+    for (marked, what) in [(true, MARK), (false, "The others")] {
+        let results = cases.iter().filter(|(name, _)| name.contains(MARK) == marked);
+        let _ = writeln!(text, "{what}: {}.", builds(results.map(|(_, (_, build))| build)));
+    }
     for (title, list) in [("Failed", failures), ("Changed upstream", changes)] {
         if !list.is_empty() {
             let _ = write!(text, "\n### {title}\n{list}");
         }
     }
     text
+}
+
+/// Of what commits results are, most of them first.
+fn builds<'a>(builds: impl Iterator<Item = &'a Option<String>>) -> String {
+    let mut counts: BTreeMap<_, usize> = BTreeMap::new();
+    for build in builds {
+        *counts.entry(build).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let named = counts.into_iter().map(|(build, count)| match build {
+        Some(commit) => format!("{count} on {}", &commit[..commit.len().min(COMMIT_CHARS)]),
+        None => format!("{count} on commits that were not noted"),
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 const TABLE: &str = "
@@ -172,17 +199,19 @@ mod tests {
     fn a_failure_that_is_a_change_is_counted_apart() {
         let known = Known::parse("# why\nold API | removed in 1.22\n").unwrap();
         let failed = |why: &str| Verdict::Failed(format!("/x.go:1\n{why}"));
-        let cases: BTreeMap<String, Verdict> = [
-            ("[sig-a] fine [Conformance]", Verdict::Passed),
-            ("[sig-a] old API", failed("no")),
-            ("[sig-b] broken [Conformance]", failed("Expected\n  1")),
+        let cases: BTreeMap<String, Found> = [
+            ("[sig-a] fine [Conformance]", Verdict::Passed, Some("0123456789abcdef")),
+            ("[sig-a] old API", failed("no"), None),
+            ("[sig-b] broken [Conformance]", failed("Expected\n  1"), Some("0123456789abcdef")),
         ]
-        .map(|(name, verdict)| (name.to_owned(), verdict))
+        .map(|(name, verdict, build)| (name.to_owned(), (verdict, build.map(str::to_owned))))
         .into();
         let text = section(ContentType::Json, &cases, &known);
         assert!(text.contains("| sig-a | 1 | 0 | 0 | 0 | 0 | 1 |"), "{text}");
         assert!(text.contains("| all | 1 | 1 | 0 | 0 | 0 | 1 |"), "{text}");
         assert!(text.contains("2 of the 311"), "{text}");
+        assert!(text.contains("[Conformance]: 2 on 0123456789ab.\n"), "{text}");
+        assert!(text.contains("The others: 1 on commits that were not noted.\n"), "{text}");
         assert!(text.contains("[sig-b] broken [Conformance]\n  `Expected 1`"), "{text}");
         assert!(text.contains("- [sig-a] old API: removed in 1.22"), "{text}");
     }

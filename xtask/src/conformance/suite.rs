@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+
 use super::Run;
-use super::cache::{Cache, entries, make_folder};
+use super::cache::{Cache, entries, make_folder, write};
 use super::cluster::Cluster;
 use super::junit::{self, Case, Verdict};
 use super::packages::Apt;
@@ -16,6 +18,8 @@ use crate::run::{Outcome, read, run as start};
 
 /// Tests that would disturb others, which run when nothing else does.
 const ALONE: &str = "[Serial]";
+/// The file among a run's results that says what it was a run of.
+const BUILD: &str = "build";
 /// What CI runs: one expression of what to run and one of what not, a line each.
 const FAST: &str = include_str!("../../../conformance/fast.txt");
 
@@ -35,6 +39,7 @@ pub fn run(cache: &Cache, options: &Run) -> Outcome {
         _ => chosen(cache, &focus, skip.as_deref())?,
     };
     let cluster = Cluster::start(cache, options.nodes, &images)?;
+    suite.note_build(&cluster)?;
     let mut outcome = Ok(());
     for pass in passes(&focus, skip.as_deref(), options.parallel, &alone) {
         // The tests' own verdict is in their files.
@@ -137,6 +142,15 @@ struct Suite<'a> {
 }
 
 impl Suite<'_> {
+    /// Notes of what commit the server says that it is.
+    fn note_build(&self, cluster: &Cluster) -> Outcome {
+        let mut line = cluster.command(&self.kubectl);
+        line.arg("--kubeconfig").arg(cluster.kubeconfig()).args(["get", "--raw", "/version"]);
+        let version: Value = serde_json::from_slice(&read(line)?).map_err(|e| e.to_string())?;
+        let commit = version["gitCommit"].as_str().unwrap_or_default();
+        write(&self.results.join(BUILD), commit)
+    }
+
     fn pass(&self, cluster: &Cluster, pass: &Pass) -> Outcome {
         let folder = self.results.join(pass.name);
         make_folder(&folder)?;
@@ -173,6 +187,12 @@ impl Suite<'_> {
         line.args(["-disable-log-dump=true", "-dump-logs-on-failure=false"]);
         line
     }
+}
+
+/// The commit that the server of a run was built of; none where that is not known.
+pub fn build(results: &Path) -> Option<String> {
+    let commit = fs::read_to_string(results.join(BUILD)).ok()?;
+    Some(commit.trim().to_owned()).filter(|commit| !commit.is_empty())
 }
 
 /// All tests of a run that ran.
