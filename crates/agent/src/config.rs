@@ -9,6 +9,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::pod::security::Filters;
 use crate::shutdown::Periods as ShutdownPeriods;
 
 /// How the agent of one node is set up.
@@ -50,6 +51,8 @@ pub struct Config {
     pub runtime_handlers: Vec<String>,
     /// Settings of the kernel that pods may change beside the safe ones, or patterns `net.core.*`.
     pub unsafe_sysctls: Vec<String>,
+    /// Containers that name no filter of system calls get the runtime's own.
+    pub seccomp_default: bool,
     /// What is kept from pods for the system, by resource name.
     pub reserved: BTreeMap<String, Quantity>,
     /// When the node counts as under pressure.
@@ -122,11 +125,17 @@ impl Config {
             max_pods: 110,
             runtime_handlers: vec!["runc".to_owned()],
             unsafe_sysctls: Vec::new(),
+            seccomp_default: false,
             reserved: BTreeMap::new(),
             eviction: Eviction::default(),
             image_gc: ImageGc::default(),
             drill_bridge: None,
             shutdown: ShutdownPeriods::default(),
         }
+    }
+
+    /// Where filters of system calls come from; kubelets have the folder at this place of theirs.
+    pub(crate) fn filters(&self) -> Filters {
+        Filters { folder: self.data_dir.join("seccomp"), by_default: self.seccomp_default }
     }
 }

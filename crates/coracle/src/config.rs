@@ -189,6 +189,10 @@ pub struct Node {
         value_parser = namespaced_sysctl
     )]
     pub allowed_unsafe_sysctls: Vec<String>,
+    /// Containers whose pods name no seccomp profile get RuntimeDefault, as kubelet's flag of this
+    /// name; privileged ones have none
+    #[arg(long, env = "CORACLE_SECCOMP_DEFAULT")]
+    pub seccomp_default: bool,
     /// What must be left free before the node counts as under pressure, as kubelet's flag of
     /// this name: signal<amount, with memory.available, nodefs.available and nodefs.inodesFree
     #[arg(

@@ -183,7 +183,7 @@ pub struct Security {
     pub masked_paths: Option<Vec<String>>,
     /// Paths that cannot be written inside; none means the usual list.
     pub readonly_paths: Option<Vec<String>>,
-    /// System call filter. The built-in runtime does not load one yet and says so in its log.
+    /// Filter of system calls.
     pub seccomp: Seccomp,
 }
 

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod native;
 pub mod runtime;
 pub mod sandbox;
+mod seccomp;
 pub mod session;
 pub mod shim;
 

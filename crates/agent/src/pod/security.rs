@@ -1,14 +1,22 @@
 //! `securityContext` of pod and container as the runtime's rights.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
 use runtime::{Capabilities, ImageInfo, Seccomp, Security, UserSpec};
 
 use super::view::spec;
 
-/// The rights of `container` of `pod`; `seccomp_dir` holds profiles of type Localhost.
-pub fn security(pod: &Pod, container: &Container, seccomp_dir: &Path) -> Security {
+/// Where filters of system calls come from.
+pub struct Filters {
+    /// Folder of profiles of type Localhost.
+    pub folder: PathBuf,
+    /// The runtime's own also for those who name none.
+    pub by_default: bool,
+}
+
+/// The rights of `container` of `pod`.
+pub fn security(pod: &Pod, container: &Container, filters: &Filters) -> Security {
     let pod_context = spec(pod).security_context.as_ref();
     let own = container.security_context.as_ref();
     let user = own.and_then(|c| c.run_as_user).or(pod_context.and_then(|c| c.run_as_user));
@@ -44,18 +52,21 @@ pub fn security(pod: &Pod, container: &Container, seccomp_dir: &Path) -> Securit
         readonly_rootfs: own.and_then(|c| c.read_only_root_filesystem) == Some(true),
         masked_paths: (unmasked || privileged).then(Vec::new),
         readonly_paths: (unmasked || privileged).then(Vec::new),
-        seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, seccomp_dir) },
+        seccomp: if privileged { Seccomp::Unconfined } else { filters.seccomp(profile) },
     }
 }
 
-fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Seccomp {
-    match profile.map(|p| p.type_.as_str()) {
-        Some("RuntimeDefault") => Seccomp::RuntimeDefault,
-        Some("Localhost") => {
-            let name = profile.and_then(|p| p.localhost_profile.as_deref()).unwrap_or_default();
-            Seccomp::Localhost(dir.join(name))
+impl Filters {
+    fn seccomp(&self, profile: Option<&SeccompProfile>) -> Seccomp {
+        match profile.map(|p| p.type_.as_str()) {
+            Some("RuntimeDefault") => Seccomp::RuntimeDefault,
+            None if self.by_default => Seccomp::RuntimeDefault,
+            Some("Localhost") => {
+                let name = profile.and_then(|p| p.localhost_profile.as_deref());
+                Seccomp::Localhost(self.folder.join(name.unwrap_or_default()))
+            }
+            _ => Seccomp::Unconfined,
         }
-        _ => Seccomp::Unconfined,
     }
 }
 
@@ -97,6 +108,10 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn filters(by_default: bool) -> Filters {
+        Filters { folder: "/x".into(), by_default }
+    }
+
     #[test]
     fn a_container_overrides_its_pod() {
         let pod: Pod = serde_json::from_value(json!({"spec": {
@@ -105,11 +120,36 @@ mod tests {
             "containers": [{"name": "a", "securityContext": {"runAsUser": 2,
                 "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}))
         .unwrap();
-        let got = security(&pod, &pod.spec.as_ref().unwrap().containers[0], Path::new("/x"));
+        let got = security(&pod, &pod.spec.as_ref().unwrap().containers[0], &filters(false));
         assert_eq!(got.user, UserSpec::Uid(2));
         assert_eq!(got.supplemental_groups, [5, 7]);
         assert_eq!(got.seccomp, Seccomp::RuntimeDefault);
         assert!(got.no_new_privileges);
         assert_eq!(got.capabilities.drop, ["ALL"]);
+    }
+
+    #[test]
+    fn the_nearest_profile_holds() {
+        use Seccomp::{Localhost, RuntimeDefault, Unconfined};
+        let own = |kind: &str| json!({"seccompProfile": {"type": kind}});
+        let file = json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}});
+        let privileged = json!({"privileged": true, "seccompProfile": {"type": "RuntimeDefault"}});
+        let none = json!({});
+        for (of_pod, of_container, by_default, want) in [
+            (&none, &none, false, Unconfined),
+            (&none, &none, true, RuntimeDefault),
+            (&own("RuntimeDefault"), &none, false, RuntimeDefault),
+            (&own("RuntimeDefault"), &own("Unconfined"), true, Unconfined),
+            (&own("Unconfined"), &none, true, Unconfined),
+            (&own("Unconfined"), &file, true, Localhost("/x/a/b.json".into())),
+            (&own("RuntimeDefault"), &privileged, true, Unconfined),
+        ] {
+            let pod: Pod = serde_json::from_value(json!({"spec": {"securityContext": of_pod,
+                "containers": [{"name": "a", "securityContext": of_container}]}}))
+            .unwrap();
+            let container = &pod.spec.as_ref().unwrap().containers[0];
+            let got = security(&pod, container, &filters(by_default)).seccomp;
+            assert_eq!(got, want, "{of_pod} {of_container} {by_default}");
+        }
     }
 }

@@ -75,7 +75,7 @@ pub(super) async fn config(shared: &Shared, wish: &Wish<'_>) -> Result<Container
         mounts,
         devices: Vec::new(),
         resources: resources::container(pod, container, ctx.memory_bytes),
-        security: security::security(pod, container, &ctx.config.data_dir.join("seccomp")),
+        security: security::security(pod, container, &ctx.config.filters()),
         target: target(&shared.state().view, pod, &container.name)?,
         tty: container.tty == Some(true),
         stdin: container.stdin == Some(true),

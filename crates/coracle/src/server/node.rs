@@ -135,6 +135,7 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
         max_pods: node.max_pods,
         runtime_handlers: node.runtime_handler.clone(),
         unsafe_sysctls: node.allowed_unsafe_sysctls.clone(),
+        seccomp_default: node.seccomp_default,
         tunnel: node.network_backend == net::Backend::Vxlan,
         eviction: node.eviction_hard,
         drill_bridge: (!node.disable_drill).then(|| node.bridge.clone()),

@@ -16,12 +16,13 @@ use super::session::{self, Control, Pipes};
 use super::wire::Connection;
 use super::{Native, cgroup::Cgroups, lock, new_id, remove_folder, spec, user};
 use crate::images::Image;
+use crate::seccomp::Filter;
 use crate::shim::protocol::{PIDNS_FILE, Phase, Reply, Request, RootFs, SHM_FOLDER, State};
 use crate::shim::write_atomic;
 use crate::{
     ContainerConfig, ContainerFilter, ContainerId, ContainerInfo, ContainerState, ContainerStatus,
     Error, Event, ExecOutput, ExecRequest, Propagation, Reason, Resources, Result, SandboxId,
-    SandboxState, Seccomp, Session, SessionControl as _,
+    SandboxState, Session, SessionControl as _,
 };
 
 /// After SIGKILL a process is gone within this, unless the kernel hangs in a file system.
@@ -246,9 +247,6 @@ impl Native {
         image: &Image,
     ) -> Result<ContainerRecord> {
         config.image = image.id.clone();
-        if config.security.seccomp != Seccomp::Unconfined {
-            tracing::warn!(container = %config.name, "system call filters are not supported yet: it runs without one");
-        }
         let layers = self.inner.images.layers();
         let run = &image.config.config;
         let passwd = user::read_from_layers(&layers, &image.lower, "etc/passwd");
@@ -288,7 +286,7 @@ impl Native {
         })
     }
 
-    /// Writes `config.json` and gives its process.
+    /// Writes `config.json` and the filter of system calls, and gives the former's process.
     fn build_spec(
         &self,
         id: &str,
@@ -300,6 +298,8 @@ impl Native {
         let own = self.sandbox_folder(&sandbox.record.id);
         let pidns = self.pid_namespace(sandbox, config)?;
         let folder = self.container_folder(id);
+        let capabilities = spec::capabilities(&config.security, self.inner.capabilities)?;
+        let filter = Filter::of(&config.security.seccomp, &capabilities)?;
         let spec = spec::build(&spec::Inputs {
             config,
             sandbox: &sandbox.record.config,
@@ -310,12 +310,14 @@ impl Native {
             cgroup: &format!("{}/{id}", sandbox.record.cgroup),
             pid_namespace: pidns.as_deref(),
             unified: matches!(self.inner.cgroups, Cgroups::V2(..)),
-            capabilities: self.inner.capabilities,
+            capabilities: &capabilities,
+            loads_filter: filter.is_some(),
             oom_score_min: self.inner.oom_score_min,
         })?;
         let making = |e| Error::io(format!("making {}", folder.display()))(e);
         fs::create_dir_all(folder.join("rootfs")).map_err(making)?;
         write_atomic(&folder.join("config.json"), &spec).map_err(making)?;
+        filter.map_or(Ok(()), |filter| filter.save(&folder)).map_err(making)?;
         Ok(spec["process"].clone())
     }
 

@@ -112,8 +112,10 @@ pub struct Inputs<'a> {
     pub pid_namespace: Option<&'a Path>,
     /// The cgroup version 2 hierarchy is used.
     pub unified: bool,
-    /// Capabilities that can be given at all, a bit each.
-    pub capabilities: u64,
+    /// Its capabilities.
+    pub capabilities: &'a [&'static str],
+    /// Its processes load a filter of system calls before their program.
+    pub loads_filter: bool,
     /// The lowest OOM score that can be given.
     pub oom_score_min: i64,
 }
@@ -158,7 +160,13 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
     if !cwd.starts_with('/') {
         return Err(Error::Invalid(format!("working directory {cwd:?} is not absolute")));
     }
-    let capabilities = capabilities(&config.security, inputs.capabilities)?;
+    let capabilities = inputs.capabilities;
+    // Loading a filter takes this capability, unless no rights can be gained any more. It is gone
+    // with the start of the program: what that has comes from the bounding set alone.
+    let loader = (inputs.loads_filter && !config.security.no_new_privileges)
+        .then_some("CAP_SYS_ADMIN")
+        .filter(|more| !capabilities.contains(more));
+    let until_start: Vec<&str> = capabilities.iter().copied().chain(loader).collect();
     Ok(json!({
         "terminal": config.tty,
         "user": {
@@ -171,8 +179,8 @@ fn process(inputs: &Inputs<'_>) -> Result<Value> {
         "cwd": cwd,
         "capabilities": {
             "bounding": capabilities,
-            "effective": capabilities,
-            "permitted": capabilities,
+            "effective": until_start,
+            "permitted": until_start,
             "inheritable": [],
             "ambient": [],
         },
@@ -223,7 +231,7 @@ fn environment(inputs: &Inputs<'_>) -> Vec<String> {
 
 /// The set to give. What this process itself may not have (an older kernel, a machine that is a
 /// container) is left out, or nothing could be run at all.
-fn capabilities(security: &Security, possible: u64) -> Result<Vec<&'static str>> {
+pub fn capabilities(security: &Security, possible: u64) -> Result<Vec<&'static str>> {
     let known: Vec<&'static str> = ALL_CAPABILITIES
         .into_iter()
         .enumerate()
@@ -476,7 +484,8 @@ mod tests {
                 cgroup: "/c",
                 pid_namespace,
                 unified,
-                capabilities: 0,
+                capabilities: &[],
+                loads_filter: false,
                 oom_score_min: 0,
             };
             mounts(&inputs).unwrap().iter().any(|mount| mount["type"] == "cgroup")

@@ -21,6 +21,7 @@ use nix::sys::socket;
 
 use super::protocol::{self, Reply, RootFs};
 use crate::images::unpack;
+use crate::seccomp::Filter;
 
 /// Descriptors handed to a helper, by role. The result socket gets the final [`Reply`].
 pub struct Given {
@@ -119,10 +120,11 @@ fn make(
     let console =
         if tty { Some(Console::listen(bundle).map_err(text("console socket"))?) } else { None };
     let failure = failure.as_raw_fd();
+    let filter = Filter::find(bundle).map_err(text("reading the filter of system calls"))?;
     let mut builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(oci_root)
         .map_err(|e| chain(&e))?
-        .with_executor(Program { failure })
+        .with_executor(Program { failure, filter })
         .with_console_socket(console.as_ref().map(|c| c.path.clone()));
     if !tty {
         builder.stdin = stdin;
@@ -258,10 +260,23 @@ fn receive_fd(stream: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 /// The last step inside the container. Unlike libcontainer's own it says on a descriptor why a
-/// program could not be run, and ties the process to the shim's life.
+/// program could not be run, ties the process to the shim's life and loads the filter of system
+/// calls, so late that the filter has to allow nothing but the program itself.
 #[derive(Clone)]
 struct Program {
     failure: RawFd,
+    filter: Option<Filter>,
+}
+
+impl Program {
+    /// Says why the program does not run.
+    fn fail(&self, message: String) -> Result<(), ExecutorError> {
+        // SAFETY: the descriptor is this process's copy of the failure pipe, open until exec.
+        let pipe = unsafe { BorrowedFd::borrow_raw(self.failure) };
+        let _ = nix::unistd::write(pipe, message.as_bytes());
+        let _ = io::stderr().flush();
+        Err(ExecutorError::Other(message))
+    }
 }
 
 impl Executor for Program {
@@ -282,13 +297,11 @@ impl Executor for Program {
             std::ffi::CString::new(s.as_bytes()).map_err(|_| ExecutorError::InvalidArg)
         };
         let argv = args.iter().map(c).collect::<Result<Vec<_>, _>>()?;
+        if let Some(Err(e)) = self.filter.as_ref().map(Filter::load) {
+            return self.fail(format!("loading the filter of system calls: {e}"));
+        }
         let Err(errno) = nix::unistd::execvp(&argv[0], &argv);
-        let message = describe(&args[0], errno);
-        // SAFETY: the descriptor is this process's copy of the failure pipe, open until exec.
-        let pipe = unsafe { BorrowedFd::borrow_raw(self.failure) };
-        let _ = nix::unistd::write(pipe, message.as_bytes());
-        let _ = io::stderr().flush();
-        Err(ExecutorError::Other(message))
+        self.fail(describe(&args[0], errno))
     }
 
     /// Nothing is looked up ahead: the attempt itself is the only honest answer.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use runtime::{
     ContainerFilter, ContainerState, Error, Mount, Propagation, Reason, Resources, Runtime,
-    SandboxFilter, SandboxState, UserSpec,
+    SandboxFilter, SandboxState, Seccomp, UserSpec,
 };
 
 use crate::rig::{Rig, SOON, shell_config};
@@ -19,6 +19,7 @@ crate::tests!(
     host_namespaces,
     stop_by_signal_and_by_kill,
     users_and_rights,
+    filters_of_system_calls,
     mounts,
     limits_and_figures,
     out_of_memory,
@@ -259,6 +260,73 @@ async fn users_and_rights() {
         .await;
     rig.ended(&id).await;
     assert_eq!(rig.log("privileged.log"), ["stdout F may"]);
+}
+
+async fn filters_of_system_calls() {
+    let rig = Rig::new().await;
+    let sandbox = rig.sandbox().await;
+    let show = "grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status";
+    let wanted = |caps: &str, private: bool, mode: u8| {
+        format!(
+            "CapEff:\t{caps}\nCapBnd:\t00000000a80425fb\nNoNewPrivs:\t{}\nSeccomp:\t{mode}",
+            u8::from(private)
+        )
+    };
+    let usual = "00000000a80425fb";
+    for (user, private, caps) in [
+        (UserSpec::Image, false, usual),
+        (UserSpec::Image, true, usual),
+        (UserSpec::Uid(33), false, "0000000000000000"),
+        (UserSpec::Uid(33), true, "0000000000000000"),
+    ] {
+        for (seccomp, mode) in [(Seccomp::RuntimeDefault, 2), (Seccomp::Unconfined, 0)] {
+            let id = rig
+                .start(&sandbox, &format!("{show}; sleep 60"), |c| {
+                    c.security.user = user.clone();
+                    c.security.no_new_privileges = private;
+                    c.security.seccomp = seccomp.clone();
+                    c.log_path = format!("{user:?}-{private}-{mode}.log").into();
+                })
+                .await;
+            // The rights are those without a filter, for the program and for commands alike.
+            let log = format!("{user:?}-{private}-{mode}.log");
+            crate::rig::eventually("its output", || rig.log(&log).len() == 4).await;
+            let got: Vec<_> =
+                rig.log(&log).iter().map(|l| l["stdout F ".len()..].to_owned()).collect();
+            assert_eq!(got.join("\n"), wanted(caps, private, mode), "{log}");
+            assert_eq!(rig.exec(&id, show).await, (wanted(caps, private, mode), 0), "{log}");
+            rig.native.remove_container(&id).await.unwrap();
+        }
+    }
+    let profile = rig.folder.join("profile.json");
+    std::fs::write(
+        &profile,
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"],
+            "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]}"#,
+    )
+    .unwrap();
+    let id = rig
+        .start(&sandbox, "mkdir /one; touch /two && echo made", |c| {
+            c.security.seccomp = Seccomp::Localhost(profile.clone());
+        })
+        .await;
+    rig.ended(&id).await;
+    let mut log = rig.log("main.log");
+    log.sort();
+    assert_eq!(
+        log,
+        ["stderr F mkdir: can't create directory '/one': No space left on device", "stdout F made"]
+    );
+    let before = rig.native.list_containers(ContainerFilter::default()).await.unwrap().len();
+    let mut config = shell_config("");
+    config.security.seccomp = Seccomp::Localhost("/no/such.json".into());
+    let error = rig.native.create_container(&sandbox, config).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot load seccomp profile \"/no/such.json\": open /no/such.json: no such file or directory"
+    );
+    let after = rig.native.list_containers(ContainerFilter::default()).await.unwrap().len();
+    assert_eq!(after, before);
 }
 
 async fn mounts() {
