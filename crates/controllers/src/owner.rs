@@ -51,6 +51,17 @@ pub fn claim<K: Kind, O: Kind>(
     selects: &Selector,
     candidates: impl IntoIterator<Item = Arc<K>>,
 ) -> Claim<K> {
+    claim_with(owner, selects, candidates, None)
+}
+
+/// The same for an owner that keeps its dependents by this finalizer: they have it as long as they
+/// are its own. One that is let go with it would never end.
+pub fn claim_with<K: Kind, O: Kind>(
+    owner: &O,
+    selects: &Selector,
+    candidates: impl IntoIterator<Item = Arc<K>>,
+    finalizer: Option<&str>,
+) -> Claim<K> {
     let mut claim = Claim { owned: Vec::new(), actions: Vec::new() };
     let leaving = owner.meta().deletion_timestamp.is_some();
     for candidate in candidates {
@@ -60,12 +71,16 @@ pub fn claim<K: Kind, O: Kind>(
                 if matches {
                     claim.owned.push(candidate);
                 } else if !leaving {
-                    claim.actions.extend(release(candidate.as_ref(), owner));
+                    claim.actions.extend(release(candidate.as_ref(), owner, finalizer));
                 }
             }
             None if matches && !leaving && candidate.meta().deletion_timestamp.is_none() => {
                 let mut adopted = candidate.as_ref().clone();
                 adopted.owner_references_mut().push(controller_reference(owner));
+                let missing = |name: &&str| !candidate.finalizers().iter().any(|one| one == name);
+                if let Some(finalizer) = finalizer.filter(missing) {
+                    adopted.finalizers_mut().push(finalizer.to_owned());
+                }
                 claim.actions.extend(Action::change(candidate.as_ref(), &adopted, ""));
                 claim.owned.push(candidate);
             }
@@ -75,12 +90,23 @@ pub fn claim<K: Kind, O: Kind>(
     claim
 }
 
-fn release<K: Kind, O: Kind>(object: &K, owner: &O) -> Option<Action> {
+fn release<K: Kind, O: Kind>(object: &K, owner: &O, finalizer: Option<&str>) -> Option<Action> {
     let mut released = object.clone();
     let uid = owner.uid().unwrap_or_default();
     released.owner_references_mut().retain(|reference| reference.uid != uid);
     if released.owner_references().is_empty() {
         released.meta_mut().owner_references = None;
     }
+    if let Some(finalizer) = finalizer {
+        drop_finalizer(&mut released, finalizer);
+    }
     Action::change(object, &released, "")
+}
+
+/// Takes a finalizer off.
+pub fn drop_finalizer<K: Kind>(object: &mut K, finalizer: &str) {
+    object.finalizers_mut().retain(|one| one != finalizer);
+    if object.finalizers().is_empty() {
+        object.meta_mut().finalizers = None;
+    }
 }

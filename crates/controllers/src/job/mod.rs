@@ -46,12 +46,12 @@ pub const JOB: Controller =
 fn watches(watches: &mut Watches) {
     watches.own::<Job>();
     watches.owned::<Pod, Job>();
-    // Pods whose Job is gone still carry the finalizer.
-    watches.map::<Pod>(|_, pod| match pod.labels().get(JOB_NAME) {
-        Some(name) if is_tracked(pod) => {
-            vec![Key::new(pod.namespace().unwrap_or_default(), name)]
-        }
-        _ => Vec::new(),
+    // Pods whose Job is gone still carry the finalizer. Where nothing names it, the key has no name.
+    watches.map::<Pod>(|_, pod| {
+        let name = pod.labels().get(JOB_NAME).map_or("", String::as_str);
+        let orphan = is_tracked(pod) && (!name.is_empty() || owner::controller_of(pod).is_none());
+        let key = orphan.then(|| Key::new(pod.namespace().unwrap_or_default(), name));
+        key.into_iter().collect()
     });
 }
 
@@ -87,7 +87,8 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
         spec.selector.as_ref().and_then(owner::selector).unwrap_or_else(|| {
             [(CONTROLLER_UID.to_owned(), uid)].into_iter().collect::<Selector>()
         });
-    let claim = owner::claim(job.as_ref(), &selector, cx.world.list::<Pod>(&key.namespace));
+    let all = cx.world.list::<Pod>(&key.namespace);
+    let claim = owner::claim_with(job.as_ref(), &selector, all, Some(TRACKING));
     let mut plan = Plan::default();
     plan.push(claim.actions);
     let round = Round {

@@ -81,19 +81,16 @@ fn number(pod: &mut v1::Pod, job: &str, index: i32) {
 /// Takes the finalizer off a pod that has it.
 pub fn release(pod: &Pod) -> Option<Action> {
     let mut free = pod.clone();
-    free.finalizers_mut().retain(|finalizer| finalizer != TRACKING);
-    if free.finalizers().is_empty() {
-        free.metadata.finalizers = None;
-    }
+    owner::drop_finalizer(&mut free, TRACKING);
     Action::change(pod, &free, "")
 }
 
-/// Pods of a Job that is gone must not wait for being counted.
+/// Pods of a Job that is gone must not wait for being counted, nor those that are no Job's.
 pub fn free_orphans(cx: &Cx, key: &Key) -> Plan {
     let all = cx.world.list::<Pod>(&key.namespace);
     let of_job = |pod: &Pod| match owner::controller_of(pod) {
         Some(controller) => controller.kind == "Job" && controller.name == key.name,
-        None => pod.labels().get(JOB_NAME) == Some(&key.name),
+        None => pod.labels().get(JOB_NAME).map_or("", String::as_str) == key.name,
     };
     let free = all.iter().filter(|pod| is_tracked(pod) && of_job(pod)).filter_map(|p| release(p));
     free.collect::<Vec<_>>().into()

@@ -161,3 +161,24 @@ fn pods_of_a_vanished_job_are_let_go() {
     let orphan = pod("a", "Running", true, "");
     check(&JOB, "default/sum", &orphan, r#"patch Pod default/a {"metadata":{"finalizers":null}}"#);
 }
+
+#[test]
+fn a_pod_is_kept_while_it_is_the_jobs_and_no_longer() {
+    let pod = |rest: &str| format!("---\nkind: Pod\nmetadata: {{name: a, {rest}}}\n");
+    let running = job("completions: 1, parallelism: 0", "");
+    let released = pod("owner: Job/sum, finalizers: [batch.kubernetes.io/job-tracking, mine]");
+    check(
+        &JOB,
+        "default/sum",
+        &[running.as_str(), &released].concat(),
+        r#"patch Pod default/a {"metadata":{"finalizers":["mine"],"ownerReferences":null}}"#,
+    );
+    let stray = [running.as_str(), &pod("labels: {job: sum}")].concat();
+    assert_eq!(
+        plan(&JOB, "default/sum", &stray, None).actions[0].to_string(),
+        r#"patch Pod default/a {"metadata":{"finalizers":["batch.kubernetes.io/job-tracking"],"ownerReferences":[{"apiVersion":"batch/v1","blockOwnerDeletion":true,"controller":true,"kind":"Job","name":"sum","uid":"Job-sum"}]}}"#,
+    );
+    // It lost owner and labels at once, and nothing says whose it was.
+    let lost = pod("finalizers: [batch.kubernetes.io/job-tracking]");
+    check(&JOB, "default/", &lost, r#"patch Pod default/a {"metadata":{"finalizers":null}}"#);
+}
