@@ -52,7 +52,7 @@ struct Round<'a> {
     set: &'a DaemonSet,
     /// The pod's spec with the tolerations that every daemon has.
     spec: PodSpec,
-    hash: String,
+    history: History,
     /// Pods by the node they are on or meant for.
     by_node: BTreeMap<String, Vec<Arc<Pod>>>,
 }
@@ -73,11 +73,15 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
             by_node.entry(node).or_default().push(pod);
         }
     }
+    let mut revisions = cx.world.list::<ControllerRevision>(&key.namespace);
+    revisions.retain(|revision| owner::is_controlled_by(revision.as_ref(), set.as_ref()));
+    let history = History::new(set.as_ref(), &spec.template, (REVISION_HASH, &hash), revisions);
     let spec = tolerant(spec.template.spec.clone().unwrap_or_default());
-    let round = Round { cx, set: &set, spec, hash, by_node };
+    let round = Round { cx, set: &set, spec, history, by_node };
     let mut changes = Vec::new();
     if set.metadata.deletion_timestamp.is_none() {
         plan.push(round.revisions());
+        plan.push(round.relabel());
         changes = round.manage();
         if changes.is_empty() {
             changes = round.update();
@@ -90,6 +94,11 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
     plan.push(changes);
     round.look_again(&mut plan);
     plan
+}
+
+/// The hash of its template that a pod or a revision is labelled with.
+fn hash(object: &impl ResourceExt) -> Option<&str> {
+    object.labels().get(REVISION_HASH).map(String::as_str)
 }
 
 /// The node a pod is on, or the one its affinity names.
@@ -136,6 +145,10 @@ impl Round<'_> {
         let evicting = taints.clone().filter(|taint| taint.effect == "NoExecute");
         let may_stay = fits && placement::tolerates_all(tolerations, evicting);
         (fits && placement::tolerates_all(tolerations, taints), may_stay)
+    }
+
+    fn pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.by_node.values().flatten()
     }
 
     fn pods_on(&self, node: &str) -> &[Arc<Pod>] {
@@ -207,12 +220,14 @@ impl Round<'_> {
         *required = Some(NodeSelector { node_selector_terms: pinned.collect() });
         template.spec = Some(spec);
         let mut pod = pod_from_template(self.set, &template);
-        pod.labels_mut().insert(REVISION_HASH.into(), self.hash.clone());
+        pod.labels_mut().insert(REVISION_HASH.into(), self.history.hash().into());
         Action::create(&pod, Some(pod_created(self.set)))
     }
 
     fn is_current(&self, pod: &Pod) -> bool {
-        pod.labels().get(REVISION_HASH) == Some(&self.hash)
+        hash(pod).is_some_and(|hash| {
+            hash == self.history.hash() || self.history.aliases().contains(hash)
+        })
     }
 
     fn is_available(&self, pod: &Pod) -> bool {
@@ -255,23 +270,25 @@ impl Round<'_> {
 
     /// The history that `kubectl rollout history` and `undo` read.
     fn revisions(&self) -> Vec<Action> {
-        let Some(spec) = &self.set.spec else { return Vec::new() };
-        let mut all =
-            self.cx.world.list::<ControllerRevision>(&self.set.namespace().unwrap_or_default());
-        all.retain(|revision| owner::is_controlled_by(revision.as_ref(), self.set));
-        let history = History::new(self.set, &spec.template, (REVISION_HASH, &self.hash), all);
-        let in_use: BTreeSet<&str> = self
-            .by_node
-            .values()
-            .flatten()
-            .filter_map(|pod| pod.labels().get(REVISION_HASH).map(String::as_str))
-            .collect();
-        let hash = |r: &ControllerRevision| r.labels().get(REVISION_HASH).cloned();
-        let mut actions: Vec<Action> = history.record().into_iter().collect();
-        actions.extend(history.forget(spec.revision_history_limit, |revision| {
-            hash(revision).is_some_and(|hash| in_use.contains(hash.as_str()))
-        }));
+        let mut actions: Vec<Action> = self.history.record().into_iter().collect();
+        let in_use: BTreeSet<&str> = self.pods().filter_map(|pod| hash(pod.as_ref())).collect();
+        let limit = self.set.spec.as_ref().and_then(|spec| spec.revision_history_limit);
         actions
+            .extend(self.history.forget(limit, |revision| {
+                hash(revision).is_some_and(|hash| in_use.contains(hash))
+            }));
+        actions
+    }
+
+    /// Pods of a revision that another one repeats, which may go, belong to that one (upstream's
+    /// dedupCurHistories).
+    fn relabel(&self) -> Vec<Action> {
+        let relabelled = |pod: &Arc<Pod>| {
+            let mut wanted = pod.as_ref().clone();
+            wanted.labels_mut().insert(REVISION_HASH.into(), self.history.hash().into());
+            Action::change(pod.as_ref(), &wanted, "")
+        };
+        self.pods().filter(|pod| self.is_current(pod)).filter_map(relabelled).collect()
     }
 
     fn status(&self) -> DaemonSetStatus {
@@ -308,8 +325,7 @@ impl Round<'_> {
     }
 
     fn look_again(&self, plan: &mut Plan) {
-        let all = self.by_node.values().flatten();
-        let times = all.filter_map(|pod| pods::available_at(pod, self.min_ready_seconds()));
+        let times = self.pods().filter_map(|pod| pods::available_at(pod, self.min_ready_seconds()));
         if let Some(next) = times.filter(|at| *at > self.cx.now).min() {
             plan.look_again(next);
         }
@@ -394,5 +410,25 @@ status: {{phase: Running, conditions: [{{type: Ready, status: 'True', lastTransi
     fn one_old_pod_after_the_other_is_replaced() {
         let yaml = [SET, &pod("one", "a", "old"), &pod("two", "b", "old")].concat();
         assert_eq!(pods_changed(&yaml), ["delete Pod default/one"]);
+    }
+    #[test]
+    fn a_revision_that_somebody_else_made_of_the_template_is_the_newest_one() {
+        let made = plan(&DAEMON_SET, "default/log", SET, None);
+        let Action::Create { body, .. } = &made.actions[0] else { panic!("no revision") };
+        let stored = |name: &str, number: i32| {
+            let mut revision = body.as_ref().clone();
+            revision["metadata"]["name"] = name.into();
+            revision["metadata"]["labels"][REVISION_HASH] = name.into();
+            revision["revision"] = number.into();
+            format!("\n---\n{revision}")
+        };
+        let pods = [pod("one", "a", "first"), pod("two", "b", "first")].concat();
+        let yaml = [SET, &stored("first", 1), &stored("theirs", 2), &pods].concat();
+        let planned = plan(&DAEMON_SET, "default/log", &yaml, None);
+        let lines: Vec<_> = planned.actions.iter().map(ToString::to_string).collect();
+        assert!(lines[0].starts_with("patch Pod default/one"), "{lines:?}");
+        assert!(lines[0].contains("theirs") && lines[1].contains("theirs"), "{lines:?}");
+        let removed = [SET, &stored("theirs", 2), &pods.replace("'first'", "theirs")].concat();
+        assert!(pods_changed(&removed).is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! The templates that a workload has had, as ControllerRevisions: what `kubectl rollout history`
 //! and `undo` read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -21,7 +21,11 @@ const DEFAULT_LIMIT_REVISIONS: i32 = 10;
 pub struct History {
     /// Those that are stored, the oldest first.
     pub all: Vec<Arc<ControllerRevision>>,
+    /// The stored revision that holds the template now. What it holds decides, not its name:
+    /// somebody may have made it.
+    known: Option<Arc<ControllerRevision>>,
     wanted: ControllerRevision,
+    label: &'static str,
 }
 
 impl History {
@@ -30,24 +34,48 @@ impl History {
     pub fn new<O: Kind>(
         owner: &O,
         template: &PodTemplateSpec,
-        hash: (&str, &str),
+        hash: (&'static str, &str),
         mut all: Vec<Arc<ControllerRevision>>,
     ) -> Self {
         all.sort_by_key(|revision| revision.revision);
         let newest = all.last().map_or(0, |revision| revision.revision);
         let wanted = revision(owner, template, hash, newest + 1);
-        Self { all, wanted }
+        let newest_that = |is: &dyn Fn(&ControllerRevision) -> bool| {
+            all.iter().rev().find(|revision| is(revision)).cloned()
+        };
+        let known = newest_that(&|revision| revision.data == wanted.data)
+            .or_else(|| newest_that(&|revision| revision.name_any() == wanted.name_any()));
+        Self { all, known, wanted, label: hash.0 }
+    }
+
+    fn current(&self) -> &ControllerRevision {
+        self.known.as_deref().unwrap_or(&self.wanted)
     }
 
     /// The name of the revision that the template is.
     pub fn name(&self) -> &str {
-        self.wanted.metadata.name.as_deref().unwrap_or_default()
+        self.current().metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// The hash that the revision is labelled with.
+    pub fn hash(&self) -> &str {
+        let labels = [self.current(), &self.wanted].into_iter();
+        labels
+            .filter_map(|revision| revision.labels().get(self.label))
+            .next()
+            .map_or("", String::as_str)
+    }
+
+    /// The hashes of other revisions that hold the very same.
+    pub fn aliases(&self) -> BTreeSet<&str> {
+        let same = self.all.iter().filter(|revision| revision.data == self.current().data);
+        let hashes = same.filter_map(|revision| revision.labels().get(self.label));
+        hashes.map(String::as_str).filter(|hash| *hash != self.hash()).collect()
     }
 
     /// Stores the template where it is new, and makes it the newest where it has come back.
     pub fn record(&self) -> Option<Action> {
-        let known = self.all.iter().find(|revision| revision.name_any() == self.name());
-        let Some(known) = known else { return Some(Action::create(&self.wanted, None)) };
+        let Some(known) = &self.known else { return Some(Action::create(&self.wanted, None)) };
         let newest = self.all.last().map_or(0, |revision| revision.revision);
         if known.revision == newest {
             return None;
@@ -80,7 +108,7 @@ pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
 fn revision<O: Kind>(
     owner: &O,
     template: &PodTemplateSpec,
-    (label, hash): (&str, &str),
+    (label, hash): (&'static str, &str),
     number: i64,
 ) -> ControllerRevision {
     let labels = template.metadata.as_ref().and_then(|meta| meta.labels.clone());
