@@ -335,7 +335,12 @@ async fn run(
             Ok(event) => event,
             Err(error) => {
                 failures += 1;
-                tracing::debug!(kind, error = %base::chain(&error), "watch broke");
+                let text = base::chain(&error);
+                if is_forbidden(&error) {
+                    tracing::warn!(kind, error = %text, "not allowed to watch; trying on");
+                } else {
+                    tracing::debug!(kind, error = %text, "watch broke");
+                }
                 tokio::time::sleep(RETRY.jittered(failures)).await;
                 continue;
             }
@@ -350,4 +355,14 @@ async fn run(
             done.send_replace(true);
         }
     }
+}
+
+/// Another try changes nothing until a person does.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    status.is_forbidden()
 }

@@ -144,8 +144,8 @@ fn block_on(workers: usize, future: impl Future<Output = Outcome>) -> Outcome {
 }
 
 /// What libraries log too loudly: nlink warns where the kernel says that something asked for is
-/// not there.
-const QUIET: &str = "nlink=off,hickory_proto=warn";
+/// not there, and kube's watcher where an object of a pod that has just gone may be seen no longer.
+const QUIET: &str = "nlink=off,hickory_proto=warn,kube_runtime::watcher=error";
 
 fn filter(text: &str) -> Outcome<tracing_subscriber::EnvFilter> {
     tracing_subscriber::EnvFilter::try_new(format!("{QUIET},{text}"))
