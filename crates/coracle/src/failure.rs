@@ -32,9 +32,9 @@ impl Failure {
         Failure { source: Some(source.into()), ..Failure::new(what) }
     }
 
-    /// Adds the next step, as a sentence.
+    /// Adds the next step, as a sentence; an empty one is none.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         self
     }
 

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use super::config::{self, Keys};
 use super::{After, File, fstab, paths, unit};
 use crate::config::{Addressing, Board, Cluster, DataDisk, Settings};
-use crate::image::{Ip, fixed};
+use crate::image::{Ip, Radio, fixed};
 use crate::router;
 
 /// What the journal may take on disk unless told otherwise: a card is worn by what is written to it.
@@ -77,6 +77,8 @@ pub struct Desired {
     pub swap: bool,
     /// Its address, where that is to be set on the board itself. A router's ports are its owner's.
     pub address: Option<Ip>,
+    /// The interface of a router's way out and the Wi-Fi network there, where `up` knows its passphrase.
+    pub uplink: Option<(String, Radio)>,
     /// Time zone, where one is named.
     pub timezone: Option<String>,
     /// Where the data lie, if not on the system's disk.
@@ -138,6 +140,7 @@ pub fn desired(
         masked,
         swap: settings.swap.unwrap_or(false),
         address: is_static.then(|| fixed(cluster, board, true).ok()).flatten(),
+        uplink: None,
         timezone: settings.timezone.clone(),
         data: settings.data.clone(),
         authorized_keys: Vec::new(),

@@ -3,6 +3,7 @@
 
 mod board;
 mod disk;
+mod link;
 mod stack;
 mod table;
 

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Level, Verdict};
+use super::{Level, Verdict, Verdicts, link};
 use crate::config::{Board, Cluster};
 use crate::facts::Facts;
 
@@ -11,7 +11,10 @@ const MTU_MIN: u32 = 1280;
 pub fn check_stack(cluster: &Cluster, boards: &[(&Board, &Facts)]) -> Vec<Verdict> {
     let mut list = Vec::new();
     for (board, facts) in boards {
-        list.extend(own_address(board, facts));
+        let mut links = Verdicts::of(&board.name);
+        link::check(&mut links, cluster, board, facts);
+        list.extend(links.list);
+        list.extend(own_address(cluster, board, facts));
         list.push(names(cluster, board, facts));
         list.extend(mtu(board, facts));
     }
@@ -54,8 +57,12 @@ fn verdict(
     Verdict { board: board.into(), subject, level, what: what.into(), next: next.into() }
 }
 
-fn own_address(board: &Board, facts: &Facts) -> Option<Verdict> {
+/// A router gets its inner address from its own service, and is set up where it can be reached.
+fn own_address(cluster: &Cluster, board: &Board, facts: &Facts) -> Option<Verdict> {
     let own = facts.addresses();
+    if board.is_router() && cluster.network.router.is_some() {
+        return None;
+    }
     if own.is_empty() || own.iter().any(|(_, address)| *address == board.address) {
         return None;
     }

@@ -83,7 +83,13 @@ impl Node {
                     }
                     told => format!("this is no YAML: {told}"),
                 };
-                Err(Problem::new(at, told))
+                let problem = Problem::new(at, told);
+                Err(match line_behind_tab(text) {
+                    Some(line) => {
+                        problem.hint(format!("line {line} begins with a tab: use spaces"))
+                    }
+                    None => problem,
+                })
             }
         }
     }
@@ -135,10 +141,17 @@ impl Node {
     }
 }
 
-/// The reader says the place again, in words of its own.
+/// The reader says the place again, in words of its own, and what a program could do.
 fn without_place(told: &str) -> &str {
     let first = told.lines().next().unwrap_or(told);
-    first.split(" at line ").next().unwrap_or(first)
+    let first = first.split(" at line ").next().unwrap_or(first);
+    first.split(", set DuplicateKeyPolicy").next().unwrap_or(first)
+}
+
+/// The first line that is indented by a tab, which YAML does not allow.
+fn line_behind_tab(text: &str) -> Option<usize> {
+    let is_tabbed = |line: &str| line.trim_start_matches(' ').starts_with('\t');
+    Some(text.lines().position(is_tabbed)? + 1)
 }
 
 impl From<Location> for Spot {

@@ -19,15 +19,23 @@ pub struct Problem {
     pub what: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// The column from which on its line may hold a secret, which is shown to nobody.
+    secret: Option<usize>,
 }
 
 impl Problem {
     pub(super) fn new(at: Spot, what: impl Into<String>) -> Self {
-        Problem { at, what: what.into(), hint: None }
+        Problem { at, what: what.into(), hint: None, secret: None }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Has its line end at this column when it is shown.
+    pub(super) fn secret_from(mut self, column: usize) -> Self {
+        self.secret = Some(column);
         self
     }
 }
@@ -45,8 +53,13 @@ impl Problems {
     pub(super) fn new(file: impl Into<PathBuf>, text: &str, mut list: Vec<Problem>) -> Self {
         list.sort_by_key(|problem| problem.at);
         list.dedup();
-        let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.to_owned()));
-        let lines = lines.filter(|(line, _)| list.iter().any(|p| p.at.line == *line)).collect();
+        let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line));
+        let lines = lines.filter_map(|(number, line)| {
+            let mut on = list.iter().filter(|problem| problem.at.line == number).peekable();
+            on.peek()?;
+            Some((number, shown(line, on.filter_map(|problem| problem.secret).min())))
+        });
+        let lines = lines.collect();
         Problems { file: file.into(), list, lines }
     }
 
@@ -83,6 +96,14 @@ impl fmt::Display for Problems {
             }
         }
         Ok(())
+    }
+}
+
+/// A line as far as people may see it.
+fn shown(line: &str, secret_from: Option<usize>) -> String {
+    match secret_from {
+        None => line.to_owned(),
+        Some(column) => line.chars().take(column - 1).chain("[hidden]".chars()).collect(),
     }
 }
 

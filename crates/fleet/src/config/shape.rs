@@ -24,6 +24,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("worker", "agent"),
     ("node", "agent"),
     ("password", "passphrase"),
+    ("password", "sudoPassword"),
 ];
 
 /// Reads documents by a schema and notes what does not fit.
@@ -196,7 +197,10 @@ impl<'a> Shape<'a> {
     ) -> Option<&'a str> {
         let known: Vec<&str> = known.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
         let whose = if path == &Path::default() { String::new() } else { format!(" in `{path}`") };
-        let problem = Problem::new(key.at, format!("`{}` is no key{whose}", key.name));
+        let mut problem = Problem::new(key.at, format!("`{}` is no key{whose}", key.name));
+        if sounds_secret(&key.name) {
+            problem = problem.secret_from(key.at.column + key.name.chars().count());
+        }
         self.problems.push(problem.hint(suggestion(&key.name, &known)));
         meant(&key.name, &known)
     }
@@ -212,9 +216,14 @@ impl<'a> Shape<'a> {
                     self.note(node, path, &format!("a map with `{text}:`"), "");
                     return None;
                 }
-                let what = format!("`{path}` is {}, which it cannot be", node.sort());
-                let problem = Problem::new(node.at, what).hint(suggestion(text, &names));
-                self.problems.push(problem);
+                let places = choices.iter().any(|choice| choice.holds.is_some());
+                self.problems.push(match places && meant(text, &names).is_none() {
+                    true => inline_secret(choices, node, path),
+                    false => {
+                        let what = format!("`{path}` is {}, which it cannot be", node.sort());
+                        Problem::new(node.at, what).hint(suggestion(text, &names))
+                    }
+                });
                 None
             }
             Bare::Map(entries) => {
@@ -224,7 +233,7 @@ impl<'a> Shape<'a> {
                 };
                 let Some(choice) = choices.iter().find(|choice| choice.name == key.name) else {
                     let what = format!("`{}` is no key in `{path}`", key.name);
-                    let problem = Problem::new(key.at, what);
+                    let problem = Problem::new(key.at, what).secret_from(key.at.column);
                     self.problems.push(problem.hint(suggestion(&key.name, &names)));
                     return None;
                 };
@@ -259,14 +268,34 @@ impl<'a> Shape<'a> {
     }
 
     fn note(&mut self, node: &Node, path: &Path, wanted: &str, hint: &str) {
-        let subject = match path == &Path::default() {
-            true => "the file".to_owned(),
-            false => format!("`{path}`"),
-        };
+        let is_root = path == &Path::default();
+        if is_root && matches!(node.value, Bare::Null) {
+            let problem = Problem::new(node.at, "the file is empty");
+            return self.problems.push(problem.hint("`coracle init` writes a first one"));
+        }
+        let subject = if is_root { "the file".to_owned() } else { format!("`{path}`") };
         let what = format!("{subject} is {}, and {wanted} is needed", node.sort());
         let problem = Problem::new(node.at, what);
         self.problems.push(if hint.is_empty() { problem } else { problem.hint(hint) });
     }
+}
+
+/// What stands where only the place of a secret belongs, or a word: it may be the secret.
+fn inline_secret(choices: &[Choice<'_>], node: &Node, path: &Path) -> Problem {
+    let ways = choices.iter().map(|choice| match choice.holds {
+        None => choice.name.to_owned(),
+        Some(_) => format!("{{{}: ...}}", choice.name),
+    });
+    let what = format!("`{path}` says where a secret stands, and is not the secret itself");
+    Problem::new(node.at, what)
+        .secret_from(node.at.column)
+        .hint(format!("write one of {}", ways.collect::<Vec<_>>().join(", ")))
+}
+
+/// Whether a key that is none may have a secret behind it.
+fn sounds_secret(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["pass", "tok", "secret", "psk"].iter().any(|part| name.contains(part))
 }
 
 /// One of several things that a value may be.

@@ -12,6 +12,13 @@ pub(crate) fn dns_label(text: &str) -> Result<(), &'static str> {
     fits.then_some(()).ok_or("small letters, digits and `-` between them, 63 at the most")
 }
 
+/// The label that a text was probably meant to be.
+pub(super) fn as_dns_label(text: &str) -> Option<String> {
+    let small = text.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let label = small.trim_matches('-');
+    dns_label(label).is_ok().then(|| label.to_owned())
+}
+
 /// Labels' keys: a name, with a DNS name and `/` before it where it belongs to somebody.
 pub(super) fn label_key(text: &str) -> Result<(), &'static str> {
     let wanted = "a name of letters, digits, `-`, `_` and `.`, or `domain/name`";

@@ -200,6 +200,7 @@ fn what_a_slip_was_meant_to_be_is_checked_too() {
 /// Part of the file, what stands there instead, and what is told about it.
 const WRONG: &[(&str, &str, &str)] = &[
     ("name: home", "name: my home", "1:7: `name` is \"my home\", and small letters, digits"),
+    ("name: home", "name: My_home", "did you mean `my-home`?"),
     ("name: pi2", "name: pi1", "17:11: two boards have the name pi1; the first is on line 9"),
     ("dc:a6:32:00:00:01", "dc:a6:32", "12:10: `boards[0].mac` is \"dc:a6:32\", and a board's own"),
     ("[server]", "[agent]", "9:3: no board is a server"),
@@ -250,7 +251,8 @@ const WRONG: &[(&str, &str, &str)] = &[
         "datastore: {external: {env: X, file: y}}",
         "is a map, and one key is needed",
     ),
-    ("token: {file: token}", "token: K10abc", "`token` is \"K10abc\", which it cannot be"),
+    ("token: {file: token}", "token: fil", "did you mean `file`?"),
+    ("token: {file: token}", "datastore: sqllite", "did you mean `sqlite`?"),
     ("vip: 192.168.1.40", "pods: 10.9.0.0/25", "and an IPv4 network of 8 to 24 bits is needed"),
     ("vip: 192.168.1.40", "services: 10.9.0.0/29", "and an IPv4 network of 8 to 28 bits is"),
     ("vip: 192.168.1.40", "pods: 10.43.0.0/16", "the services' addresses 10.43.0.0/16 overlap"),
@@ -258,9 +260,32 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("user: pi", "user: pi, jump: 'a b'", "`boards[1].ssh.jump` is \"a b\""),
     ("user: pi", "user: pi, port: 0", "and a port is needed"),
     ("name: home", "name: home\n---\nname: b", "there are several documents in it"),
-    ("name: home", "name: home\nname: house", "this is no YAML: duplicate mapping key: name"),
+    ("name: home", "name: home\nname: house", "this is no YAML: duplicate mapping key: name\n"),
+    ("  - name: pi2\n    a", "  - name: pi2\n\ta", "line 18 begins with a tab: use spaces"),
     ("name: home", "name: [", "this is no YAML"),
 ];
+
+/// What people write who have not read that a secret stands elsewhere.
+#[test]
+fn a_secret_in_the_file_itself_is_shown_to_nobody() {
+    let at = "token: {file: token}";
+    let places = "write one of {file: ...}, {env: ...}, {command: ...}";
+    for (instead, expected) in [
+        ("token: K10s3cret", places),
+        ("token: {value: s3cret}", "it is one of file, env, command"),
+        ("tokn: s3cret", "did you mean `token`?"),
+        ("ssh: {usr: pi, sudoPassword: s3cret}", "did you mean `user`?"),
+        ("ssh: {password: s3cret}", "did you mean `sudoPassword`?"),
+        ("datastore: postgres://u:s3cret@h/d", "write one of auto, sqlite, etcd, {external: ...}"),
+    ] {
+        let told = parse(&FINE.replacen(at, instead, 1)).expect_err("wrong");
+        assert!(told.contains(expected), "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
+    let told = parse(&FINE.replacen(at, "token: K10s3cret", 1)).expect_err("wrong");
+    assert!(told.contains("\n  3 | token: [hidden]\n    |        ^\n  write one of"), "{told}");
+    assert_eq!(parse("").expect_err("empty").lines().count(), 2);
+}
 
 #[test]
 fn each_rule_points_at_what_breaks_it() {

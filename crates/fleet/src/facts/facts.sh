@@ -48,6 +48,9 @@ say load "$(cut -d' ' -f1 /proc/loadavg)"
 say cpus "$(grep -c ^processor /proc/cpuinfo)"
 
 # The network.
+# Where this connection came in; sudo keeps that to itself.
+via=${SSH_CONNECTION:-$(tr '\0' '\n' <"/proc/$PPID/environ" 2>/dev/null | sed -n 's/^SSH_CONNECTION=//p')}
+say via "$(echo "$via" | cut -d' ' -f3)"
 ip -o address 2>/dev/null | text addresses
 ip -o link 2>/dev/null | text links
 ip route 2>/dev/null | text routes

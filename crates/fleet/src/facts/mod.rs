@@ -152,6 +152,17 @@ impl Facts {
         parts.map(|(path, content)| (path, text(content))).collect()
     }
 
+    /// Interfaces with their hardware addresses; none of Coracle's, whose names begin with `cor`.
+    pub fn interfaces(&self) -> Vec<(String, String)> {
+        let parsed = self.get("links").lines().filter_map(|line| {
+            let name = line.split_whitespace().nth(1)?.trim_end_matches(':');
+            let name = name.split('@').next()?.to_owned();
+            let mut words = line.split_whitespace().skip_while(|word| *word != "link/ether");
+            Some((name, words.nth(1)?.to_owned()))
+        });
+        parsed.filter(|(name, _)| !name.starts_with("cor")).collect()
+    }
+
     /// The largest packet of the interface that carries an address.
     pub fn mtu(&self, address: IpAddr) -> Option<u32> {
         let (device, _) = self.addresses().into_iter().find(|(_, own)| *own == address)?;

@@ -24,7 +24,7 @@ mod volume;
 mod window;
 
 pub use change::{Change, Content, Owner};
-pub use changes::{Given, Ip, Plan, changes, fixed, fixing};
+pub use changes::{Given, Ip, Plan, Radio, changes, connecting, fixed, fixing, wireless_files};
 pub use copy::Packing;
 pub use error::{Doing, ImageError};
 pub use files::{Files, Node};

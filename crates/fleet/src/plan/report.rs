@@ -201,9 +201,24 @@ impl Plan {
 
     fn found(&self, style: Style) -> Option<Section> {
         let mut section = Section::new("Warnings and errors");
-        section.lines = self.findings.iter().map(|finding| finding.line(style)).collect();
+        section.lines = joined(&self.findings).iter().map(|finding| finding.line(style)).collect();
         (!self.findings.is_empty()).then_some(section)
     }
+}
+
+/// Findings with what is the same on several boards said once.
+fn joined(findings: &[Finding]) -> Vec<Finding> {
+    let mut list: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let same = |other: &&mut Finding| {
+            Finding { about: finding.about.clone(), ..(**other).clone() } == *finding
+        };
+        match list.iter_mut().find(same) {
+            Some(other) => other.about = format!("{}, {}", other.about, finding.about),
+            None => list.push(finding.clone()),
+        }
+    }
+    list
 }
 
 impl Finding {

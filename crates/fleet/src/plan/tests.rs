@@ -28,6 +28,17 @@ fn reads_as(file: &str, told: &str) {
 }
 
 #[test]
+fn what_is_the_same_on_several_boards_is_said_once() {
+    let text = "name: a\nboards:\n- {name: a, address: 10.0.0.1, roles: [server]}\n\
+                - {name: b, address: 10.0.0.2}\n";
+    let plan = plan(text);
+    let unknown = |about: &str| format!("warning: {about}: nothing is known of its processor");
+    let told = plan.report(Style::Text);
+    assert!(told.contains(&unknown("a, b")) && !told.contains(&unknown("b")), "{told}");
+    assert_eq!(plan.findings.iter().filter(|f| f.reason.starts_with("nothing")).count(), 2);
+}
+
+#[test]
 fn examples_read_as_the_texts_beside_them() {
     for name in ["five-boards", "three-masters", "router-and-seven", "poe-with-sticks"] {
         let plan = plan_of(&format!("{name}.yaml"));

@@ -7,7 +7,8 @@ pub struct SshError {
     pub board: String,
     /// What sort of trouble it is.
     pub refusal: Refusal,
-    /// What ssh or the command said, in one line.
+    /// What ssh or the command said, in one line; of a host key that has changed, the command that
+    /// removes the old one.
     pub said: String,
 }
 
@@ -73,8 +74,9 @@ impl SshError {
                     .into()
             }
             Refusal::ChangedHostKey => format!(
-                "if {board} was set up anew, remove its old key with `ssh-keygen -R`; if not, \
-                 somebody may pose as it"
+                "if {board} was set up anew, remove its old key (`{}`); if not, somebody may \
+                 pose as it",
+                self.said
             ),
             Refusal::Denied => {
                 "is the public key in the account's authorized_keys, and the account \
@@ -82,8 +84,8 @@ impl SshError {
                     .into()
             }
             Refusal::Sudo => {
-                "name the password with ssh.sudoPassword, or let the account use sudo \
-                              without one"
+                "say where the password stands (`ssh: {sudoPassword: {file: PATH}}`), or let \
+                 the account use sudo without one"
                     .into()
             }
             Refusal::TimedOut => format!("see what {board} is doing, and run the command again"),

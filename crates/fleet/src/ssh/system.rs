@@ -125,9 +125,7 @@ impl System {
         });
         match ended {
             Some(Some(0)) => Ok(Answer { out }),
-            Some(Some(255)) if !work.what.is_empty() => {
-                Err(SshError::new(&target.name, Refusal::of(&said), last_line(&said)))
-            }
+            Some(Some(255)) if !work.what.is_empty() => Err(refused(target, &said)),
             Some(_) => {
                 let said = if said.trim().is_empty() { out } else { said };
                 let said = format!("{}: {}", work.what, last_line(&said));
@@ -249,6 +247,56 @@ fn last_line(text: &str) -> String {
     lines.find(|line| !line.is_empty()).unwrap_or("it said nothing").to_owned()
 }
 
+/// What ssh said when it ended by itself.
+fn refused(target: &Target, said: &str) -> SshError {
+    let refusal = Refusal::of(said);
+    let missing = target.key.as_ref().filter(|key| !key.exists() && !has_public(key));
+    let said = match (refusal, missing) {
+        (Refusal::ChangedHostKey, _) => target.forgetting(),
+        (Refusal::Denied, Some(key)) => format!("there is no key {}", key.display()),
+        _ => last_line(said),
+    };
+    SshError::new(&target.name, refusal, said)
+}
+
+/// Whether the public half is there: the private one may be an agent's.
+fn has_public(key: &Path) -> bool {
+    let mut name = key.as_os_str().to_owned();
+    name.push(".pub");
+    Path::new(&name).exists()
+}
+
 fn no_ssh(target: &Target, error: &io::Error) -> SshError {
     SshError::new(&target.name, Refusal::NoSsh, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ssh_says_names_the_next_step() {
+        let target = |port, key: Option<&str>| Target {
+            name: "pi1".into(),
+            host: "10.0.0.1".into(),
+            user: None,
+            port,
+            key: key.map(Into::into),
+            jump: None,
+            known_hosts: Some("known".into()),
+        };
+        let changed =
+            "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.";
+        for (port, command) in [
+            (None, "(`ssh-keygen -R 10.0.0.1 -f known`)"),
+            (Some(2222), "(`ssh-keygen -R '[10.0.0.1]:2222' -f known`)"),
+        ] {
+            let hint = refused(&target(port, None), changed).hint();
+            assert!(hint.contains(command), "{hint}");
+        }
+        let denied = "pi@10.0.0.1: Permission denied (publickey).";
+        let error = refused(&target(None, Some("/none/key")), denied);
+        assert_eq!(error.to_string(), "pi1 does not let us in: there is no key /none/key");
+        assert_eq!(refused(&target(None, None), denied).said, denied);
+    }
 }

@@ -1,7 +1,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::quoted;
 use crate::config::{Board, Ssh};
+
+/// The port that host keys are kept without.
+const SSH_PORT: u16 = 22;
 
 /// A board as ssh is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +39,16 @@ impl Target {
             jump: ssh.jump.clone(),
             known_hosts: ssh.known_hosts.clone(),
         }
+    }
+
+    /// The command that makes this machine forget the board's host key.
+    pub fn forgetting(&self) -> String {
+        let host = match self.port {
+            Some(port) if port != SSH_PORT => quoted(&format!("[{}]:{port}", self.host)),
+            _ => self.host.clone(),
+        };
+        let file = self.known_hosts.as_ref().map(|file| format!(" -f {}", file.display()));
+        format!("ssh-keygen -R {host}{}", file.unwrap_or_default())
     }
 
     /// The arguments of ssh that say how the board is reached; the host comes last.

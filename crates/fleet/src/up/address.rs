@@ -97,7 +97,8 @@ pub fn keep(address: std::net::IpAddr) -> String {
     )
 }
 
-fn change(change: &Change) -> String {
+/// The lines that make one change.
+pub(super) fn change(change: &Change) -> String {
     let path = quoted(change.path());
     match change {
         Change::File { path, content: Content::Bytes(bytes), mode, .. } => {
@@ -107,7 +108,7 @@ fn change(change: &Change) -> String {
             format!("mkdir -p \"$(dirname {path})\"\nln -sfn {} {path}", quoted(target))
         }
         Change::Remove { .. } => format!("rm -f {path}"),
-        // Nothing that fixes an address copies files or makes folders.
+        // Nothing that sets up a network copies files or makes folders.
         Change::File { .. } | Change::Folder { .. } => String::new(),
     }
 }

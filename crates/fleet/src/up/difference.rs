@@ -1,4 +1,4 @@
-use super::{Binary, Node, NodeChange, Step, TokenKind, address, disk};
+use super::{Binary, Node, NodeChange, Step, TokenKind, address, disk, wireless};
 use crate::board::{
     After, Desired, changed_keys, cmdline, fstab, hosts, paths, read_config, render_config,
 };
@@ -90,6 +90,8 @@ pub fn system(desired: &Desired, facts: &Facts) -> Result<Vec<Step>, String> {
     if !facts.has("timesync") && !facts.is_container() {
         steps.push(Step::TimeSync);
     }
+    // Packages may come by it.
+    steps.extend(wireless::wanted(desired.uplink.as_ref(), facts));
     let files = desired.files.iter().filter(|file| {
         let sum = super::binaries::sum(&file.content);
         facts.file(&file.path) != Some((file.mode, sum.as_str()))

@@ -15,6 +15,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod wireless;
 
 pub use binaries::{Binaries, Binary, beside, how_to_get};
 pub use drive::{Driver, Outcome, restart, wait_ready};
@@ -23,6 +24,7 @@ pub use progress::{Event, Lines, Live, Progress};
 pub use step::{Step, TokenKind};
 pub use survey::{Asked, Found, ask, survey};
 pub use upgrade::{Turn, upgrade_order};
+pub use wireless::uplink_passphrase;
 
 /// A Node, as `coracle board nodes` prints it on a server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

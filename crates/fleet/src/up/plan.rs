@@ -1,6 +1,6 @@
 use super::difference::{Token, difference, system};
 use super::refuse::{refusals, unanswered};
-use super::{Binaries, Binary, Found, Node, Step, TokenKind, binaries};
+use super::{Binaries, Binary, Found, Node, Step, TokenKind, binaries, wireless};
 use crate::Trouble;
 use crate::board::{Joining, Service, desired, read_config};
 use crate::config::{Board, Cluster, Hidden};
@@ -20,6 +20,8 @@ pub struct Secrets {
     pub token: Option<Hidden>,
     /// The URL of a datastore.
     pub endpoint: Option<Hidden>,
+    /// The passphrase of the router board's Wi-Fi.
+    pub wifi: Option<Hidden>,
 }
 
 /// What will be done, board by board: servers first, in the file's order.
@@ -112,7 +114,7 @@ pub fn plan(
         .collect();
     let seed = match seed(cluster, &there) {
         Ok(seed) => seed,
-        Err(held) => return routers(cluster, found, &there, binaries, held),
+        Err(held) => return routers(cluster, found, &there, binaries, secrets, held),
     };
     let identity = seed.facts.identity();
     let pairs: Vec<(&Board, &Facts)> =
@@ -127,8 +129,10 @@ pub fn plan(
     for (board, target, facts) in order {
         let joining = joining(cluster, board, facts, &seed, secrets);
         let token = token(board, facts, &joining, &seed, secrets);
-        let mut desired = desired(cluster, board, &cluster.settings(board), &joining);
+        let settings = cluster.settings(board);
+        let mut desired = desired(cluster, board, &settings, &joining);
         desired.authorized_keys = keys.to_vec();
+        desired.uplink = wireless::uplink(cluster, board, &settings, secrets);
         // Whoever needs one and has none was refused above; a router alone needs none.
         let binary = binaries.of(facts.arch()).unwrap_or(&none);
         let node = nodes.iter().find(|node| node.name == board.name);
@@ -157,6 +161,7 @@ fn routers(
     found: &[Found],
     there: &[(&Board, &Target, &Facts)],
     binaries: &Binaries,
+    secrets: &Secrets,
     held: Trouble,
 ) -> Result<Plan, Vec<Trouble>> {
     let routers: Vec<_> =
@@ -167,7 +172,8 @@ fn routers(
     let mut boards = Vec::new();
     for (board, target, facts) in &routers {
         let settings = cluster.settings(board);
-        let desired = desired(cluster, board, &settings, &Joining::default());
+        let mut desired = desired(cluster, board, &settings, &Joining::default());
+        desired.uplink = wireless::uplink(cluster, board, &settings, secrets);
         match system(&desired, facts) {
             Ok(steps) => boards.push(BoardPlan::new(board, target, None, steps, facts)),
             Err(disk) => trouble.push(Trouble::new(format!("{}: {disk}", board.name), "")),

@@ -11,6 +11,8 @@ use crate::facts::{Facts, Identity};
 const SPARE: u64 = 100 << 20;
 /// Verdicts that no step of ours mends.
 const HOPELESS: [&str; 3] = ["architecture", "ports", "address"];
+/// Likewise, of boards beside each other.
+const HOPELESS_BESIDE: [&str; 4] = ["address", "addresses", "mac", "router"];
 
 /// Everything that speaks against beginning.
 pub fn refusals(
@@ -29,8 +31,7 @@ pub fn refusals(
         list.extend(other_role(board, facts));
     }
     let stack = check_stack(cluster, found).into_iter();
-    let stack =
-        stack.filter(|v| v.level == Level::Fail && ["address", "addresses"].contains(&v.subject));
+    let stack = stack.filter(|v| v.level == Level::Fail && HOPELESS_BESIDE.contains(&v.subject));
     list.extend(stack.map(|v| Trouble::new(format!("{}: {}", v.board, v.what), v.next)));
     list
 }

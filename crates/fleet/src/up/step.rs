@@ -1,7 +1,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{NodeChange, address};
+use super::{NodeChange, address, wireless};
 use crate::board::{File, Service, paths};
 use crate::config::DataDisk;
 use crate::image::Change;
@@ -68,6 +68,17 @@ pub enum Step {
         content: String,
         /// What is new in it.
         added: Vec<&'static str>,
+    },
+    /// A router board's Wi-Fi towards the world.
+    Wireless {
+        /// The interface.
+        device: String,
+        /// The network's name.
+        ssid: String,
+        /// The files.
+        changes: Vec<Change>,
+        /// The commands by which they count at once.
+        take_up: String,
     },
     /// The board's address is set down in its own files, for its next start.
     Address {
@@ -183,6 +194,7 @@ impl Step {
             Step::Packages { names, masked } => packages(names, masked),
             Step::DataDisk { disk, format, fstab } => super::disk::script(disk, *format, fstab),
             Step::Flags { path, content, .. } => flags(path, content),
+            Step::Wireless { changes, take_up, .. } => wireless::script(changes, take_up),
             Step::Address { changes, .. } => address::script(changes),
             Step::KeepAddress(own) => address::keep(*own),
             // What holds the connection must end before the board does.
@@ -317,6 +329,7 @@ impl fmt::Display for Step {
                 write!(f, "data disk: {verb} {} (label {})", disk.device, disk.label)
             }
             Step::Flags { path, added, .. } => write!(f, "{path}: {}", added.join(" ")),
+            Step::Wireless { device, ssid, .. } => write!(f, "Wi-Fi: {device} to {ssid:?}"),
             Step::Address { device, subnet, .. } => {
                 write!(f, "address: {subnet} fixed on {device}, no longer by DHCP")
             }

@@ -1,6 +1,7 @@
 use std::thread;
 use std::time::SystemTime;
 
+use super::wireless;
 use crate::board::{Desired, Joining, desired, paths};
 use crate::config::{Board, Cluster};
 use crate::facts::{Facts, Offset, Questions, script};
@@ -77,7 +78,10 @@ fn questions(cluster: &Cluster, board: &Board, target: &Target, asked: Asked) ->
     let files = files.into_iter().map(|file| file.path);
     let names = cluster.boards.iter().filter(|_| asked.names);
     Questions {
-        files: files.chain([paths::CONFIG.to_owned()]).collect(),
+        files: files
+            .chain([paths::CONFIG.to_owned()])
+            .chain(wireless::files(cluster, board))
+            .collect(),
         packages,
         sysctls: Vec::new(),
         names: names.map(|other| other.name.clone()).collect(),

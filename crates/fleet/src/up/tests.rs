@@ -210,7 +210,7 @@ fn driven(fails: &'static str) -> (Outcome, Vec<String>) {
 
 fn taken(plan: Plan, fails: &'static str) -> (Outcome, Vec<String>) {
     let recorder = Recorder { fails, ..Recorder::default() };
-    let secrets = Secrets { token: Some(Hidden::new("s3cret")), endpoint: None };
+    let secrets = Secrets { token: Some(Hidden::new("s3cret")), ..Secrets::default() };
     let (remote, binaries) = (&recorder, &binaries());
     let driver = Driver { remote, plan: &plan, binaries, secrets: &secrets, progress: &Lines };
     let outcome = driver.run();

@@ -12,17 +12,21 @@ pub enum ConfigCommand {
     Schema,
     /// Say what is wrong with a cluster.yaml
     Check {
-        /// The file
-        #[arg(env = "CORACLE_FILE", default_value = "cluster.yaml")]
-        file: PathBuf,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        named: ClusterFile,
+        /// The file, as `--file` names it
+        #[arg(value_name = "FILE")]
+        path: Option<PathBuf>,
     },
 }
 
 pub fn run(command: &ConfigCommand) -> Outcome {
     match command {
         ConfigCommand::Schema => say(fleet::config::SCHEMA),
-        ConfigCommand::Check { file } => {
-            let cluster = ClusterFile { file: file.clone() }.read()?;
+        ConfigCommand::Check { named, path } => {
+            let file = path.as_ref().unwrap_or(&named.file).clone();
+            let cluster = ClusterFile { file }.read()?;
             let (boards, servers) = (cluster.boards.len(), cluster.servers().count());
             say(&format!("{}: {boards} boards, {servers} of them servers\n", cluster.name))
         }

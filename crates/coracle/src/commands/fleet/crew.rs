@@ -9,7 +9,7 @@ use fleet::ssh::{Refusal, System, Target};
 use fleet::up::{Asked, Found, survey};
 
 use super::ClusterFile;
-use crate::failure::{Failure, Outcome, While};
+use crate::failure::{Failure, Hint, Outcome, While};
 
 /// Which boards, and how they are reached.
 #[derive(Debug, Clone, Args)]
@@ -89,8 +89,9 @@ impl Crew {
         for board in &cluster.boards {
             if let Some(secret) = cluster.ssh(board).sudo_password {
                 let read = cluster.secret(&secret);
-                let read =
-                    read.doing(|| format!("reading the password of sudo on {}", board.name))?;
+                let read = read
+                    .doing(|| format!("reading the password of sudo on {}", board.name))
+                    .hint(|| "`ssh.sudoPassword` in the file says where it stands".into())?;
                 passwords.insert(board.name.clone(), read.expose().to_owned());
             }
         }

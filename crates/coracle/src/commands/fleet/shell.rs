@@ -115,7 +115,7 @@ pub fn logs(options: &Logs) -> Outcome {
     let failures: Vec<Failure> = away.map(Failure::from).collect();
     let there: Vec<_> = found.iter().filter(|one| one.facts.is_ok()).collect();
     let journal = format!(
-        "journalctl -q --no-pager -o short-iso-precise -n {} -u coracle -u coracle-agent",
+        "journalctl -q --no-pager --no-hostname -o short-iso-precise -n {} -u coracle -u coracle-agent",
         options.lines
     );
     if options.follow {

@@ -4,12 +4,14 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Args;
-use fleet::config::Datastore;
-use fleet::up::{Asked, Binaries, Driver, Lines, Live, Plan, Progress, Secrets, plan};
+use fleet::config::{Datastore, Secret};
+use fleet::up::{
+    Asked, Binaries, Driver, Lines, Live, Plan, Progress, Secrets, plan, uplink_passphrase,
+};
 
 use super::crew::{Asks, Crew, refused, together};
 use super::kubeconfig;
-use crate::failure::{Failure, Outcome, While};
+use crate::failure::{Failure, Hint, Outcome, While};
 
 /// Columns of a terminal that does not say how many it has.
 const COLUMNS: usize = 80;
@@ -78,7 +80,8 @@ pub fn run(options: &Options) -> Outcome {
         failures.extend(kubeconfig(options, &crew, &plan).err());
     }
     together("not all boards are up", failures)?;
-    println!("{} is up: {} boards", crew.cluster.name, plan.boards.len());
+    let count = plan.boards.len();
+    println!("{} is up: {count} board{}", crew.cluster.name, if count == 1 { "" } else { "s" });
     Ok(())
 }
 
@@ -91,12 +94,18 @@ pub fn binaries(named: &[String]) -> Outcome<Binaries> {
 /// The secrets that the cluster's file names.
 pub fn secrets(crew: &Crew) -> Outcome<Secrets> {
     let cluster = &crew.cluster;
-    let read = |secret| cluster.secret(secret).doing(|| "reading a secret of cluster.yaml".into());
+    let read = |key: &'static str, secret: &Secret| {
+        let read = cluster.secret(secret).doing(|| format!("reading the cluster's {key}"));
+        read.hint(|| format!("`{key}` in the file says where it stands"))
+    };
     let endpoint = match &cluster.datastore {
-        Datastore::External(secret) => Some(read(secret)?),
+        Datastore::External(secret) => Some(read("datastore", secret)?),
         _ => None,
     };
-    Ok(Secrets { token: cluster.token.as_ref().map(read).transpose()?, endpoint })
+    let token = cluster.token.as_ref().map(|secret| read("token", secret)).transpose()?;
+    let passphrase = uplink_passphrase(cluster);
+    let wifi = passphrase.as_ref().map(|secret| read("wifi.passphrase", secret)).transpose()?;
+    Ok(Secrets { token, endpoint, wifi })
 }
 
 /// Public keys that are named, those in files read.

@@ -1,7 +1,7 @@
 //! A router board: addresses, names and a way out for the others, by real dnsmasq and nftables.
 //!
 //! ```text
-//!  world 198.51.100.1 --- eth1 198.51.100.2 pi1 (router) eth0 10.77.0.11 --- switch --- others
+//!  world 198.51.100.1 --- wlan0 198.51.100.2 pi1 (router) eth0 10.77.0.11 --- switch --- others
 //! ```
 
 use std::fs;
@@ -10,14 +10,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use super::stack::{Fleet, address, mac};
+use super::stack::{Fleet, address, mac, private};
 use crate::boards::{across, power, story};
 use crate::harness::{Boards, Netns, eventually};
 
 const NETWORK: &str = "network:
   subnet: 10.77.0.0/24
   gateway: 10.77.0.11
-  router: {uplink: eth1, inside: eth0, ingress: 10.77.0.12, dynamic: [10.77.0.100, 10.77.0.199]}
+  router: {uplink: wlan0, inside: eth0, ingress: 10.77.0.12, dynamic: [10.77.0.100, 10.77.0.199]}
 ";
 
 /// A board that has no address of its own.
@@ -104,6 +104,7 @@ fn a_router_board_gives_the_others_their_network() {
     assert!(fleet.on(1, "getent hosts pi1.home.arpa").starts_with("10.77.0.11"));
     ways_lead_out_and_in(&fleet);
     an_address_is_fixed(&fleet, &boards);
+    its_way_out_is_a_wifi(&fleet, &boards);
     fleet.run("down --yes --no-backup").ok();
     assert!(!fleet.on(0, "nft list tables").contains("coracle"));
 }
@@ -126,6 +127,33 @@ fn an_address_is_fixed(fleet: &Fleet, boards: &str) {
     assert_eq!(fleet.on(1, "find /etc -name coracle-address*"), "", "no way back is needed");
     assert!(fleet.run("up --yes").ok().ends_with("\nno change\n"));
     fleet.until_ready(&["pi1", "pi2"]);
+}
+
+/// A router whose network NetworkManager sets up, a program of the test's that writes down what it is told.
+fn its_way_out_is_a_wifi(fleet: &Fleet, boards: &str) {
+    let wants = "/etc/systemd/system/multi-user.target.wants/NetworkManager.service";
+    fleet.on(0, &format!("ln -s /none {wants}"));
+    fleet.program(0, "nmcli", "#!/bin/sh\necho \"$*\" >>/run/nmcli\n");
+    fs::write(fleet.folder.join("wifi"), "s3cret").expect("written");
+    private(&fleet.folder.join("wifi"));
+    let wifi = "roles: [router, server], \
+                wifi: {ssid: the world, country: DE, passphrase: {file: wifi}}";
+    let boards = boards.replace("roles: [router, server]", wifi);
+    fleet.describe(&boards, &format!("{NETWORK}  addressing: static\n"));
+    let said = fleet.run("up --yes").ok();
+    assert!(
+        said.starts_with("pi1:\n  + Wi-Fi: wlan0 to \"the world\"\npi2: no change\n"),
+        "{said}"
+    );
+    assert!(!said.contains("s3cret"), "{said}");
+    let folder = "/etc/NetworkManager/system-connections";
+    assert_eq!(
+        fleet.on(0, &format!("find {folder} -type f -perm 600 -size +0")).lines().count(),
+        1
+    );
+    let told = fleet.on(0, "cat /run/nmcli");
+    assert!(told.trim_end().ends_with("--wait 45 connection up coracle-wlan0"), "{told}");
+    assert!(fleet.run("up --yes").ok().ends_with("\nno change\n"));
 }
 
 /// By hand, as `seven_boards`.

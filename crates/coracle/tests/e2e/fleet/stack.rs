@@ -98,11 +98,11 @@ impl Fleet {
                 return netns.ip(&format!("link set eth0 address {}", mac(position)));
             }
             Some(world) => {
-                netns.ip(&format!("link add eth1 type veth peer name eth0 netns {}", world.name));
+                netns.ip(&format!("link add wlan0 type veth peer name eth0 netns {}", world.name));
                 world.ip("addr add 198.51.100.1/24 dev eth0");
                 world.ip("link set eth0 up");
-                netns.ip("addr add 198.51.100.2/24 dev eth1");
-                netns.ip("link set eth1 up");
+                netns.ip("addr add 198.51.100.2/24 dev wlan0");
+                netns.ip("link set wlan0 up");
             }
             None => {}
         }

@@ -139,7 +139,12 @@ impl<'a> Rules<'a> {
     }
 
     fn name(&mut self, name: &str, at: &Path) {
-        self.must(syntax::dns_label(name), name, at);
+        let Err(wanted) = syntax::dns_label(name) else { return };
+        let what = needed(format_args!("`{at}`"), name, wanted);
+        match syntax::as_dns_label(name) {
+            Some(meant) => self.hinted(at, what, format!("did you mean `{meant}`?")),
+            None => self.note(at, what),
+        }
     }
 
     fn roles(&mut self) {

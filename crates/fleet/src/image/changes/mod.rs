@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use self::draft::Draft;
 use self::network::Network;
-pub use self::network::{Ip, fixed, fixing};
+pub use self::network::{Ip, Radio, connecting, fixed, fixing, wireless_files};
 use super::change::Change;
 use super::error::ImageError;
 use super::layout::{Layout, Machine};

@@ -115,6 +115,42 @@ pub fn fixing(device: &str, ip: &Ip, layout: &Layout) -> Vec<Change> {
     draft.finish().0
 }
 
+/// The files that have a board which runs connect to a Wi-Fi network, and the commands that take them up.
+/// Nothing where what sets up the network keeps all of it in one file, or is not known.
+pub fn connecting(
+    device: &str,
+    radio: &Radio,
+    layout: &Layout,
+    seconds: u32,
+) -> Option<(Vec<Change>, String)> {
+    let take_up = match Stack::of(layout)? {
+        Stack::NetworkManager => format!(
+            "nmcli radio wifi on\nnmcli connection reload\n\
+             nmcli --wait {seconds} connection up coracle-{device} >/dev/null"
+        ),
+        Stack::Networkd => format!(
+            "systemctl daemon-reload\nsystemctl restart wpa_supplicant@{device}.service\n\
+             networkctl reload || systemctl restart systemd-networkd.service"
+        ),
+        Stack::Netplan | Stack::Dhcpcd | Stack::Ifupdown => return None,
+    };
+    let name = Some(device.to_owned());
+    let link = Link { name, radio: Some(radio.clone()), ip: Ip::Dhcp, optional: true };
+    let mut draft = Draft::new(layout);
+    Network { links: vec![link] }.addresses(&mut draft);
+    let take_up = format!("rfkill unblock wifi 2>/dev/null || :\n{take_up}");
+    Some((draft.finish().0, take_up))
+}
+
+/// The files that [`connecting`] may write for an interface.
+pub fn wireless_files(device: &str) -> Vec<String> {
+    vec![
+        format!("/etc/NetworkManager/system-connections/coracle-{device}.nmconnection"),
+        format!("/etc/systemd/network/05-coracle-{device}.network"),
+        format!("/etc/wpa_supplicant/wpa_supplicant-{device}.conf"),
+    ]
+}
+
 /// The address that is set on a board.
 pub fn fixed(cluster: &Cluster, board: &Board, with_gateway: bool) -> Result<Ip, ImageError> {
     let network = &cluster.network;
