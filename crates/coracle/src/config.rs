@@ -3,7 +3,7 @@
 
 mod file;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -211,6 +211,14 @@ pub struct Node {
         value_name = "auto|host-gw|vxlan"
     )]
     pub network_backend: net::Backend,
+    /// Where the service proxy tells load balancers whether they may send here, as kube-proxy's
+    /// --healthz-bind-address; empty: nowhere
+    #[arg(long, env = "CORACLE_PROXY_HEALTHZ_BIND_ADDRESS", default_value = "0.0.0.0:10256")]
+    pub proxy_healthz_bind_address: BindAddress,
+    /// Where the service proxy shows figures, as kube-proxy's --metrics-bind-address; empty:
+    /// nowhere
+    #[arg(long, env = "CORACLE_PROXY_METRICS_BIND_ADDRESS", default_value = "127.0.0.1:10249")]
+    pub proxy_metrics_bind_address: BindAddress,
     /// Number of the VXLAN network; the same on all servers, which tell agents [default: 1]
     #[arg(long, env = "CORACLE_VXLAN_VNI", value_parser = clap::value_parser!(u32).range(1..1 << 24))]
     pub vxlan_vni: Option<u32>,
@@ -314,6 +322,19 @@ fn eviction(text: &str) -> Result<agent::Eviction, String> {
         }
     }
     Ok(eviction)
+}
+
+/// An address and port to listen at; empty: none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindAddress(pub Option<SocketAddr>);
+
+impl std::str::FromStr for BindAddress {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address = (!text.is_empty()).then(|| text.parse());
+        address.transpose().map(Self)
+    }
 }
 
 /// A span of time in whole seconds, written as upstream's flags take it (`50s`, `1m30s`, `1h`) or

@@ -1,18 +1,19 @@
 //! Keeps proxy and DNS in step with the objects: changes are gathered for a moment, then the
 //! whole model is handed over, and only if it differs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use client::{Informer, Informers, Object};
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use client::{Informer, Informers, Key, Object};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use net::dns::{Keeper, Names, ZoneService};
 use net::{ServiceModel, ServiceProxy};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::health::{Door, Doors, Health};
 use super::{dns, host_ports, services};
 
 /// Changes within this time are one change: a rollout touches slices many times a second.
@@ -25,6 +26,10 @@ const RETRY: base::Backoff =
 pub struct NetworkParts {
     /// Loads services into the kernel; none where something else does it.
     pub proxy: Option<ServiceProxy>,
+    /// Where the proxy says whether load balancers may send here; none: nowhere.
+    pub proxy_health: Option<SocketAddr>,
+    /// Where it shows its figures; none: nowhere.
+    pub proxy_metrics: Option<SocketAddr>,
     /// Has somebody answer for the cluster's names; none where something else does it.
     pub dns: Option<Keeper>,
     /// Addresses that this node answers itself.
@@ -40,6 +45,7 @@ pub struct Network {
     namespaces: Informer<Namespace>,
     pods: Informer<Pod>,
     changed: Arc<Notify>,
+    doors: Doors,
     loaded: Option<ServiceModel>,
     named: Option<Arc<Names>>,
 }
@@ -53,6 +59,7 @@ impl Network {
         pods: Informer<Pod>,
     ) -> Self {
         let changed = Arc::new(Notify::new());
+        let (nodes, own) = (informers.of::<Node>(), Key::new("", node));
         let this = Network {
             parts,
             node: node.to_owned(),
@@ -61,6 +68,7 @@ impl Network {
             namespaces: informers.of(),
             pods,
             changed,
+            doors: Doors::new(Health::new(move || nodes.get(&own))),
             loaded: None,
             named: None,
         };
@@ -91,6 +99,13 @@ impl Network {
     /// Keeps in step until `stop`. Rules and names stay: connections go on, and names are answered,
     /// while the agent is away.
     pub async fn run(mut self, stop: CancellationToken) {
+        if self.parts.proxy.is_some() {
+            let doors =
+                [(Door::Health, self.parts.proxy_health), (Door::Status, self.parts.proxy_metrics)];
+            for (door, address) in doors {
+                address.into_iter().for_each(|address| self.doors.open(door, address));
+            }
+        }
         let synced = async {
             // Half a picture would take services away that others still use.
             self.services.synced().await
@@ -122,7 +137,10 @@ impl Network {
                 }
             };
             tokio::select! {
-                () = self.changed.notified() => tokio::time::sleep(GATHER).await,
+                () = self.changed.notified() => {
+                    self.doors.health().queued(Instant::now());
+                    tokio::time::sleep(GATHER).await;
+                }
                 () = retry => {}
                 () = stop.cancelled() => {}
             }
@@ -144,10 +162,16 @@ impl Network {
             services: services::model(services(), slices(), &self.node, own),
             host_ports: host_ports(pods.iter().map(|p| &**p).filter(here)),
         };
+        let local = services::local(services(), &model.services);
+        let began = Instant::now();
         if self.loaded.as_ref() != Some(&model) {
             proxy.apply(&model).await?;
             self.loaded = Some(model);
         }
+        self.doors.health().loaded(began.elapsed());
+        let ports: Vec<u16> = local.keys().copied().collect();
+        self.doors.health().set_services(local);
+        self.doors.open_services(ports);
         Ok(())
     }
 

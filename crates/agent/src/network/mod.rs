@@ -2,6 +2,7 @@
 
 mod dns;
 mod driver;
+mod health;
 mod peers;
 mod services;
 

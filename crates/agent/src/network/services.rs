@@ -1,6 +1,6 @@
 //! Services and EndpointSlices as the proxy's model. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use net::{Endpoint, EndpointState, TrafficPolicy};
 
+use super::health::LocalService;
 use super::{Slices, port, protocol};
 
 /// Labels of services and slices that are not for this proxy, whatever they say.
@@ -34,6 +35,30 @@ pub fn model<'a>(
         services.filter_map(|s| one(s, slices.of(s), node, own)).collect();
     out.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     out
+}
+
+/// Services whose load balancers ask each board for pods of its own, by the port for that.
+pub fn local<'a>(
+    services: impl IntoIterator<Item = &'a Service>,
+    model: &[net::Service],
+) -> BTreeMap<u16, LocalService> {
+    let port = |service: &Service| {
+        let spec = service.spec.as_ref()?;
+        let local = spec.external_traffic_policy.as_deref() == Some("Local");
+        spec.health_check_node_port.filter(|_| local).and_then(port)
+    };
+    let asked = services.into_iter().filter_map(|service| Some((port(service)?, service)));
+    let described = |(port, service): (u16, &Service)| {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let meta = &service.metadata;
+        let (namespace, name) = (text(&meta.namespace), text(&meta.name));
+        let served = model.iter().find(|s| s.namespace == namespace && s.name == name)?;
+        let here = served.ports.iter().flat_map(|port| &port.endpoints);
+        let here = here.filter(|e| e.local && e.state == EndpointState::Ready);
+        let endpoints = here.map(|e| e.address.ip()).collect::<BTreeSet<_>>().len();
+        Some((port, LocalService { namespace, name, endpoints }))
+    };
+    asked.filter_map(described).collect()
 }
 
 fn one(
@@ -176,6 +201,26 @@ mod tests {
         );
         assert!(other.endpoints.is_empty());
         assert_eq!(got[0].external_policy, TrafficPolicy::Local);
+    }
+
+    #[test]
+    fn a_port_that_tells_of_pods_here() {
+        let service = |policy: &str, port: u16| {
+            service(json!({"type": "LoadBalancer", "clusterIP": "10.43.0.7",
+                "externalTrafficPolicy": policy, "healthCheckNodePort": port,
+                "ports": [{"name": "http", "port": 80}, {"name": "http", "port": 81}]}))
+        };
+        let told = |service: &Service, node: &str| {
+            local([service], &model([service], [&slice()], node, &[]))
+        };
+        let wanted = |endpoints| {
+            let named = ("ns".to_owned(), "web".to_owned());
+            BTreeMap::from([(30500, LocalService { namespace: named.0, name: named.1, endpoints })])
+        };
+        assert_eq!(told(&service("Local", 30500), "me"), wanted(1));
+        assert_eq!(told(&service("Local", 30500), "other"), wanted(0));
+        assert!(told(&service("Local", 0), "me").is_empty());
+        assert!(told(&service("Cluster", 30500), "me").is_empty());
     }
 
     #[test]

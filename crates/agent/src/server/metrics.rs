@@ -123,12 +123,12 @@ pub async fn resource(manager: &Manager) -> Response<Body> {
 }
 
 /// A gauge without labels.
-pub(super) fn gauge(out: &mut String, name: &str, help: &str, value: f64) {
+pub(crate) fn gauge(out: &mut String, name: &str, help: &str, value: f64) {
     metric(out, name, help, "gauge", &[(String::new(), value)]);
 }
 
 /// One metric with all its values, which have to stand together.
-pub(super) fn metric(
+pub(crate) fn metric(
     out: &mut String,
     name: &str,
     help: &str,

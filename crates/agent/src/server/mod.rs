@@ -8,7 +8,7 @@ mod command;
 mod drill;
 mod files;
 mod logs;
-mod metrics;
+pub(crate) mod metrics;
 mod portforward;
 mod remote;
 mod request;

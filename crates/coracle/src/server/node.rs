@@ -182,6 +182,8 @@ async fn open_network(board: &Board, cidrs: &[String]) -> Outcome<NodeNetwork> {
     let dns = dns::open(&board.common, facts, node.resolv_conf.clone(), &groups).await?;
     let services = agent::NetworkParts {
         proxy: Some(proxy),
+        proxy_health: node.proxy_healthz_bind_address.0,
+        proxy_metrics: node.proxy_metrics_bind_address.0,
         dns: Some(dns),
         own_addresses: vec![facts.cluster_dns],
     };

@@ -109,6 +109,8 @@ impl Rig {
         NetworkParts {
             proxy: Some(proxy.await.unwrap()),
             dns: Some(dns.await.unwrap()),
+            proxy_health: None,
+            proxy_metrics: None,
             own_addresses: vec![DNS_IP],
         }
     }
