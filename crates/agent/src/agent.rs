@@ -66,10 +66,14 @@ pub struct NodeNetwork {
 /// Makes the Node object and gives it back, as a caller does before it waits for [`pod_cidrs`]
 /// and opens the pod network. [`run`] does it again.
 pub async fn register(config: &Config, client: &Client, runtime: Arc<dyn Runtime>) -> Node {
-    let leaving = Leaving::default();
-    Registrar::new(config.clone(), client.clone(), runtime, Machine::read(), leaving)
+    let (leaving, recorder) = (Leaving::default(), recorder(config, client));
+    Registrar::new(config.clone(), client.clone(), runtime, Machine::read(), leaving, recorder)
         .register()
         .await
+}
+
+fn recorder(config: &Config, client: &Client) -> Recorder {
+    Recorder::new(client.clone(), "kubelet", &config.node_name)
 }
 
 /// Waits until the cluster has given the node its blocks of pod addresses.
@@ -112,7 +116,7 @@ pub async fn run(
     let selector = format!("spec.nodeName={}", config.node_name);
     let pods = informers.select::<Pod>(watcher::Config::default().fields(&selector));
     let ctx = Arc::new(Context::new(Parts {
-        recorder: Recorder::new(client.clone(), "kubelet", &config.node_name),
+        recorder: recorder(&config, &client),
         services: informers.of(),
         nodes: informers.of(),
         allocatable: node::allocatable(&config, &machine),
@@ -134,8 +138,10 @@ pub async fn run(
     let listener = server::bind(&config)?;
     let registrar = {
         let leaving = ctx.leaving.clone();
-        Registrar::new(config.clone(), client.clone(), runtime, machine, leaving)
+        let recorder = ctx.recorder.clone();
+        Registrar::new(config.clone(), client.clone(), runtime, machine, leaving, recorder)
     };
+    registrar.starts();
     let seen = || ctx.node();
     let node = async {
         let (current, newest) = watch::channel(registrar.register().await);

@@ -3,12 +3,14 @@
 mod gather;
 mod lease;
 pub mod machine;
+mod news;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::placement::requests::is_extended;
+use client::{EventKind, Recorder};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeSpec, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -26,6 +28,7 @@ use crate::shutdown::Leaving;
 pub use gather::allocatable;
 pub use lease::renew;
 use machine::Machine;
+use news::News;
 
 /// How often the status is looked at; it is written when it differs.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -41,6 +44,7 @@ pub struct Registrar {
     runtime: Arc<dyn Runtime>,
     machine: Machine,
     leaving: Leaving,
+    recorder: Recorder,
 }
 
 impl Registrar {
@@ -51,8 +55,22 @@ impl Registrar {
         runtime: Arc<dyn Runtime>,
         machine: Machine,
         leaving: Leaving,
+        recorder: Recorder,
     ) -> Self {
-        Registrar { config, client, runtime, machine, leaving }
+        Registrar { config, client, runtime, machine, leaving, recorder }
+    }
+
+    /// Tells that the agent begins.
+    pub fn starts(&self) {
+        let (kind, note) = (EventKind::Normal, "Starting kubelet.".to_owned());
+        self.tell([News { kind, reason: "Starting", note }]);
+    }
+
+    fn tell(&self, news: impl IntoIterator<Item = News>) {
+        let node = news::reference(&self.config.node_name);
+        for News { kind, reason, note } in news {
+            self.recorder.event(&node, kind, reason, &note);
+        }
     }
 
     fn api(&self) -> Api<Node> {
@@ -92,7 +110,11 @@ impl Registrar {
             };
             return match self.api().create(&PostParams::default(), &node).await {
                 // Status of a new node may be taken from the creation or not: see to it.
-                Ok(made) => self.write(&made, node.status.unwrap_or_default()).await,
+                Ok(made) => {
+                    let status = node.status.unwrap_or_default();
+                    self.tell(news::of_status(name, None, &status));
+                    self.write(&made, status).await
+                }
                 Err(error) => Err(error),
             };
         };
@@ -106,7 +128,10 @@ impl Registrar {
             .await
             .unwrap_or(old);
         let status = NodeStatus { conditions: self.carry_over(&old, status.conditions), ..status };
-        self.write(&old, status).await
+        let news = news::of_status(name, old.status.as_ref(), &status);
+        let written = self.write(&old, status).await?;
+        self.tell(news);
+        Ok(written)
     }
 
     fn annotations(&self) -> BTreeMap<String, String> {
@@ -204,6 +229,9 @@ impl Registrar {
     ) {
         let mut written = Timestamp::now();
         let mut leaving = self.leaving.subscribe();
+        let name = &self.config.node_name;
+        let cordoned = |node: &Node| node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true);
+        let mut was_cordoned = cordoned(&current.borrow());
         loop {
             let beat = base::next_beat(Timestamp::now(), LOOK_EVERY);
             let asked = tokio::select! {
@@ -213,22 +241,24 @@ impl Registrar {
                 () = stop.cancelled() => return,
             };
             let node = seen().unwrap_or_else(|| Arc::new(current.borrow().clone()));
+            if std::mem::replace(&mut was_cordoned, cordoned(&node)) != was_cordoned {
+                self.tell([news::of_cordon(name, was_cordoned)]);
+            }
             let status = self.status(Some(&node)).await;
             let now = Timestamp::now();
             let due = asked || now.duration_since(written).abs() >= REPORT_EVERY;
             if !due && !differs(node.status.as_ref(), &status) {
                 continue;
             }
+            let news = news::of_status(name, node.status.as_ref(), &status);
             match self.write(&node, status).await {
                 Ok(fresh) => {
+                    self.tell(news);
                     current.send_replace(fresh);
                     written = now;
                 }
                 Err(kube::Error::Api(error)) if error.code == 404 => {
-                    tracing::info!(
-                        node = self.config.node_name,
-                        "the Node was deleted: made again"
-                    );
+                    tracing::info!(node = name, "the Node was deleted: made again");
                     current.send_replace(self.register().await);
                 }
                 Err(error) => {

@@ -4,7 +4,7 @@ use client::Pod;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::ResourceExt;
 
 use super::zones::{Disruption, disruption, zone};
@@ -20,6 +20,9 @@ const LEASES: &str = "kube-node-lease";
 pub const HEARTBEAT: &str = "heartbeat";
 /// What its reports of its own state are noted under.
 const REPORT: &str = "report";
+
+/// What is noted of a node that was told to be new.
+const TOLD: &str = "told";
 
 /// Conditions that become NoSchedule taints when they have this status.
 const PRESSURE_TAINTS: &[(&str, &str)] = &[
@@ -42,9 +45,7 @@ pub const NODE_LIFECYCLE: Controller = Controller {
 fn watch_lifecycle(watches: &mut Watches) {
     watches.map::<Node>(|world, node| {
         let name = node.name_any();
-        if world.get::<Node>("", &name).is_none() {
-            [HEARTBEAT, REPORT].iter().for_each(|topic| world.forget(topic, &name));
-        } else {
+        if world.get::<Node>("", &name).is_some() {
             let reported = condition(node, "Ready").and_then(|c| c.last_heartbeat_time.as_ref());
             world.note(REPORT, &name, reported.map(|time| time.0));
         }
@@ -72,9 +73,25 @@ fn last_heard(cx: &Cx, name: &str) -> Moment {
     noted.into_iter().flatten().max().unwrap_or(Moment::ZERO)
 }
 
+/// An event about a node that comes or goes, in upstream's words.
+fn of_node(node: &Node, reason: &'static str, done: &str, preposition: &str) -> Action {
+    let name = node.name_any();
+    let note = format!("Node {name} event: {done} {name} {preposition} Controller");
+    Action::event(node, false, reason, note)
+}
+
 fn plan_lifecycle(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
-    let Some(node) = cx.world.get::<Node>("", &key.name) else { return plan };
+    let Some(node) = cx.world.get::<Node>("", &key.name) else {
+        let was_known = cx.world.noted(REPORT, &key.name).is_some();
+        [HEARTBEAT, REPORT, TOLD].iter().for_each(|topic| cx.world.forget(topic, &key.name));
+        if was_known {
+            let metadata = ObjectMeta { name: Some(key.name.clone()), ..ObjectMeta::default() };
+            let gone = Node { metadata, ..Node::default() };
+            plan.push([of_node(&gone, "RemovingNode", "Removing Node", "from")]);
+        }
+        return plan;
+    };
     let grace = SignedDuration::from_secs(cx.config.node_grace_seconds.into());
     let deadline = last_heard(cx, &key.name) + grace;
     let mut now_node = node.as_ref().clone();
@@ -82,6 +99,12 @@ fn plan_lifecycle(cx: &Cx, key: &Key) -> Plan {
         silence(&mut now_node, cx.now);
     } else {
         plan.look_again(cx.at(deadline));
+    }
+    // Upstream tells it of all nodes whenever the controller starts; here it is told of new ones,
+    // which the allocator of pod addresses has not met yet, and once.
+    let is_new = node.spec.as_ref().is_none_or(|spec| spec.pod_cidr.is_none());
+    if is_new && deadline > cx.moment && !cx.world.note(TOLD, &key.name, None) {
+        plan.push([of_node(&node, "RegisteredNode", "Registered Node", "in")]);
     }
     if condition(&node, "Ready").is_some_and(|c| c.status == "True") && !is_ready(&now_node) {
         let note = format!("Node {} status is now: NodeNotReady", key.name);
@@ -213,6 +236,36 @@ metadata: {{name: lost}}
 status: {{conditions: [{{type: Ready, status: 'True', lastHeartbeatTime: '2026-01-01T11:50:00Z'}}]}}
 {extra}"
         )
+    }
+
+    #[test]
+    fn coming_and_going_is_told_once() {
+        let new = "
+kind: Node
+metadata: {name: one}
+status: {conditions: [{type: Ready, status: 'True'}]}
+";
+        let known = new.replace("status: {", "spec: {podCIDR: 10.42.0.0/24}\nstatus: {");
+        let events = |world: &crate::world::World| -> Vec<String> {
+            let plan = crate::fixture::plan_in(world, &NODE_LIFECYCLE, "one", None);
+            let lines = plan.actions.iter().map(ToString::to_string);
+            lines.filter(|line| line.starts_with("event")).collect()
+        };
+        let world = |yaml: &str| {
+            let world = crate::fixture::world(yaml);
+            world.note(REPORT, "one", None);
+            world
+        };
+        let (new, known, gone) = (world(new), world(&known), world(HEALTHY));
+        let registered =
+            "event Normal RegisteredNode: Node one event: Registered Node one in Controller";
+        assert_eq!(events(&new), [registered]);
+        assert!(events(&new).is_empty(), "its addresses take a moment");
+        assert!(events(&known).is_empty());
+        let removed =
+            "event Normal RemovingNode: Node one event: Removing Node one from Controller";
+        assert_eq!(events(&gone), [removed]);
+        assert!(events(&gone).is_empty(), "nobody knows it any more");
     }
 
     #[test]
