@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
-    NodeRuntimeHandler, NodeStatus, NodeSwapStatus, NodeSystemInfo,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use runtime::{ImageInfo, Runtime};
@@ -96,10 +96,18 @@ pub async fn status(
     }
 }
 
-/// The one without a name is for pods without a RuntimeClass.
+/// The one without a name is for pods without a RuntimeClass. All are the same runtime.
 fn handlers(config: &Config) -> Vec<NodeRuntimeHandler> {
     let names = std::iter::once("").chain(config.runtime_handlers.iter().map(String::as_str));
-    names.map(|name| NodeRuntimeHandler { name: Some(name.to_owned()), features: None }).collect()
+    let features = NodeRuntimeHandlerFeatures {
+        recursive_read_only_mounts: Some(true),
+        user_namespaces: Some(false),
+    };
+    let one = |name: &str| NodeRuntimeHandler {
+        name: Some(name.to_owned()),
+        features: Some(features.clone()),
+    };
+    names.map(one).collect()
 }
 
 fn addresses(config: &Config) -> Vec<NodeAddress> {

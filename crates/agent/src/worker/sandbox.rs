@@ -58,9 +58,11 @@ pub(super) async fn create(
 
 async fn make(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), String> {
     let ctx = &shared.ctx;
-    if let Some(class) = &spec(pod).runtime_class_name {
-        served(ctx, class).await?;
-    }
+    let handler = match &spec(pod).runtime_class_name {
+        Some(class) => served(ctx, class).await?,
+        None => String::new(),
+    };
+    same_users(pod, &handler)?;
     forget_old(shared, attempt).await;
     let runtime = &ctx.runtime;
     let text = |error: runtime::Error| base::chain(&error).to_string();
@@ -81,18 +83,28 @@ async fn make(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), String> {
 }
 
 /// Whether pods of a RuntimeClass can run here: one that wants to be kept from others by a virtual
-/// machine, say, must not run without.
-async fn served(ctx: &Context, class: &str) -> Result<(), String> {
+/// machine, say, must not run without. Gives the handler.
+async fn served(ctx: &Context, class: &str) -> Result<String, String> {
     let classes: Api<RuntimeClass> = Api::all(ctx.client.clone());
     let found = classes.get(class).await;
     let handler = found
         .map_err(|error| format!("looking up RuntimeClass {class:?}: {}", base::chain(&error)))?
         .handler;
     match ctx.config.runtime_handlers.contains(&handler) {
-        true => Ok(()),
+        true => Ok(handler),
         false => {
             Err(format!("failed to get sandbox runtime: no runtime for {handler:?} is configured"))
         }
+    }
+}
+
+/// A pod that wants users of its own relies on it that its root is nobody outside.
+fn same_users(pod: &Pod, handler: &str) -> Result<(), String> {
+    match spec(pod).host_users {
+        Some(false) => {
+            Err(format!("RuntimeClass handler {handler:?} does not support user namespaces"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -178,5 +190,25 @@ pub(super) async fn remove_all(shared: &Shared, pod: &Pod) {
     let logs = shared.ctx.log_dir(pod);
     if let Err(error) = volumes::remove(&logs) {
         tracing::warn!(path = %logs.display(), %error, "logs not removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn users_of_its_own_are_refused() {
+        let told = |spec: serde_json::Value| {
+            let pod: Pod = serde_json::from_value(json!({"spec": spec})).unwrap();
+            same_users(&pod, "crun")
+        };
+        assert_eq!(told(json!({"containers": []})), Ok(()));
+        assert_eq!(told(json!({"containers": [], "hostUsers": true})), Ok(()));
+        assert_eq!(
+            told(json!({"containers": [], "hostUsers": false})).unwrap_err(),
+            "RuntimeClass handler \"crun\" does not support user namespaces"
+        );
     }
 }
