@@ -186,6 +186,8 @@ pub(crate) enum Statement {
     ProtocolIs(u8),
     /// The first packet of a connection.
     ConnectionNew,
+    /// The packet belongs to no connection that the kernel knows, or not at this point of it.
+    ConnectionInvalid,
     /// The connection's destination has been translated.
     ConnectionTranslated,
     /// The mark has this bit.
@@ -270,6 +272,7 @@ fn write_statement(f: &mut Formatter<'_>, ip: &str, statement: &Statement) -> fm
         Statement::Local(_) => f.write_str("fib daddr type local"),
         Statement::ProtocolIs(number) => write!(f, "meta l4proto {}", Atom::Protocol(*number)),
         Statement::ConnectionNew => f.write_str("ct state new"),
+        Statement::ConnectionInvalid => f.write_str("ct state invalid"),
         Statement::ConnectionTranslated => f.write_str("ct status dnat"),
         Statement::Marked(bit) => write!(f, "meta mark & {bit:#x} != 0"),
         Statement::SetMark(bit) => write!(f, "meta mark set meta mark | {bit:#x}"),

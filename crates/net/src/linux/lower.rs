@@ -22,6 +22,8 @@ const AFFINITY_CLIENTS_MAX: u32 = 65_536;
 const SCRATCH_WORD: usize = 12;
 /// `RTN_LOCAL` of `linux/rtnetlink.h`.
 const RTN_LOCAL: u32 = 2;
+/// `NF_CT_STATE_INVALID_BIT` of `linux/netfilter/nf_conntrack_common.h`.
+const CT_STATE_INVALID: u32 = 1;
 /// `IP_CT_NEW` as a bit of `ct state` (`NF_CT_STATE_BIT`).
 const CT_STATE_NEW: u32 = 8;
 /// `IPS_DST_NAT` of `linux/netfilter/nf_conntrack_common.h`.
@@ -149,9 +151,10 @@ fn lower(of: Family, statement: &Statement, out: &mut Vec<Expr>) -> nlink::Resul
             out.push(Expr::Meta { dreg: word(0), key: MetaKey::L4Proto });
             out.push(compare(CmpOp::Eq, vec![*number]));
         }
-        Statement::ConnectionNew => {
+        Statement::ConnectionNew | Statement::ConnectionInvalid => {
+            let new = matches!(statement, Statement::ConnectionNew);
             out.push(Expr::Ct { dreg: word(0), key: CtKey::State });
-            any_bit(CT_STATE_NEW, out);
+            any_bit(if new { CT_STATE_NEW } else { CT_STATE_INVALID }, out);
         }
         Statement::ConnectionTranslated => {
             out.push(Expr::Ct { dreg: word(0), key: CtKey::Status });

@@ -88,6 +88,13 @@ fn fixed_sets() -> BTreeMap<String, Set> {
     .collect()
 }
 
+/// A pod's packet outside its connection's window is not translated back: its receiver does not
+/// know the pod, and would end the connection that it has with the service.
+fn stray(block: &Cidr) -> Rule {
+    let pods = Statement::InBlock { field: Field::Source, block: *block, inside: true };
+    rule([Statement::ConnectionInvalid, pods, Statement::Verdict(Verdict::Drop)])
+}
+
 /// A table in the making.
 struct Plan<'a> {
     config: &'a ProxyConfig,
@@ -151,7 +158,11 @@ impl Plan<'_> {
             self.base_chain(HookKind::Nat, point, PRIORITY_DSTNAT, vec![rule([jump(SERVICES)])]);
         }
         for point in [HookPoint::Input, HookPoint::Forward, HookPoint::Output] {
-            let rules = vec![rule([Statement::ConnectionNew, jump(REFUSE)])];
+            let mut rules = Vec::new();
+            if point == HookPoint::Forward {
+                rules.extend(self.cluster.iter().map(stray));
+            }
+            rules.push(rule([Statement::ConnectionNew, jump(REFUSE)]));
             self.base_chain(HookKind::Filter, point, PRIORITY_REFUSE, rules);
         }
         let back_to_itself = Statement::InSet {

@@ -52,6 +52,7 @@ map refused-ips { }
 map refused-node-ports { }
 map service-ips { }
 chain filter-forward { Filter hook Forward priority -90
+  ct state invalid ip saddr 10.42.0.0/16 drop
   ct state new jump refuse
 }
 chain filter-input { Filter hook Input priority -90

@@ -1,8 +1,8 @@
 //! The service proxy with a real kernel.
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use net::{
@@ -12,6 +12,7 @@ use net::{
 use nlink::netlink::nftables::Family;
 use nlink::netlink::route::Ipv4Route;
 use nlink::netlink::{Connection, Nftables, Route};
+use socket2::{Domain, Socket, Type};
 
 use crate::lab::{Lab, exchange};
 
@@ -388,4 +389,57 @@ fn three_thousand_services_load_in_one_go() {
         // Service 1234 is the one that lost an endpoint.
         assert_eq!(lab.client.fetch("10.43.5.210:80").as_deref(), Ok("pod0 10.42.0.1"));
     }
+}
+
+/// A packet outside the connection's window is translated by nobody: were it let through, the client
+/// would answer a pod that it does not know with a reset, and the pod would believe it
+/// (kubernetes/kubernetes#74839).
+#[test]
+fn a_stray_packet_of_a_pod_ends_no_connection() {
+    let lab = Lab::new();
+    lab.attach();
+    let mut proxy = lab.node.block_on(async || ServiceProxy::open(config()).await.unwrap());
+    apply(&lab, &mut proxy, &of(service(Protocol::Tcp, &[3])));
+    let (listener, raw) = lab.pods[1].run(|| {
+        let raw = Socket::new(Domain::IPV4, Type::RAW, Some(socket2::Protocol::TCP)).unwrap();
+        raw.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        (TcpListener::bind("0.0.0.0:8080").unwrap(), raw)
+    });
+    let mut client = lab.pods[0].run(|| TcpStream::connect(CLUSTER_IP).unwrap());
+    let (mut server, _) = listener.accept().unwrap();
+    let _syn = received(&raw);
+    let stray = stray(&received(&raw));
+    raw.send_to(&stray, &SocketAddr::from(([10, 42, 0, 2], 0)).into()).unwrap();
+    let mut heard = [0; 4];
+    client.write_all(b"ping").unwrap();
+    server.read_exact(&mut heard).unwrap();
+    server.write_all(b"pong").unwrap();
+    client.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"pong");
+}
+
+/// The next TCP segment, without the header of IP.
+fn received(mut raw: &Socket) -> Vec<u8> {
+    let mut packet = [0; 256];
+    let length = raw.read(&mut packet).unwrap();
+    packet[20..length].to_vec()
+}
+
+/// An answer of 10.42.0.3 to 10.42.0.2 that is far behind the window of the connection (one before it is
+/// translated by newer kernels).
+fn stray(answered: &[u8]) -> Vec<u8> {
+    let number = |at: usize| u32::from_be_bytes(answered[at..at + 4].try_into().unwrap());
+    let mut segment = [&answered[2..4], &answered[..2]].concat();
+    segment.extend(number(8).wrapping_add(100_000_000).to_be_bytes());
+    segment.extend(number(4).to_be_bytes());
+    // Five words long, PSH and ACK, a window; then the checksum, no urgent data, and the text.
+    segment.extend([0x50, 0x18, 0x10, 0, 0, 0, 0, 0]);
+    segment.extend(b"boom");
+    let pseudo = [&[10, 42, 0, 3, 10, 42, 0, 2, 0, 6, 0, 24], segment.as_slice()].concat();
+    let pairs = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+    let sum: u32 = pairs.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    segment[16..18].copy_from_slice(&checksum.to_be_bytes());
+    segment
 }
