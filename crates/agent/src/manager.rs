@@ -15,14 +15,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, LABEL_POD_UID};
 use crate::pod::admission::{self, Board};
+use crate::pod::resize;
 use crate::pod::status::Verdict;
 use crate::pod::view::spec;
 use crate::refusals::Refusals;
 use crate::volumes;
-use crate::worker::{self, Handle, NOTE_GRACE, Refused, Wanted};
+use crate::worker::{self, Handle, NOTE_GRACE, Pending, Refused, Wanted};
 
 /// How long the API server may take to say what this node is like now.
 const NODE_ANSWER: Duration = Duration::from_secs(2);
+/// How often pods that wait for more resources are looked at again.
+const TRY_PENDING: Duration = Duration::from_secs(5);
 /// Grace of a container whose pod is gone and that says nothing itself.
 const ORPHAN_GRACE: Duration = Duration::from_secs(30);
 
@@ -88,10 +91,11 @@ impl Manager {
                 if let (Some(old), Some(new)) = (&change.old, &change.new)
                     && !same(old, new)
                 {
-                    let _ = sender.send(Wanted { pod: old.clone(), removed: true });
+                    let _ = sender.send(Wanted { pod: old.clone(), removed: true, pending: None });
                 }
                 let removed = change.new.is_none();
-                let _ = sender.send(Wanted { pod: change.latest().clone(), removed });
+                let _ =
+                    sender.send(Wanted { pod: change.latest().clone(), removed, pending: None });
             }
         });
         tokio::select! {
@@ -107,6 +111,8 @@ impl Manager {
             self.update(wanted).await;
         }
         let orphans = tokio::spawn(clear_orphans(self.clone()));
+        let mut again = tokio::time::interval(TRY_PENDING);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(wanted) = changes.recv() => self.update(wanted).await,
@@ -115,6 +121,7 @@ impl Manager {
                     Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all(),
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
+                _ = again.tick() => self.try_pending(),
                 () = stop.cancelled() => break,
             }
         }
@@ -141,13 +148,25 @@ impl Manager {
     /// Nobody else calls this: of two pods that come at a time, the second is judged beside the first.
     async fn update(&self, wanted: Wanted) {
         let Some(uid) = wanted.pod.metadata.uid.clone() else { return };
-        if let Some(handle) = self.workers().get(&uid) {
-            return handle.update(wanted);
+        let has = self.workers().get(&uid).map(|handle| handle.wanted().pod);
+        if let Some(has) = has {
+            let wanted = self.allocated(wanted, &has);
+            if let Some(handle) = self.workers().get(&uid) {
+                handle.update(wanted);
+            }
+            return;
         }
         if wanted.removed {
             return;
         }
         let refused = self.refusal(&wanted.pod).await;
+        let wanted = match started(&wanted.pod) {
+            true => {
+                let has = resize::as_told(&wanted.pod);
+                self.allocated(wanted, &has)
+            }
+            false => wanted,
+        };
         let (handle, task) = worker::spawn(self.ctx.clone(), wanted, refused);
         self.workers().insert(uid.clone(), handle);
         let this = self.clone();
@@ -158,6 +177,40 @@ impl Manager {
             }
             this.workers().remove(&uid);
         });
+    }
+
+    /// The pod with the resources that it gets of those that it wishes: all or what it `has`.
+    fn allocated(&self, wanted: Wanted, has: &Pod) -> Wanted {
+        if wanted.removed || resize::same_pod(&wanted.pod, has) {
+            return wanted;
+        }
+        let uid = &wanted.pod.metadata.uid;
+        let others: Vec<_> = self.workers().values().filter_map(Handle::resident).collect();
+        let others = others.iter().filter(|other| other.metadata.uid != *uid);
+        let others: Vec<_> = others.map(|other| spec(other)).collect();
+        let node = self.ctx.node();
+        let verdict = node.and_then(|node| resize::refusal(&wanted.pod, &node, &others));
+        let Some(verdict) = verdict else { return wanted };
+        let pod = Arc::new(resize::as_in(&wanted.pod, has));
+        let pending = Some(Pending { wished: wanted.pod, verdict });
+        Wanted { pod, pending, ..wanted }
+    }
+
+    /// Tries again what had to wait for others' resources.
+    fn try_pending(&self) {
+        let all: Vec<Wanted> = self.workers().values().map(Handle::wanted).collect();
+        for was in all.into_iter().filter(|wanted| !wanted.removed) {
+            let Some(pending) = &was.pending else { continue };
+            let wished = Wanted { pod: pending.wished.clone(), pending: None, ..was.clone() };
+            let now = self.allocated(wished, &was.pod);
+            let verdict = now.pending.as_ref().map(|pending| &pending.verdict);
+            let uid = was.pod.metadata.uid.as_deref().unwrap_or_default();
+            if verdict != Some(&pending.verdict)
+                && let Some(handle) = self.workers().get(uid)
+            {
+                handle.update(now);
+            }
+        }
     }
 
     /// Ends a pod with this verdict, within `period` whatever grace it asks for.

@@ -36,7 +36,7 @@ struct Visit<'a> {
 type Check = fn(&Visit) -> Option<(String, String)>;
 
 /// In this order; the first that says no is told.
-const CHECKS: &[Check] = &[sysctls, os_label, os_field, room, affinity, ports, taints];
+const CHECKS: &[Check] = &[sysctls, os_label, os_field, fits, affinity, ports, taints];
 
 /// Why `pod` cannot run on `board`.
 pub fn refusal(pod: &Pod, board: &Board) -> Option<Verdict> {
@@ -90,18 +90,23 @@ fn os_field(visit: &Visit) -> Option<(String, String)> {
     (wanted != OS).then(|| no("PodOSNotSupported", message))
 }
 
-fn room(visit: &Visit) -> Option<(String, String)> {
-    let allocatable = requests::allocatable(visit.board.node);
+fn fits(visit: &Visit) -> Option<(String, String)> {
+    room(visit.spec, visit.board.node, visit.board.others)
+}
+
+/// What `node` has not enough of for a pod beside the others.
+pub(super) fn room(spec: &PodSpec, node: &Node, others: &[&PodSpec]) -> Option<(String, String)> {
+    let allocatable = requests::allocatable(node);
     if allocatable.0.is_empty() {
         // A Node that has just been made, of which nothing is known yet.
         return None;
     }
-    let mut asked = requests::requests(visit.spec);
+    let mut asked = requests::requests(spec);
     // What no node advertises may be the whole cluster's, and somebody else counts it.
     asked.0.retain(|name, _| !requests::is_extended(name) || allocatable.0.contains_key(name));
     let mut used = Resources::default();
-    visit.board.others.iter().for_each(|other| used += &requests::requests(other));
-    let short = requests::shortages(&asked, &used, visit.board.others.len(), &allocatable);
+    others.iter().for_each(|other| used += &requests::requests(other));
+    let short = requests::shortages(&asked, &used, others.len(), &allocatable);
     let Shortage { name, requested, used, capacity } = short.into_iter().next()?;
     let message = format!(
         "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: \

@@ -3,8 +3,9 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::plan;
 use super::status::Facts;
-use super::view::{init_containers, is_sidecar, spec};
+use super::view::{Resize, init_containers, is_sidecar, spec};
 
 /// Why a condition is not true.
 struct Lack {
@@ -41,10 +42,30 @@ pub fn conditions(
             condition(pod, old, facts, name, lack, completed)
         })
         .collect();
+    out.extend(resizing(pod, old, facts));
     let foreign = old.conditions.iter().flatten();
     out.extend(foreign.filter(|c| !own_name(&c.type_)).cloned());
     out.extend(disruption(&out, facts));
     out
+}
+
+/// How far the resources are that the pod wishes: not allocated, or not given to all containers.
+fn resizing(pod: &Pod, old: &PodStatus, facts: &Facts) -> Vec<PodCondition> {
+    let told = |name: &str, reason: Option<&str>, message: Option<&str>| PodCondition {
+        reason: reason.map(str::to_owned),
+        message: message.map(str::to_owned),
+        ..condition(pod, old, facts, name, None, false)
+    };
+    let pending = facts
+        .pending
+        .map(|verdict| told("PodResizePending", Some(&verdict.reason), Some(&verdict.message)));
+    let in_progress = match &facts.view.resize {
+        Resize::Failed { message, .. } => Some((Some("Error"), Some(message.as_str()))),
+        _ => plan::resizable(pod, facts.view).next().map(|_| (None, None)),
+    };
+    let in_progress =
+        in_progress.map(|(reason, message)| told("PodResizeInProgress", reason, message));
+    pending.into_iter().chain(in_progress).collect()
 }
 
 /// What tells a Job's failure policy that the node, not the pod, is to blame.
@@ -66,7 +87,13 @@ fn disruption(known: &[PodCondition], facts: &Facts) -> Option<PodCondition> {
 pub(crate) fn own_name(name: &str) -> bool {
     matches!(
         name,
-        "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled"
+        "PodReadyToStartContainers"
+            | "Initialized"
+            | "Ready"
+            | "ContainersReady"
+            | "PodScheduled"
+            | "PodResizePending"
+            | "PodResizeInProgress"
     )
 }
 

@@ -8,6 +8,8 @@ use super::view::spec;
 
 /// Longest host name that the kernel takes, in bytes.
 const MAX_HOSTNAME_BYTES: usize = 63;
+/// Longest full name that the kernel takes as a host name, in bytes.
+const MAX_FQDN_BYTES: usize = 64;
 /// Name servers that the C library reads at most.
 const MAX_NAMESERVERS: usize = 3;
 /// Search domains that upstream lets through at most.
@@ -30,6 +32,23 @@ pub fn names(pod: &Pod, cluster_domain: &str) -> (String, String) {
         None => String::new(),
     };
     (hostname, domain)
+}
+
+/// The host name that the kernel tells in the pod: the full one where the pod wants that (KEP-1797),
+/// which may be too long.
+pub fn kernel_name(pod: &Pod, cluster_domain: &str) -> Result<String, String> {
+    let (hostname, domain) = names(pod, cluster_domain);
+    if domain.is_empty() || spec(pod).set_hostname_as_fqdn != Some(true) {
+        return Ok(hostname);
+    }
+    let full = format!("{hostname}.{domain}");
+    match full.len() {
+        0..=MAX_FQDN_BYTES => Ok(full),
+        length => Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {full} is too long \
+             ({MAX_FQDN_BYTES} characters is the max, {length} characters requested)"
+        )),
+    }
 }
 
 /// The pod's `/etc/hosts`; with the host's network, the host's own file and the aliases.
@@ -202,5 +221,17 @@ mod tests {
         let text = hosts_file(&pod, &["10.42.0.2".parse().unwrap()], "cluster.local", None);
         assert!(text.contains("10.42.0.2\tweb-0.db.ns.svc.cluster.local\tweb-0\n"), "{text}");
         assert!(text.ends_with("# Entries added by HostAliases.\n1.2.3.4\ta\tb\n"), "{text}");
+    }
+    #[test]
+    fn a_pod_may_want_its_full_name() {
+        let name = |subdomain: &str, full: bool| {
+            let spec = json!({"containers": [], "subdomain": subdomain, "setHostnameAsFQDN": full});
+            kernel_name(&pod(spec), "cluster.local")
+        };
+        assert_eq!(name("db", false), Ok("web-0".into()));
+        assert_eq!(name("db", true), Ok("web-0.db.ns.svc.cluster.local".into()));
+        assert_eq!(name("", true), Ok("web-0".into()));
+        let long = name(&"d".repeat(40), true).expect_err("too long");
+        assert!(long.ends_with("(64 characters is the max, 67 characters requested)"), "{long}");
     }
 }

@@ -8,6 +8,7 @@ pub mod fields;
 pub mod hosts;
 pub mod plan;
 pub mod qos;
+pub mod resize;
 pub mod resources;
 pub mod restart;
 pub mod security;

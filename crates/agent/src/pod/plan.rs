@@ -5,8 +5,11 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use super::resize;
 use super::restart::{next_delay, not_before, restarts};
-use super::view::{Run, RunState, Slot, View, Volumes, Waiting, init_containers, is_sidecar, spec};
+use super::view::{
+    Resize, Run, RunState, Slot, View, Volumes, Waiting, init_containers, is_sidecar, spec,
+};
 
 /// One thing to be done for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub enum Action {
         /// Seconds to wait after its end.
         delay_s: u32,
     },
+    /// Give containers that run other limits, in place.
+    Resize,
     /// End a run, gracefully.
     Kill {
         /// Name of the container.
@@ -103,6 +108,7 @@ pub fn plan(pod: &Pod, view: &View, now: Timestamp) -> Plan {
         }
     }
     ephemeral(pod, view, &mut plan);
+    resize(pod, view, now, &mut plan);
     if view.volumes != Volumes::Ready {
         plan.actions.retain(|action| !matches!(action, Action::Start { .. }));
     }
@@ -229,8 +235,40 @@ fn doom(container: &Container, slot: &Slot, run: &Run) -> Option<String> {
     {
         return Some(message.clone());
     }
-    (run.hash != hash(container))
-        .then(|| format!("Container {} definition changed, will be restarted", container.name))
+    if run.hash != hash(container) {
+        return Some(format!("Container {} definition changed, will be restarted", container.name));
+    }
+    resize::restarts(container, slot.resources.as_ref())
+        .then(|| format!("Container {} resize requires restart", container.name))
+}
+
+/// Containers that run with other resources than they should and can get theirs in place.
+pub fn resizable<'a>(
+    pod: &'a Pod,
+    view: &'a View,
+) -> impl Iterator<Item = (&'a Container, &'a Run)> {
+    let all =
+        spec(pod).containers.iter().chain(init_containers(pod).iter().filter(|c| is_sidecar(c)));
+    all.filter_map(|container| {
+        let slot = view.slots.get(&container.name)?;
+        let run = view.run_here(&container.name).filter(|run| run.state == RunState::Running)?;
+        let had = slot.resources.as_ref();
+        let due = !slot.busy
+            && !resize::same(had, container.resources.as_ref())
+            && !resize::restarts(container, had);
+        due.then_some((container, run))
+    })
+}
+
+fn resize(pod: &Pod, view: &View, now: Timestamp, plan: &mut Plan) {
+    if resizable(pod, view).next().is_none() {
+        return;
+    }
+    match &view.resize {
+        Resize::Doing => {}
+        Resize::Failed { retry_at, .. } if *retry_at > now => plan.wake_at(*retry_at),
+        Resize::Idle | Resize::Failed { .. } => plan.actions.push(Action::Resize),
+    }
 }
 
 /// Message of the back-off state, as upstream words it.

@@ -35,6 +35,7 @@ fn with(mut view: View, runs: &[&str]) -> View {
             message: String::new(),
             image: String::new(),
             image_id: String::new(),
+            resources: None,
             hash: hash(&Container { name: name.into(), ..Container::default() }),
             delay_s: 0,
         };
@@ -64,6 +65,7 @@ fn decide(pod: &Pod, view: &View, now: i64) -> String {
             Action::Start { container, attempt, delay_s } => {
                 format!("start {container}#{attempt}+{delay_s}")
             }
+            Action::Resize => "resize".into(),
             Action::Kill { container, .. } => format!("kill {container}"),
             Action::StopSandbox { id } => format!("stop {id}"),
         })
@@ -211,4 +213,25 @@ fn a_run_that_the_runtime_never_made_is_made_anew_and_not_ended() {
     assert!(view.run("b").is_some(), "its end is told");
     assert!(decide(&pod, &view, 100).starts_with("start a"), "{}", decide(&pod, &view, 100));
     assert_eq!(end(&pod, &view).actions, [Action::StopSandbox { id: "s0".into() }]);
+}
+
+#[test]
+fn other_resources_are_given_in_place_or_by_a_restart() {
+    let had = json!({"requests": {"cpu": "1"}});
+    let wished = |policy: &str| {
+        let policy = json!([{"resourceName": "cpu", "restartPolicy": policy}]);
+        let resources = json!({"requests": {"cpu": "2"}});
+        pod(json!({"containers": [
+            {"name": "a", "resources": resources, "resizePolicy": policy},
+        ]}))
+    };
+    let mut view = with(up(), &["a:running"]);
+    view.slots.get_mut("a").unwrap().resources = serde_json::from_value(had).ok();
+    assert_eq!(decide(&wished("NotRequired"), &view, 0), "resize");
+    assert_eq!(decide(&wished("RestartContainer"), &view, 0), "kill a");
+    view.resize = Resize::Doing;
+    assert_eq!(decide(&wished("NotRequired"), &view, 0), "");
+    view.resize = Resize::Failed { message: "full".into(), retry_at: at(5) };
+    assert_eq!(decide(&wished("NotRequired"), &view, 0), "wake 5");
+    assert_eq!(decide(&wished("NotRequired"), &view, 5), "resize");
 }

@@ -49,6 +49,8 @@ pub struct Facts<'a> {
     pub life: Life,
     /// It has been failed as a whole.
     pub verdict: Option<&'a Verdict>,
+    /// Why it does not have the resources that it wishes.
+    pub pending: Option<&'a Verdict>,
     /// Addresses of the node.
     pub host_ips: &'a [IpAddr],
     /// When the agent first saw the pod.
@@ -186,10 +188,11 @@ fn one(pod: &Pod, container: &Container, init: bool, facts: &Facts) -> Container
             ..ContainerState::default()
         }),
         state: Some(state),
-        resources: container
-            .resources
-            .clone()
-            .filter(|r| r.limits.is_some() || r.requests.is_some()),
+        resources: match run {
+            Some(run) if run.alive() => slot.resources.clone(),
+            _ => container.resources.clone(),
+        }
+        .filter(|r| r.limits.is_some() || r.requests.is_some()),
         ..ContainerStatus::default()
     }
 }

@@ -2,6 +2,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pod::view::Resize;
 use crate::pod::view::{Sandbox, Waiting};
 
 fn at(seconds: i64) -> Timestamp {
@@ -29,6 +30,7 @@ fn run(name: &str, state: RunState, exit_code: i32) -> Run {
         image: "img".into(),
         image_id: "img@sha256:1".into(),
         hash: String::new(),
+        resources: None,
         delay_s: 0,
     }
 }
@@ -53,8 +55,16 @@ fn exited(name: &str, code: i32) -> (&str, Slot) {
 
 fn show(pod: &Pod, view: &View, plan: &Plan, life: Life) -> PodStatus {
     let host = ["192.168.1.2".parse().unwrap()];
-    let facts =
-        Facts { view, plan, life, verdict: None, host_ips: &host, start_time: at(0), now: at(9) };
+    let facts = Facts {
+        view,
+        plan,
+        life,
+        verdict: None,
+        pending: None,
+        host_ips: &host,
+        start_time: at(0),
+        now: at(9),
+    };
     status(pod, &facts)
 }
 
@@ -151,6 +161,7 @@ fn a_pod_is_over_only_when_nothing_runs() {
             plan: &Plan::default(),
             life: Life::Ending,
             verdict: Some(&verdict),
+            pending: None,
             host_ips: &[],
             start_time: at(0),
             now: at(9),
@@ -204,4 +215,42 @@ fn transition_times_are_kept() {
     let status = show(&pod, &view(vec![running("a")]), &Plan::default(), Life::Running);
     let ready = status.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap().clone();
     assert_eq!(ready.last_transition_time.unwrap().0.to_string(), "2026-01-01T00:00:00Z");
+}
+
+#[test]
+fn what_a_container_has_is_shown_and_what_is_missing_is_said() {
+    let resources = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let pod = pod(json!({"containers": [{"name": "a", "resources": resources("2")}]}));
+    let (name, mut slot) = running("a");
+    slot.resources = serde_json::from_value(resources("1")).ok();
+    let mut view = view(vec![(name, slot)]);
+    let plan = Plan::default();
+    let verdict = Verdict { reason: "Deferred".into(), message: "full".into() };
+    let told = |view: &View, pending: Option<&Verdict>| {
+        let facts = Facts {
+            view,
+            plan: &plan,
+            life: Life::Running,
+            verdict: None,
+            pending,
+            host_ips: &[],
+            start_time: at(0),
+            now: at(9),
+        };
+        let status = status(&pod, &facts);
+        let all = conditions(&status);
+        let resizes = all.split("; ").filter(|c| c.starts_with("PodResize")).collect::<Vec<_>>();
+        let shown = status.container_statuses.unwrap()[0].resources.clone().unwrap();
+        (shown.requests.unwrap()["cpu"].0.clone(), resizes.join("; "))
+    };
+    assert_eq!(told(&view, None), ("1".into(), "PodResizeInProgress=True".into()));
+    view.resize = Resize::Failed { message: "busy".into(), retry_at: at(10) };
+    assert_eq!(told(&view, None).1, "PodResizeInProgress=True Error busy");
+    view.slots.get_mut("a").unwrap().resources = serde_json::from_value(resources("2")).ok();
+    view.resize = Resize::Idle;
+    assert_eq!(
+        told(&view, Some(&verdict)),
+        ("2".into(), "PodResizePending=True Deferred full".into())
+    );
+    assert_eq!(told(&view, None).1, "");
 }

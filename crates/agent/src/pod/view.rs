@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
 /// Where a run of a container stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Run {
     pub image_id: String,
     /// Hash of the part of the specification whose change needs a new run.
     pub hash: String,
+    /// The resources that it was made with.
+    pub resources: Option<ResourceRequirements>,
     /// Seconds to wait after this run's end before the next; kept with the container, so that
     /// a restart of the agent does not forget a crash loop.
     pub delay_s: u32,
@@ -93,6 +95,8 @@ pub struct Slot {
     pub ready: bool,
     /// The run (by id) must end, for this reason: a probe has failed for too long.
     pub condemned: Option<(String, String)>,
+    /// The resources that the newest run has.
+    pub resources: Option<ResourceRequirements>,
 }
 
 /// The newest sandbox of a pod.
@@ -121,6 +125,23 @@ pub enum Volumes {
     Failed(Timestamp),
 }
 
+/// How far other resources for running containers are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Resize {
+    /// Nothing is under way.
+    #[default]
+    Idle,
+    /// Under way.
+    Doing,
+    /// Not possible now.
+    Failed {
+        /// Why.
+        message: String,
+        /// When to try again.
+        retry_at: Timestamp,
+    },
+}
+
 /// The snapshot of a pod on this node.
 #[derive(Clone, Debug)]
 pub struct View {
@@ -134,6 +155,8 @@ pub struct View {
     pub slots: HashMap<String, Slot>,
     /// How far the volumes are.
     pub volumes: Volumes,
+    /// How far other resources for what runs already are.
+    pub resize: Resize,
 }
 
 impl Default for View {
@@ -144,6 +167,7 @@ impl Default for View {
             sandbox_retry_at: None,
             slots: HashMap::new(),
             volumes: Volumes::Todo,
+            resize: Resize::Idle,
         }
     }
 }

@@ -11,6 +11,7 @@ use kube::Api;
 use runtime::{
     ContainerConfig, ContainerId, ContainerStatus, ImageInfo, Mount, Process, Propagation,
 };
+use serde_json::json;
 
 use super::Shared;
 use crate::context::{
@@ -27,6 +28,8 @@ use crate::volumes::subpath;
 pub(crate) const NOTE_HASH: &str = "coracle.dev/container-hash";
 /// Annotation with the seconds to wait after the container's end.
 pub(crate) const NOTE_DELAY: &str = "coracle.dev/restart-delay-seconds";
+/// Annotation with the resources that a container is made with, as the pod words them.
+pub(crate) const NOTE_RESOURCES: &str = "coracle.dev/resources";
 /// Where a container leaves its last words when nothing is said.
 const TERMINATION_PATH: &str = "/dev/termination-log";
 /// Most that is kept of them, in bytes.
@@ -91,6 +94,7 @@ pub(super) async fn config(shared: &Shared, wish: &Wish<'_>) -> Result<Container
         annotations: BTreeMap::from([
             (NOTE_HASH.to_owned(), plan::hash(container)),
             (NOTE_DELAY.to_owned(), delay_s.to_string()),
+            (NOTE_RESOURCES.to_owned(), json!(container.resources).to_string()),
         ]),
     })
 }

@@ -5,6 +5,7 @@
 mod containers;
 mod image;
 mod observe;
+mod resize;
 mod sandbox;
 mod start;
 mod status;
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::Context;
 use crate::pod::plan::{self, Action, Plan};
 use crate::pod::status::{Life, Verdict, terminal};
-use crate::pod::view::{Run, View, Volumes, spec};
+use crate::pod::view::{Resize, Run, View, Volumes, spec};
 use crate::probe::Probers;
 use crate::volumes::PodVolumes;
 
@@ -37,10 +38,21 @@ const RETRY: Duration = Duration::from_secs(1);
 /// What the API says of a pod.
 #[derive(Clone)]
 pub struct Wanted {
-    /// The pod as last seen.
+    /// The pod as last seen, with the resources that this node has allocated to it.
     pub pod: Arc<Pod>,
     /// It is not in the API any more.
     pub removed: bool,
+    /// The API wishes other resources for it, which it does not get.
+    pub pending: Option<Pending>,
+}
+
+/// A wish for other resources that this node does not fulfil, or not yet.
+#[derive(Clone)]
+pub struct Pending {
+    /// The pod as the API wishes it.
+    pub wished: Arc<Pod>,
+    /// Why not.
+    pub verdict: Verdict,
 }
 
 /// A pod that is not let in.
@@ -102,6 +114,11 @@ impl Handle {
         let wanted = self.wanted.borrow();
         let takes_room = !wanted.removed && !self.shared.state().over;
         takes_room.then(|| wanted.pod.clone())
+    }
+
+    /// What the worker was last told.
+    pub fn wanted(&self) -> Wanted {
+        self.wanted.borrow().clone()
     }
 
     /// The newest run of a container, or the one before.
@@ -171,6 +188,10 @@ impl Shared {
 
     pub fn removed(&self) -> bool {
         self.wanted.borrow().removed
+    }
+
+    fn pending(&self) -> Option<Verdict> {
+        Some(self.wanted.borrow().pending.as_ref()?.verdict.clone())
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
@@ -401,6 +422,10 @@ impl Worker {
                 shared.state().view.slots.entry(container.clone()).or_default().busy = true;
                 self.ops.spawn(start::start(shared, pod, container, attempt, delay_s));
             }
+            Action::Resize => {
+                shared.state().view.resize = Resize::Doing;
+                self.ops.spawn(resize::resize(shared, pod));
+            }
             Action::Kill { container, id, message } => {
                 shared.state().view.slots.entry(container.clone()).or_default().busy = true;
                 self.ops.spawn(stop::kill(shared, pod, container, id, message));
@@ -487,7 +512,8 @@ impl Worker {
             state.status = Some(PodStatus { conditions: Some(conditions), ..ours.clone() });
         }
         let ended = life == Life::Ended;
-        let new = status::compute(&self.shared.ctx, pod, &state, plan, life, now);
+        let pending = self.shared.pending();
+        let new = status::compute(&self.shared.ctx, pod, &state, pending, plan, life, now);
         let same = status::same(state.status.as_ref(), &new);
         if same && !(ended && pod.metadata.deletion_timestamp.is_some()) {
             return None;

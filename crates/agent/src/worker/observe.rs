@@ -114,6 +114,7 @@ fn translate(status: &ContainerStatus) -> Run {
         image: status.image_ref.clone(),
         image_id: status.image_digest.clone(),
         hash: note(containers::NOTE_HASH),
+        resources: serde_json::from_str(&note(containers::NOTE_RESOURCES)).unwrap_or_default(),
         delay_s: note(containers::NOTE_DELAY).parse().unwrap_or(0),
     }
 }
@@ -121,7 +122,7 @@ fn translate(status: &ContainerStatus) -> Run {
 /// Notes the runs of one container; a run seen for the first time resets its probes.
 fn note(state: &mut State, pod: &Pod, name: String, current: Run, previous: Option<Run>) {
     let known = state.status.as_ref();
-    let reported = reported(known.into_iter(), &name, &current.id);
+    let reported = reported(known, &name, &current.id);
     let slot = state.view.slots.entry(name.clone()).or_default();
     let fresh = slot.current.as_ref().is_none_or(|run| run.id != current.id);
     if fresh {
@@ -130,7 +131,12 @@ fn note(state: &mut State, pod: &Pod, name: String, current: Run, previous: Opti
             container.is_some_and(probe)
         };
         // What was ready before a restart of the agent stays ready until a probe says no.
-        let (ready, started) = reported.unwrap_or((false, false));
+        let (ready, started) =
+            reported.as_ref().map_or((false, false), |r| (r.ready, r.started == Some(true)));
+        slot.resources = match reported {
+            Some(reported) => reported.resources,
+            None => current.resources.clone(),
+        };
         slot.started = started || !has(|c| c.startup_probe.is_some());
         slot.ready = ready || !has(|c| c.readiness_probe.is_some());
         slot.condemned = None;
@@ -139,16 +145,16 @@ fn note(state: &mut State, pod: &Pod, name: String, current: Run, previous: Opti
     slot.previous = previous;
 }
 
-/// What the API's status says of this very run: ready, started.
-fn reported<'a>(
-    status: impl Iterator<Item = &'a k8s_openapi::api::core::v1::PodStatus>,
+/// What the API's status says of this very run.
+fn reported(
+    status: Option<&k8s_openapi::api::core::v1::PodStatus>,
     name: &str,
     id: &str,
-) -> Option<(bool, bool)> {
-    let lists = status.flat_map(|s| [&s.container_statuses, &s.init_container_statuses]);
-    let found = lists.flatten().flatten().find(|s| s.name == name)?;
+) -> Option<ApiStatus> {
+    let lists = status.map(|s| [&s.container_statuses, &s.init_container_statuses]);
+    let found = lists.into_iter().flatten().flatten().flatten().find(|s| s.name == name)?;
     let same = found.container_id.as_deref().and_then(|c| c.strip_prefix(ID_SCHEME)) == Some(id);
-    same.then_some((found.ready, found.started == Some(true)))
+    same.then(|| found.clone())
 }
 
 /// Containers that the API knows and the runtime does not (the machine has started anew, its
@@ -200,6 +206,7 @@ fn lost(known: &ApiStatus) -> Option<Run> {
         image: known.image.clone(),
         image_id: known.image_id.clone(),
         hash: String::new(),
+        resources: None,
         delay_s: 0,
     })
 }

@@ -63,10 +63,11 @@ async fn make(shared: &Shared, pod: &Pod, attempt: u32) -> Result<(), String> {
         None => String::new(),
     };
     same_users(pod, &handler)?;
+    let config = config(shared, pod, attempt)?;
     forget_old(shared, attempt).await;
     let runtime = &ctx.runtime;
     let text = |error: runtime::Error| base::chain(&error).to_string();
-    let id = runtime.run_sandbox(config(shared, pod, attempt)).await.map_err(text)?;
+    let id = runtime.run_sandbox(config).await.map_err(text)?;
     if spec(pod).host_network == Some(true) {
         return Ok(());
     }
@@ -108,15 +109,14 @@ fn same_users(pod: &Pod, handler: &str) -> Result<(), String> {
     }
 }
 
-fn config(shared: &Shared, pod: &Pod, attempt: u32) -> SandboxConfig {
+fn config(shared: &Shared, pod: &Pod, attempt: u32) -> Result<SandboxConfig, String> {
     let (ctx, meta, spec) = (&shared.ctx, &pod.metadata, spec(pod));
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
     let (name, namespace) = (text(&meta.name), text(&meta.namespace));
     let host_network = spec.host_network == Some(true);
-    let (hostname, _) = hosts::names(pod, &ctx.config.cluster_domain);
     let sysctls = spec.security_context.as_ref().and_then(|c| c.sysctls.as_ref());
     let grace = spec.termination_grace_period_seconds.unwrap_or(30);
-    SandboxConfig {
+    Ok(SandboxConfig {
         labels: BTreeMap::from([
             (LABEL_POD_NAME.to_owned(), name.clone()),
             (LABEL_POD_NAMESPACE.to_owned(), namespace.clone()),
@@ -127,7 +127,10 @@ fn config(shared: &Shared, pod: &Pod, attempt: u32) -> SandboxConfig {
         namespace,
         uid: shared.uid.clone(),
         attempt,
-        hostname: if host_network { String::new() } else { hostname },
+        hostname: match host_network {
+            true => String::new(),
+            false => hosts::kernel_name(pod, &ctx.config.cluster_domain)?,
+        },
         host_network,
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),
@@ -141,7 +144,7 @@ fn config(shared: &Shared, pod: &Pod, attempt: u32) -> SandboxConfig {
         resources: resources::pod(pod),
         log_directory: ctx.log_dir(pod),
         shm_bytes: 0,
-    }
+    })
 }
 
 /// Removes sandboxes that are older than the one before: the last one's containers still tell

@@ -12,7 +12,7 @@ use super::{Shared, State};
 use crate::context::Context;
 use crate::pod::conditions::own_name;
 use crate::pod::plan::Plan;
-use crate::pod::status::{Facts, Life, status};
+use crate::pod::status::{Facts, Life, Verdict, status};
 
 /// Pause before a status that could not be written is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(1);
@@ -22,6 +22,7 @@ pub(super) fn compute(
     ctx: &Context,
     pod: &Pod,
     state: &State,
+    pending: Option<Verdict>,
     plan: &Plan,
     life: Life,
     now: Timestamp,
@@ -31,6 +32,7 @@ pub(super) fn compute(
         plan,
         life,
         verdict: state.verdict.as_ref(),
+        pending: pending.as_ref(),
         host_ips: &ctx.config.node_ips,
         start_time: state.started_at,
         now,

@@ -1,0 +1,78 @@
+//! Giving running containers other limits, in place.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use runtime::{ContainerId, Resources, SandboxId};
+
+use super::Shared;
+use crate::pod::view::Resize;
+use crate::pod::{plan, resize, resources};
+
+/// Pause after limits could not be set.
+const RETRY: SignedDuration = SignedDuration::from_secs(5);
+
+/// Brings all containers of the pod that need no restart for it to their resources.
+pub(super) async fn resize(shared: Arc<Shared>, pod: Arc<Pod>) {
+    let outcome = apply(&shared, &pod).await;
+    shared.state().view.resize = match outcome {
+        Ok(()) => Resize::Idle,
+        Err(message) => Resize::Failed { message, retry_at: Timestamp::now() + RETRY },
+    };
+    shared.look_again();
+}
+
+/// An error in the words of the pod's condition.
+async fn apply(shared: &Shared, pod: &Pod) -> Result<(), String> {
+    let (due, before, sandbox) = {
+        let state = shared.state();
+        let slots = &state.view.slots;
+        let before = resize::with(pod, |name| {
+            let slot = slots.get(name)?;
+            slot.current.as_ref().filter(|run| run.alive())?;
+            Some(slot.resources.as_ref())
+        });
+        let due: Vec<(Container, ContainerId)> = plan::resizable(pod, &state.view)
+            .map(|(container, run)| (container.clone(), ContainerId(run.id.clone())))
+            .collect();
+        (due, before, state.view.ready_sandbox().map(|sandbox| SandboxId(sandbox.id.clone())))
+    };
+    let Some(sandbox) = sandbox else { return Ok(()) };
+    let (runtime, memory_bytes) = (&shared.ctx.runtime, shared.ctx.memory_bytes);
+    let failed = |error: runtime::Error| base::chain(&error).to_string();
+    // A container is never given more than the pod has at that moment.
+    let (old, new) = (resources::pod(&before), resources::pod(pod));
+    runtime.update_sandbox_resources(&sandbox, either(&old, &new)).await.map_err(failed)?;
+    for (container, id) in due {
+        let wanted = resources::container(pod, &container, memory_bytes);
+        let usage = runtime.stats(&id).await.map_err(failed)?.memory_usage;
+        if let Some(limit) = wanted.memory_limit
+            && u64::try_from(limit).is_ok_and(|limit| limit < usage)
+        {
+            return Err(format!(
+                "attempting to set memory limit ({limit}) of container {} below current usage ({usage})",
+                container.name
+            ));
+        }
+        // Whom the kernel kills first is settled when a process starts.
+        let wanted = Resources { oom_score_adj: None, ..wanted };
+        runtime.update_resources(&id, wanted).await.map_err(failed)?;
+        let mut state = shared.state();
+        let slot = state.view.slots.entry(container.name.clone()).or_default();
+        slot.resources = container.resources;
+    }
+    runtime.update_sandbox_resources(&sandbox, new).await.map_err(failed)
+}
+
+/// Limits that hold neither the old nor the new ones back.
+fn either(old: &Resources, new: &Resources) -> Resources {
+    let larger = |a: Option<i64>, b: Option<i64>| Some(a?.max(b?));
+    Resources {
+        cpu_shares: old.cpu_shares.max(new.cpu_shares),
+        cpu_quota: larger(old.cpu_quota, new.cpu_quota),
+        cpu_period: new.cpu_period,
+        memory_limit: larger(old.memory_limit, new.memory_limit),
+        ..Resources::default()
+    }
+}
