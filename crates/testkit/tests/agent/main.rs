@@ -74,6 +74,7 @@ async fn board(rig: &mut Rig) {
     ends_of_pods(rig).await;
     death_of_a_shim(rig).await;
     who_is_refused(rig).await;
+    other_resources(rig).await;
     restarts_of_the_agent(rig).await;
 }
 
@@ -349,6 +350,50 @@ async fn ends_of_pods(rig: &Rig) {
     let sooner = kube::api::DeleteParams::default().grace_period(1);
     rig.pods().delete("stubborn", &sooner).await.unwrap();
     rig.until("stubborn", "gone", Value::is_null).await;
+}
+
+async fn other_resources(rig: &Rig) {
+    let cpu = |amount: &str| json!({"requests": {"cpu": amount}, "limits": {"cpu": amount}});
+    rig.create(
+        "grows",
+        json!({"containers": [{"name": "main", "image": BUSYBOX, "command": ["sleep", "1000"],
+            "resources": cpu("100m")}]}),
+    )
+    .await;
+    let pod = rig.phase("grows", "Running").await;
+    let id = pod["status"]["containerStatuses"][0]["containerID"].clone();
+    let resize = async |amount: &str| {
+        let patch = json!({"spec": {"containers": [{"name": "main", "resources": cpu(amount)}]}});
+        let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+        rig.pods().patch_subresource("resize", "grows", &params, &patch).await.unwrap();
+    };
+    resize("200m").await;
+    let grown =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "200m";
+    let pod = rig.until("grows", "resized", grown).await;
+    assert_eq!(pod["status"]["containerStatuses"][0]["containerID"], id);
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    // A CPU's time in microseconds of each 100 ms, by either version of control groups.
+    let limit = "for d in /sys/fs/cgroup /sys/fs/cgroup/cpu*; do find $d -path *$0*/*/* -name cpu.max \
+                 -o -path *$0*/*/* -name cpu.cfs_quota_us | xargs -r cut -d' ' -f1; done | sort -u";
+    let found = std::process::Command::new("sh").args(["-c", limit, uid]).output().unwrap();
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.lines().any(|line| line == "20000"), "{found}");
+
+    resize("100000").await;
+    let pending = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.iter().any(|c| c["type"] == "PodResizePending" && c["reason"] == "Infeasible")
+    };
+    let pod = rig.until("grows", "told that it does not fit", pending).await;
+    assert!(grown(&pod), "{pod:#}");
+    resize("100m").await;
+    rig.until("grows", "as small as before", |pod| {
+        pod["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "100m"
+            && !pending(pod)
+    })
+    .await;
+    rig.delete("grows").await;
 }
 
 async fn who_is_refused(rig: &Rig) {
