@@ -11,12 +11,16 @@ use flate2::{Compression, write::GzEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use crate::definitions::{self, Defined};
+use crate::registry::accept;
 use crate::request::{Response, query_value};
 use crate::response;
 use crate::server::Context;
 use crate::{aggregation, compress};
 
 const JSON: &str = "application/json";
+/// Forms of the v2 document: what clients call them, and what they are called in the answer.
+const V2_FORMS: [(&str, &str); 3] =
+    [(JSON, JSON), (V2_PROTOBUF, V2_PROTOBUF), (V2_PROTOBUF_OLD, V2_PROTOBUF)];
 /// For documents whose address holds their hash.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
@@ -39,8 +43,9 @@ pub(crate) async fn answer(
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let defined = context.definitions.get();
     let (document, kind) = match parts.as_slice() {
-        ["openapi", "v2"] => match v2_form(&headers) {
-            Some(found) => found,
+        ["openapi", "v2"] => match form(&headers, &V2_FORMS) {
+            Some(JSON) => (Document::V2Json, JSON),
+            Some(protobuf) => (Document::V2Protobuf, protobuf),
             None => return response::status(&Status::not_acceptable(&[JSON, V2_PROTOBUF])),
         },
         ["openapi", "v3"] => {
@@ -56,7 +61,7 @@ pub(crate) async fn answer(
         }
         _ => return response::not_found(),
     };
-    if matches!(document, Document::V3(..)) && !accepts(&headers, &[JSON]) {
+    if matches!(document, Document::V3(..)) && form(&headers, &[(JSON, ())]).is_none() {
         return response::status(&Status::not_acceptable(&[JSON]));
     }
     let version = &context.config.version.git_version;
@@ -71,8 +76,7 @@ pub(crate) async fn answer(
         return moved(&format!("{path}?hash={hash}"));
     }
     let tag = format!("\"{hash}\"");
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let mut answer = if known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag)) {
+    let mut answer = if response::is_known(&headers, &tag) {
         response::with_type(StatusCode::NOT_MODIFIED, kind, Vec::new())
     } else {
         let gzip = compress::accepted(&headers);
@@ -123,21 +127,13 @@ fn moved(to: &str) -> Response {
     answer
 }
 
-fn accepts(headers: &HeaderMap, kinds: &[&str]) -> bool {
+/// The one of these forms that the client likes best; JSON for who takes anything.
+fn form<T: Copy>(headers: &HeaderMap, forms: &[(&str, T)]) -> Option<T> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    accept.split(',').any(|clause| {
+    accept::clauses(accept).into_iter().find_map(|clause| {
         let kind = clause.split(';').next().unwrap_or_default().trim();
-        kinds.contains(&kind) || matches!(kind, "*/*" | "application/*" | "")
-    })
-}
-
-/// The form of the v2 document that the client names first.
-fn v2_form(headers: &HeaderMap) -> Option<(Document, &'static str)> {
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    accept.split(',').find_map(|clause| match clause.split(';').next().unwrap_or_default().trim() {
-        V2_PROTOBUF | V2_PROTOBUF_OLD => Some((Document::V2Protobuf, V2_PROTOBUF)),
-        JSON | "*/*" | "application/*" | "" => Some((Document::V2Json, JSON)),
-        _ => None,
+        let kind = if matches!(kind, "*/*" | "application/*" | "") { JSON } else { kind };
+        forms.iter().find(|(name, _)| *name == kind).map(|(_, form)| *form)
     })
 }
 

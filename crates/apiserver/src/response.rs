@@ -113,14 +113,20 @@ pub(crate) fn pretty(value: &impl Serialize) -> Response {
     with_type(StatusCode::OK, "application/json", text)
 }
 
+/// Whether the client has the content of this tag already. A proxy that compresses makes tags weak.
+pub(crate) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
+    let strong = |one: &str| one.trim().trim_start_matches("W/") == tag;
+    known.is_some_and(|known| known.split(',').any(strong))
+}
+
 /// An answer with an ETag of its content; 304 where the client has that content already.
 pub(crate) fn tagged(headers: &HeaderMap, kind: &str, body: impl Into<Bytes>) -> Response {
     let body = body.into();
     let digest = ring::digest::digest(&ring::digest::SHA512, &body);
     let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
     let tag = format!("\"{hex}\"");
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let same = known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag));
+    let same = is_known(headers, &tag);
     let mut response = http::Response::new(full(if same { Bytes::new() } else { body }));
     if same {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -118,7 +118,11 @@ pub struct Trust<V: ?Sized>(RwLock<Arc<V>>);
 /// The authorities of servers.
 pub type TrustedServers = Trust<Servers>;
 /// The authorities of clients, and whether a client must show a certificate.
-pub type TrustedClients = Trust<dyn ClientCertVerifier>;
+#[derive(Debug)]
+pub struct TrustedClients {
+    verifier: Trust<dyn ClientCertVerifier>,
+    named: RwLock<&'static [DistinguishedName]>,
+}
 
 impl<V: ?Sized> Trust<V> {
     fn get(&self) -> Arc<V> {
@@ -176,19 +180,33 @@ impl TrustedClients {
     /// Trusts the authorities of a bundle (PEM). Where `anonymous`, a client need not show a
     /// certificate.
     pub fn new(bundle: &str, anonymous: bool) -> Outcome<Arc<Self>> {
-        Ok(Arc::new(Trust(RwLock::new(of_clients(bundle, anonymous)?))))
+        let roots = roots(bundle)?;
+        let named = RwLock::new(&*roots.subjects().leak());
+        let verifier = Trust(RwLock::new(of_clients(roots, anonymous)?));
+        Ok(Arc::new(TrustedClients { verifier, named }))
     }
 
     /// Trusts those of another bundle from now on.
+    ///
+    /// rustls borrows the names for as long as the verifier lives, so those of before stay in
+    /// memory: a hundred bytes each time the cluster's authorities are replaced.
     pub fn set(&self, bundle: &str) -> Outcome {
-        let anonymous = !self.get().client_auth_mandatory();
-        self.replace(of_clients(bundle, anonymous)?);
+        let roots = roots(bundle)?;
+        let subjects = roots.subjects();
+        self.verifier.replace(of_clients(roots, !self.client_auth_mandatory())?);
+        let before = self.root_hint_subjects().iter().map(AsRef::as_ref);
+        if subjects.iter().map(AsRef::<[u8]>::as_ref).ne(before) {
+            *self.named.write().unwrap_or_else(PoisonError::into_inner) = subjects.leak();
+        }
         Ok(())
     }
 }
 
-fn of_clients(bundle: &str, anonymous: bool) -> Outcome<Arc<dyn ClientCertVerifier>> {
-    let builder = WebPkiClientVerifier::builder_with_provider(roots(bundle)?, Arc::new(provider()));
+fn of_clients(
+    roots: Arc<RootCertStore>,
+    anonymous: bool,
+) -> Outcome<Arc<dyn ClientCertVerifier>> {
+    let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(provider()));
     let builder = if anonymous { builder.allow_unauthenticated() } else { builder };
     builder.build().doing(|| "setting up TLS".into())
 }
@@ -211,13 +229,13 @@ impl Judge for TrustedServers {
 }
 
 impl ClientCertVerifier for TrustedClients {
-    /// None: the hint is optional, and every client has but one certificate for us.
+    /// Clients choose among their certificates by it, and browsers whether to ask their user.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        *self.named.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.get().client_auth_mandatory()
+        self.verifier.get().client_auth_mandatory()
     }
 
     fn verify_client_cert(
@@ -226,7 +244,7 @@ impl ClientCertVerifier for TrustedClients {
         chain: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.get().verify_client_cert(leaf, chain, now)
+        self.verifier.get().verify_client_cert(leaf, chain, now)
     }
 
     fn verify_tls12_signature(
@@ -235,7 +253,7 @@ impl ClientCertVerifier for TrustedClients {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().verify_tls12_signature(message, cert, signed)
+        self.verifier.get().verify_tls12_signature(message, cert, signed)
     }
 
     fn verify_tls13_signature(
@@ -244,11 +262,11 @@ impl ClientCertVerifier for TrustedClients {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.get().verify_tls13_signature(message, cert, signed)
+        self.verifier.get().verify_tls13_signature(message, cert, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.get().supported_verify_schemes()
+        self.verifier.get().supported_verify_schemes()
     }
 }
 

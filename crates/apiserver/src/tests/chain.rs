@@ -90,6 +90,25 @@ async fn large_answers_are_compressed_for_those_who_take_it() {
     let known = plain("/openapi/v2", &[("if-none-match", &tag), ("accept", "application/json")]);
     let answer = Arc::clone(&server).answer(known, Some(User::new("ann", []))).await;
     assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
+
+    let protobuf = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    for (accept, kind) in [
+        ("*/*", "application/json"),
+        (protobuf, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"),
+        (
+            &format!("application/json;q=0.5, {protobuf}"),
+            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+        ),
+        (&format!("{protobuf};q=0.5, */*"), "application/json"),
+    ] {
+        // The same document through a proxy that compresses, as far as its form is the same.
+        let weak = format!("W/{tag}");
+        let asked = plain("/openapi/v2", &[("accept", accept), ("if-none-match", &weak)]);
+        let answer = Arc::clone(&server).answer(asked, Some(User::new("ann", []))).await;
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], kind, "{accept}");
+        let same = kind == "application/json";
+        assert_eq!(answer.status() == StatusCode::NOT_MODIFIED, same, "{accept}");
+    }
 }
 
 #[tokio::test]

@@ -59,6 +59,26 @@ fn a_node_cannot_pose_as_a_server() {
     assert!(!trusted(&servers, Some("system:nodes")), "also after a change");
 }
 
+#[test]
+fn clients_are_told_which_authorities_count() {
+    use rustls::server::danger::ClientCertVerifier;
+
+    let authority = crate::pki::AuthorityKeys::new("client-ca").expect("an authority");
+    let clients = crate::tls::TrustedClients::new(&authority.bundle(), true).expect("trust");
+    let names = |clients: &crate::tls::TrustedClients| -> Vec<Vec<u8>> {
+        clients.root_hint_subjects().iter().map(|name| name.as_ref().to_vec()).collect()
+    };
+    let first = names(&clients);
+    let text = String::from_utf8_lossy(&first[0]).into_owned();
+    assert!(text.contains("client-ca@"), "{text}");
+    let renewed = authority.renewed("client-ca").expect("another authority");
+    clients.set(&renewed.bundle()).expect("trust");
+    assert_eq!(names(&clients)[1..], first, "a newer one, and the older still");
+    let place = clients.root_hint_subjects().as_ptr();
+    clients.set(&renewed.bundle()).expect("trust");
+    assert_eq!(clients.root_hint_subjects().as_ptr(), place, "nothing new, nothing kept");
+}
+
 fn secrets() -> Arc<Secrets> {
     let settings = crate::join::Equal {
         cluster_cidr: "10.42.0.0/16".into(),
