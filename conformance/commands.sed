@@ -23,3 +23,5 @@ s#kubectl exec \([^ ]*\) date#kubectl exec \1 -- date#
 s#'warning: deleting#'Warning: deleting#
 s#\(/[^" ]*\) 200 OK"#\1\\" status=\\"200 OK"#
 s#horizontalpodautoscalers 200"#horizontalpodautoscalers\\" status=\\"200"#
+# The client authority has a name of ours.
+s#CN = 127\.0\.0\.1#CN = coracle-client-ca#

@@ -89,7 +89,7 @@ fn tree(upstream: &Path, folder: &Path) -> Outcome<PathBuf> {
     }
     let mut update = command("sh", &["-c", UPDATE, "sh"]);
     update.arg(root().join("conformance/commands.sed"));
-    update.args([tree.join("test/cmd"), tree.join("hack/testdata")]);
+    update.args(["test/cmd", "hack/testdata", "hack/lib"].map(|part| tree.join(part)));
     run(update)?;
     let kubectl = tree.join(KUBECTL);
     make_folder(kubectl.parent().unwrap_or(&tree))?;
