@@ -25,6 +25,11 @@ pub const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0
 /// The same as older clients ask for it (`@` is illegal in a media type; kubectl 1.20 sends it).
 pub const V2_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
+/// Media type of a v3 document as protobuf, in answers.
+pub const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+/// The same as it was called first.
+pub const V3_PROTOBUF_OLD: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+
 /// The schema of a kind that is not built in, in both forms.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
@@ -117,26 +122,26 @@ impl<'a> OpenApi<'a> {
 
     /// Writes `/openapi/v2` as protobuf (gnostic's `openapi.v2.Document`).
     pub fn v2_protobuf(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(&protobuf::head(&self.info()))?;
+        out.write_all(&protobuf::v2::head(&self.info()))?;
         for (path, item) in self.paths(None) {
-            out.write_all(&protobuf::path(&path, &item.to_v2()))?;
+            out.write_all(&protobuf::v2::path(&path, &item.to_v2()))?;
         }
         for (path, item) in &self.foreign.paths {
-            out.write_all(&protobuf::path(path, item))?;
+            out.write_all(&protobuf::v2::path(path, item))?;
         }
         let mut outcome = Ok(());
         schema::documents(|name, text| {
             let definition = serde_json::from_str(text).unwrap_or(Value::Null);
             if outcome.is_ok() {
-                outcome = out.write_all(&protobuf::definition(name, &definition));
+                outcome = out.write_all(&protobuf::v2::definition(name, &definition));
             }
         });
         outcome?;
         for document in &self.documents {
-            out.write_all(&protobuf::definition(&document.name, &document.v2))?;
+            out.write_all(&protobuf::v2::definition(&document.name, &document.v2))?;
         }
         for (name, definition) in &self.foreign.definitions {
-            out.write_all(&protobuf::definition(name, definition))?;
+            out.write_all(&protobuf::v2::definition(name, definition))?;
         }
         Ok(())
     }
@@ -160,35 +165,54 @@ impl<'a> OpenApi<'a> {
     /// Writes `/openapi/v3/api/VERSION` or `/openapi/v3/apis/GROUP/VERSION`; false if nothing is
     /// served under that group and version.
     pub fn v3(&self, group: &str, version: &str, out: &mut dyn Write) -> io::Result<bool> {
-        if self.served(group, version).next().is_none() {
-            return Ok(false);
-        }
         let items = self.paths(Some((group, version)));
-        let mut roots: Vec<&str> = items.iter().flat_map(|(_, item)| item.definitions()).collect();
-        roots.extend([operation::WATCH_EVENT, operation::OBJECT_META, operation::LIST_META]);
-        let wanted = schema::reachable(roots);
         write!(out, r#"{{"openapi":"3.0.0","info":{},"paths":{{"#, self.info())?;
         for (i, (path, item)) in items.iter().enumerate() {
             write!(out, "{}{}:{}", comma(i), Value::from(path.as_str()), item.to_v3())?;
         }
         write!(out, r#"}},"components":{{"schemas":{{"#)?;
-        let mut outcome = Ok(());
         let mut i = 0;
+        self.v3_schemas(group, version, &items, |name, schema| {
+            i += 1;
+            write!(out, "{}{}:{schema}", comma(i - 1), Value::from(name))
+        })?;
+        write!(out, "}}}}}}").map(|()| !items.is_empty())
+    }
+
+    /// The same as protobuf (gnostic's `openapi.v3.Document`).
+    pub fn v3_protobuf(&self, group: &str, version: &str, out: &mut dyn Write) -> io::Result<bool> {
+        let items = self.paths(Some((group, version)));
+        out.write_all(&protobuf::v3::head(&self.info()))?;
+        for (path, item) in &items {
+            out.write_all(&protobuf::v3::path(path, &item.to_v3()))?;
+        }
+        self.v3_schemas(group, version, &items, |name, schema| {
+            out.write_all(&protobuf::v3::definition(name, schema))
+        })?;
+        Ok(!items.is_empty())
+    }
+
+    /// The schemas that paths lead to, those of built-in kinds first.
+    fn v3_schemas(
+        &self,
+        group: &str,
+        version: &str,
+        items: &[(String, PathItem)],
+        mut each: impl FnMut(&str, &Value) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut roots: Vec<&str> = items.iter().flat_map(|(_, item)| item.definitions()).collect();
+        roots.extend([operation::WATCH_EVENT, operation::OBJECT_META, operation::LIST_META]);
+        let wanted = schema::reachable(roots);
+        let mut outcome = Ok(());
         schema::documents(|name, text| {
             if outcome.is_ok() && wanted.contains(name) {
                 let definition = serde_json::from_str(text).unwrap_or(Value::Null);
-                outcome =
-                    write!(out, "{}\"{name}\":{}", comma(i), v3::definition(name, definition));
-                i += 1;
+                outcome = each(name, &v3::definition(name, definition));
             }
         });
         outcome?;
-        let own = self.documents.iter().filter(|d| d.group == group && d.version == version);
-        for document in own {
-            write!(out, "{}{}:{}", comma(i), Value::from(document.name.as_str()), document.v3)?;
-            i += 1;
-        }
-        write!(out, "}}}}}}").map(|()| true)
+        let mut own = self.documents.iter().filter(|d| d.group == group && d.version == version);
+        own.try_for_each(|document| each(&document.name, &document.v3))
     }
 
     fn info(&self) -> Value {

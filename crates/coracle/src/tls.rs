@@ -202,10 +202,7 @@ impl TrustedClients {
     }
 }
 
-fn of_clients(
-    roots: Arc<RootCertStore>,
-    anonymous: bool,
-) -> Outcome<Arc<dyn ClientCertVerifier>> {
+fn of_clients(roots: Arc<RootCertStore>, anonymous: bool) -> Outcome<Arc<dyn ClientCertVerifier>> {
     let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(provider()));
     let builder = if anonymous { builder.allow_unauthenticated() } else { builder };
     builder.build().doing(|| "setting up TLS".into())

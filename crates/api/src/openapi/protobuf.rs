@@ -1,16 +1,19 @@
-//! OpenAPI v2 as protobuf: JSON in, the wire form of gnostic's `openapi.v2` messages out, driven
-//! by tables of field numbers.
+//! OpenAPI as protobuf: JSON in, the wire form of gnostic's messages out, driven by tables of field
+//! numbers, one set of them for each version.
 //!
 //! The document is written piece by piece: a message field that occurs several times is merged by
 //! every protobuf decoder, so each path and each definition stands in an occurrence of its own.
 
+pub(super) mod v2;
+pub(super) mod v3;
+
 use serde_json::Value;
 
 /// A message: JSON member, field number and form; and the number of the repeated field that
-/// takes the members whose names begin with `x-`.
+/// takes the members whose names begin with `x-`, where it has one.
 struct Message {
     fields: &'static [(&'static str, u32, Form)],
-    extensions: u32,
+    extensions: Option<u32>,
 }
 
 /// How a JSON value becomes a field.
@@ -18,146 +21,27 @@ enum Form {
     Text,
     Texts,
     Flag,
+    Integer,
+    Number,
     /// Any value, as YAML text in an `Any`.
     Any,
+    /// Several of these.
+    Anys,
+    /// A message around a number, a truth or a text, empty for anything else.
+    Scalar,
     Message(&'static Message),
+    /// A message, unless there is a reference in its place.
+    Own(&'static Message),
     /// A repeated message.
     Messages(&'static Message),
-    /// An object as a message of named entries, in field 1.
-    Named(&'static Message),
+    /// An object as a message of named entries, in the field of that number.
+    Named(u32, &'static Message),
     /// A message around repeated texts, in field 1.
     Wrapped,
     /// A message around a message, in field 1.
     Boxed(&'static Message),
     /// A parameter, which is wrapped according to what it is.
     Parameters,
-}
-
-static SCHEMA: Message = Message {
-    fields: &[
-        ("$ref", 1, Form::Text),
-        ("format", 2, Form::Text),
-        ("title", 3, Form::Text),
-        ("description", 4, Form::Text),
-        ("default", 5, Form::Any),
-        ("required", 19, Form::Texts),
-        ("additionalProperties", 21, Form::Boxed(&SCHEMA)),
-        ("type", 22, Form::Wrapped),
-        ("items", 23, Form::Boxed(&SCHEMA)),
-        ("allOf", 24, Form::Messages(&SCHEMA)),
-        ("properties", 25, Form::Named(&SCHEMA)),
-    ],
-    extensions: 31,
-};
-
-static BODY: Message = Message {
-    fields: &[
-        ("description", 1, Form::Text),
-        ("name", 2, Form::Text),
-        ("in", 3, Form::Text),
-        ("required", 4, Form::Flag),
-        ("schema", 5, Form::Message(&SCHEMA)),
-    ],
-    extensions: 6,
-};
-
-static QUERY: Message = Message {
-    fields: &[
-        ("required", 1, Form::Flag),
-        ("in", 2, Form::Text),
-        ("description", 3, Form::Text),
-        ("name", 4, Form::Text),
-        ("type", 6, Form::Text),
-        ("format", 7, Form::Text),
-        ("uniqueItems", 20, Form::Flag),
-    ],
-    extensions: 23,
-};
-
-static PATH_PARAMETER: Message = Message {
-    fields: &[
-        ("required", 1, Form::Flag),
-        ("in", 2, Form::Text),
-        ("description", 3, Form::Text),
-        ("name", 4, Form::Text),
-        ("type", 5, Form::Text),
-        ("format", 6, Form::Text),
-        ("uniqueItems", 19, Form::Flag),
-    ],
-    extensions: 22,
-};
-
-static RESPONSE: Message = Message {
-    fields: &[("description", 1, Form::Text), ("schema", 2, Form::Boxed(&SCHEMA))],
-    extensions: 5,
-};
-
-/// `ResponseValue`: a response or a reference; only responses occur.
-static RESPONSE_VALUE: Message =
-    Message { fields: &[("", 1, Form::Message(&RESPONSE))], extensions: 0 };
-
-static OPERATION: Message = Message {
-    fields: &[
-        ("tags", 1, Form::Texts),
-        ("summary", 2, Form::Text),
-        ("description", 3, Form::Text),
-        ("operationId", 5, Form::Text),
-        ("produces", 6, Form::Texts),
-        ("consumes", 7, Form::Texts),
-        ("parameters", 8, Form::Parameters),
-        ("responses", 9, Form::Named(&RESPONSE_VALUE)),
-        ("schemes", 10, Form::Texts),
-    ],
-    extensions: 13,
-};
-
-static PATH_ITEM: Message = Message {
-    fields: &[
-        ("get", 2, Form::Message(&OPERATION)),
-        ("put", 3, Form::Message(&OPERATION)),
-        ("post", 4, Form::Message(&OPERATION)),
-        ("delete", 5, Form::Message(&OPERATION)),
-        ("patch", 8, Form::Message(&OPERATION)),
-        ("parameters", 9, Form::Parameters),
-    ],
-    extensions: 10,
-};
-
-static INFO: Message =
-    Message { fields: &[("title", 1, Form::Text), ("version", 2, Form::Text)], extensions: 7 };
-
-/// Field numbers of `Document`, and of the entries in `Paths` and `Definitions`.
-const DOCUMENT_SWAGGER: u32 = 1;
-const DOCUMENT_INFO: u32 = 2;
-const DOCUMENT_PATHS: u32 = 8;
-const DOCUMENT_DEFINITIONS: u32 = 9;
-const PATHS_PATH: u32 = 2;
-const DEFINITIONS_ENTRY: u32 = 1;
-
-/// The document's first fields.
-pub(super) fn head(info: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    field(&mut bytes, DOCUMENT_SWAGGER, b"2.0");
-    field(&mut bytes, DOCUMENT_INFO, &message(&INFO, info));
-    bytes
-}
-
-/// One path of the document.
-pub(super) fn path(path: &str, item: &Value) -> Vec<u8> {
-    let mut entry = Vec::new();
-    field(&mut entry, PATHS_PATH, &named(path, &message(&PATH_ITEM, item)));
-    let mut bytes = Vec::new();
-    field(&mut bytes, DOCUMENT_PATHS, &entry);
-    bytes
-}
-
-/// One definition of the document.
-pub(super) fn definition(name: &str, definition: &Value) -> Vec<u8> {
-    let mut entry = Vec::new();
-    field(&mut entry, DEFINITIONS_ENTRY, &named(name, &message(&SCHEMA, definition)));
-    let mut bytes = Vec::new();
-    field(&mut bytes, DOCUMENT_DEFINITIONS, &entry);
-    bytes
 }
 
 fn message(message: &Message, value: &Value) -> Vec<u8> {
@@ -169,9 +53,9 @@ fn message(message: &Message, value: &Value) -> Vec<u8> {
             encode(&mut bytes, *number, form, member);
         }
     }
-    for (name, member) in value.as_object().into_iter().flatten() {
-        if name.starts_with("x-") {
-            field(&mut bytes, message.extensions, &named(name, &any(member)));
+    if let (Some(number), Some(members)) = (message.extensions, value.as_object()) {
+        for (name, member) in members.iter().filter(|(name, _)| name.starts_with("x-")) {
+            field(&mut bytes, number, &named(name, &any(member)));
         }
     }
     bytes
@@ -183,19 +67,23 @@ fn encode(bytes: &mut Vec<u8>, number: u32, form: &Form, value: &Value) {
     match form {
         Form::Text => field(bytes, number, &text(value)),
         Form::Texts => items().iter().for_each(|item| field(bytes, number, &text(item))),
-        Form::Flag => {
-            varint(bytes, u64::from(number) << 3);
-            varint(bytes, u64::from(value == true));
-        }
+        Form::Flag => whole(bytes, number, u64::from(value == true)),
+        // A negative one has all its bits, as protobuf's int64.
+        Form::Integer => whole(bytes, number, value.as_i64().unwrap_or_default() as u64),
+        Form::Number => double(bytes, number, value.as_f64().unwrap_or_default()),
         Form::Any => field(bytes, number, &any(value)),
+        Form::Anys => items().iter().for_each(|item| field(bytes, number, &any(item))),
+        Form::Scalar => field(bytes, number, &scalar(value)),
         Form::Message(of) => field(bytes, number, &message(of, value)),
+        Form::Own(of) if value.get("$ref").is_none() => field(bytes, number, &message(of, value)),
+        Form::Own(_) => {}
         Form::Messages(of) => {
             items().iter().for_each(|item| field(bytes, number, &message(of, item)))
         }
-        Form::Named(of) => {
+        Form::Named(entry, of) => {
             let mut entries = Vec::new();
             for (name, member) in value.as_object().into_iter().flatten() {
-                field(&mut entries, 1, &named(name, &message(of, member)));
+                field(&mut entries, *entry, &named(name, &message(of, member)));
             }
             field(bytes, number, &entries);
         }
@@ -209,29 +97,28 @@ fn encode(bytes: &mut Vec<u8>, number: u32, form: &Form, value: &Value) {
             field(&mut inner, 1, &message(of, value));
             field(bytes, number, &inner);
         }
-        Form::Parameters => items().iter().for_each(|item| field(bytes, number, &parameter(item))),
+        Form::Parameters => {
+            items().iter().for_each(|item| field(bytes, number, &v2::parameter(item)))
+        }
     }
-}
-
-/// `ParametersItem{parameter: Parameter{body | non-body{query | path}}}`.
-fn parameter(value: &Value) -> Vec<u8> {
-    let wrap = |number: u32, inner: &[u8]| {
-        let mut bytes = Vec::new();
-        field(&mut bytes, number, inner);
-        bytes
-    };
-    let parameter = match value["in"].as_str() {
-        Some("body") => wrap(1, &message(&BODY, value)),
-        Some("path") => wrap(2, &wrap(4, &message(&PATH_PARAMETER, value))),
-        _ => wrap(2, &wrap(3, &message(&QUERY, value))),
-    };
-    wrap(1, &parameter)
 }
 
 /// `Any{yaml}`; JSON is YAML.
 fn any(value: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     field(&mut bytes, 2, format!("{value}\n").as_bytes());
+    bytes
+}
+
+/// `DefaultType`: of structures it is known that there are some, not what is in them.
+fn scalar(value: &Value) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match value {
+        Value::Number(_) => double(&mut bytes, 1, value.as_f64().unwrap_or_default()),
+        Value::Bool(flag) => whole(&mut bytes, 2, u64::from(*flag)),
+        Value::String(text) => field(&mut bytes, 3, text.as_bytes()),
+        _ => {}
+    }
     bytes
 }
 
@@ -250,6 +137,16 @@ fn field(bytes: &mut Vec<u8>, number: u32, content: &[u8]) {
     bytes.extend_from_slice(content);
 }
 
+fn whole(bytes: &mut Vec<u8>, number: u32, value: u64) {
+    varint(bytes, u64::from(number) << 3);
+    varint(bytes, value);
+}
+
+fn double(bytes: &mut Vec<u8>, number: u32, value: f64) {
+    varint(bytes, u64::from(number) << 3 | 1);
+    bytes.extend_from_slice(&value.to_le_bytes());
+}
+
 fn varint(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);
@@ -266,7 +163,7 @@ mod tests {
     #[test]
     fn encodes_the_wire_form() {
         // Definitions{1: {1: "T", 2: Schema{4: "d", 22: {1: "object"}}}} in field 9 of Document.
-        let bytes = definition("T", &json!({"description": "d", "type": "object"}));
+        let bytes = v2::definition("T", &json!({"description": "d", "type": "object"}));
         assert_eq!(
             bytes,
             [
@@ -279,5 +176,39 @@ mod tests {
         let mut long = Vec::new();
         varint(&mut long, 300);
         assert_eq!(long, [0xac, 0x02]);
+    }
+
+    #[test]
+    fn what_restricts_values_is_encoded_in_both_versions() {
+        let schema = json!({"minimum": 1, "maxLength": 3, "enum": ["a", 2], "default": true,
+            "items": {"$ref": "#/components/schemas/X"}, "x-y": 1});
+        assert_eq!(
+            v2::definition("T", &schema)[9..],
+            [
+                b"\x2a\x07\x12\x05true\n".as_slice(),
+                b"\x49\x00\x00\x00\x00\x00\x00\xf0\x3f",
+                b"\x58\x03",
+                b"\xa2\x01\x06\x12\x04\"a\"\n",
+                b"\xa2\x01\x04\x12\x022\n",
+                b"\xba\x01\x1a\x0a\x18\x0a\x16#/components/schemas/X",
+                b"\xfa\x01\x0b\x0a\x03x-y\x12\x04\x12\x021\n",
+            ]
+            .concat()
+        );
+        // Document{5: Components{1: Schemas{1: Named{1: "T", 2: SchemaOrReference{1: Schema}}}}}.
+        assert_eq!(
+            v3::definition("T", &schema),
+            [
+                b"\x2a\x58\x0a\x56\x0a\x54\x0a\x01T\x12\x4f\x0a\x4d".as_slice(),
+                b"\x69\x00\x00\x00\x00\x00\x00\xf0\x3f",
+                b"\x78\x03",
+                b"\xc2\x01\x06\x12\x04\"a\"\n",
+                b"\xc2\x01\x04\x12\x022\n",
+                b"\xf2\x01\x1c\x0a\x1a\x12\x18\x0a\x16#/components/schemas/X",
+                b"\x8a\x02\x02\x10\x01",
+                b"\xa2\x02\x0b\x0a\x03x-y\x12\x04\x12\x021\n",
+            ]
+            .concat()
+        );
     }
 }

@@ -132,6 +132,16 @@ async fn discovery_has_a_tag_and_openapi_a_hash() {
     assert!(answer.headers()[header::CACHE_CONTROL].to_str().unwrap().contains("immutable"));
     let (_, document) = read(answer).await;
     assert_eq!(document["openapi"], "3.0.0");
+    let protobuf = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let answer = plain(&url, &[("accept", protobuf)]);
+    let answer = Arc::clone(&server).answer(answer, Some(ann.clone())).await;
+    assert_eq!(
+        answer.headers()[header::CONTENT_TYPE],
+        "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+    );
+    let nothing = plain(&url, &[("accept", "text/html")]);
+    let answer = Arc::clone(&server).answer(nothing, Some(ann.clone())).await;
+    assert_eq!(answer.status(), StatusCode::NOT_ACCEPTABLE);
     let old = plain("/openapi/v3/apis/apps/v1?hash=old", &[]);
     let answer = Arc::clone(&server).answer(old, Some(ann.clone())).await;
     assert_eq!(answer.status(), StatusCode::MOVED_PERMANENTLY);
