@@ -16,19 +16,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::context::{Attach, Context, Parts};
+use crate::evict::Relief;
 use crate::manager::Manager;
 use crate::network::{Network, NetworkParts, Peers};
 use crate::node::machine::Machine;
 use crate::node::{self, Registrar};
 use crate::shutdown::{self, Leaving};
-use crate::{evict, gc, server, volumes};
+use crate::{server, volumes};
 
 /// Pause after a watch broke.
 const WATCH_RETRY: Duration = Duration::from_millis(200);
 /// How often the disk is looked at, to collect images.
 const LOOK_AT_DISK: Duration = Duration::from_secs(60);
-/// How often memory is looked at, to evict pods; as often as upstream does.
-const LOOK_AT_MEMORY: Duration = Duration::from_secs(10);
+/// How often memory and disk are looked at, to evict pods; as often as upstream does.
+const LOOK_FOR_LACK: Duration = Duration::from_secs(10);
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -182,13 +183,13 @@ fn prepare_folders(ctx: &Context) -> Result<(), AgentError> {
 }
 
 async fn keep_house(manager: &Manager, stop: CancellationToken) {
-    let mut images = gc::Images::default();
+    let mut relief = Relief::default();
     let mut disk = tokio::time::interval_at(Instant::now() + LOOK_AT_DISK, LOOK_AT_DISK);
-    let mut memory = tokio::time::interval_at(Instant::now() + LOOK_AT_MEMORY, LOOK_AT_MEMORY);
+    let mut short = tokio::time::interval_at(Instant::now() + LOOK_FOR_LACK, LOOK_FOR_LACK);
     loop {
         tokio::select! {
-            _ = disk.tick() => images.collect(manager.context()).await,
-            _ = memory.tick() => evict::relieve_memory(manager).await,
+            _ = disk.tick() => relief.collect_images(manager.context()).await,
+            _ = short.tick() => relief.look(manager).await,
             () = stop.cancelled() => return,
         }
     }

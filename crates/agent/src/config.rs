@@ -57,6 +57,8 @@ pub struct Config {
     pub reserved: BTreeMap<String, Quantity>,
     /// When the node counts as under pressure.
     pub eviction: Eviction,
+    /// How long the node counts as under pressure after it was last short of something.
+    pub pressure_lasts: Duration,
     /// When images are collected.
     pub image_gc: ImageGc,
     /// The bridge of the pods, where the board may be cut off by `coracle drill`; none: it refuses.
@@ -128,6 +130,7 @@ impl Config {
             seccomp_default: false,
             reserved: BTreeMap::new(),
             eviction: Eviction::default(),
+            pressure_lasts: Duration::from_secs(300),
             image_gc: ImageGc::default(),
             drill_bridge: None,
             shutdown: ShutdownPeriods::default(),

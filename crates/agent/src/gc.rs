@@ -15,8 +15,8 @@ pub struct Images {
 
 impl Images {
     /// Removes images, longest unused first, until the disk is below the low mark; does nothing
-    /// below the high mark.
-    pub async fn collect(&mut self, ctx: &Context) {
+    /// below the high mark. Where `all` that are unused must go, no mark counts.
+    pub async fn collect(&mut self, ctx: &Context, all: bool) {
         let runtime = &ctx.runtime;
         let (Ok(images), Ok(containers), Ok(usage)) = (
             runtime.list_images().await,
@@ -37,10 +37,13 @@ impl Images {
         let policy = ctx.config.image_gc;
         let capacity = usage.capacity_bytes;
         let taken = capacity.saturating_sub(usage.available_bytes);
-        if capacity == 0 || taken * 100 < capacity * policy.high_percent {
+        if !all && (capacity == 0 || taken * 100 < capacity * policy.high_percent) {
             return;
         }
-        let mut excess = taken.saturating_sub(capacity / 100 * policy.low_percent);
+        let mut excess = match all {
+            true => u64::MAX,
+            false => taken.saturating_sub(capacity / 100 * policy.low_percent),
+        };
         let mut candidates: Vec<_> = images
             .iter()
             .filter(|image| !image.pinned && !used.contains(&image.id))

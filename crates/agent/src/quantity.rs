@@ -25,3 +25,8 @@ pub fn from_millis(milli: i64) -> Quantity {
 pub fn from_bytes(bytes: i64) -> Quantity {
     Quantity(format!("{}Ki", bytes / 1024))
 }
+
+/// An amount as short as it can be written: `100Mi` for `102400Ki`.
+pub fn canonical(quantity: &Quantity) -> String {
+    parsed(quantity).to_string()
+}

@@ -202,6 +202,10 @@ pub struct Node {
         value_parser = eviction
     )]
     pub eviction_hard: agent::Eviction,
+    /// How long the node counts as under pressure after it was last short of something, as
+    /// kubelet's flag of this name
+    #[arg(long, env = "CORACLE_EVICTION_PRESSURE_TRANSITION_PERIOD", default_value = "5m")]
+    pub eviction_pressure_transition_period: Span,
     /// How pods of other nodes are reached: `auto` takes plain routes to nodes on this segment and
     /// VXLAN to those beyond a router, `host-gw` plain routes only, `vxlan` VXLAN to all
     #[arg(

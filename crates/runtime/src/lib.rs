@@ -27,7 +27,7 @@ pub use container::{
 };
 pub use error::{Error, Result};
 pub use image::{FsUsage, ImageId, ImageInfo, Progress, ProgressSink, RegistryAuth};
-pub use native::{Native, NativeConfig};
+pub use native::{Native, NativeConfig, disk_usage};
 pub use runtime::{Event, Runtime, RuntimeStatus, VersionInfo};
 pub use sandbox::{
     SandboxConfig, SandboxFilter, SandboxId, SandboxInfo, SandboxState, SandboxStatus,

@@ -7,9 +7,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use runtime::{ImageInfo, Runtime};
 
-use super::machine::{self, Machine, Space};
+use super::machine::{self, Machine};
 use super::{Resources, condition};
 use crate::config::Config;
+use crate::evict::{self, Scarce};
 use crate::quantity;
 use crate::shutdown::Leaving;
 
@@ -133,7 +134,8 @@ async fn conditions(
     leaving: &Leaving,
 ) -> Vec<NodeCondition> {
     let disk = machine::space(&config.data_dir).unwrap_or_default();
-    let memory_low = machine::memory_available() < config.eviction.memory_available_bytes;
+    let short = evict::shortages(&config.eviction, machine::memory_available(), &disk);
+    let is_short = |of: &[Scarce]| short.iter().any(|short| of.contains(&short.of));
     let (max, running) = machine::pids();
     let pids_low = max.saturating_sub(running) * 100 < max * PIDS_FREE_PERCENT;
     let pressure = |kind: &str, low: bool, what: &str| {
@@ -179,8 +181,8 @@ async fn conditions(
         }
     };
     vec![
-        pressure("MemoryPressure", memory_low, "InsufficientMemory"),
-        pressure("DiskPressure", disk_low(config, &disk), "DiskPressure"),
+        pressure("MemoryPressure", is_short(&[Scarce::Memory]), "InsufficientMemory"),
+        pressure("DiskPressure", is_short(&[Scarce::Disk, Scarce::Inodes]), "DiskPressure"),
         pressure("PIDPressure", pids_low, "InsufficientPID"),
         ready,
     ]
@@ -195,12 +197,4 @@ fn enough(what: &str) -> String {
 
 fn has_enough(what: &str) -> &'static str {
     if what == "DiskPressure" { "has no" } else { "has" }
-}
-
-fn disk_low(config: &Config, disk: &Space) -> bool {
-    let short = |free: u64, all: u64, percent: u64| {
-        all > 0 && u128::from(free) * 100 < u128::from(all) * u128::from(percent)
-    };
-    short(disk.available, disk.capacity, config.eviction.disk_available_percent)
-        || short(disk.inodes_free, disk.inodes, config.eviction.inodes_free_percent)
 }

@@ -3,11 +3,12 @@
 mod gather;
 mod lease;
 pub mod machine;
-mod news;
+pub(crate) mod news;
+mod pressure;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::placement::requests::is_extended;
 use client::{EventKind, Recorder};
@@ -29,6 +30,7 @@ pub use gather::allocatable;
 pub use lease::renew;
 use machine::Machine;
 use news::News;
+use pressure::Pressure;
 
 /// How often the status is looked at; it is written when it differs.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -45,6 +47,7 @@ pub struct Registrar {
     machine: Machine,
     leaving: Leaving,
     recorder: Recorder,
+    pressure: Pressure,
 }
 
 impl Registrar {
@@ -57,7 +60,8 @@ impl Registrar {
         leaving: Leaving,
         recorder: Recorder,
     ) -> Self {
-        Registrar { config, client, runtime, machine, leaving, recorder }
+        let pressure = Pressure::default();
+        Registrar { config, client, runtime, machine, leaving, recorder, pressure }
     }
 
     /// Tells that the agent begins.
@@ -163,8 +167,10 @@ impl Registrar {
     }
 
     async fn status(&self, old: Option<&Node>) -> NodeStatus {
-        let gathered =
+        let mut gathered =
             gather::status(&self.config, &*self.runtime, &self.machine, &self.leaving).await;
+        let conditions = gathered.conditions.as_deref_mut().unwrap_or_default();
+        self.pressure.prolong(conditions, Instant::now(), self.config.pressure_lasts);
         match old {
             None => gathered,
             Some(old) => {

@@ -6,8 +6,9 @@ use api::placement::ports::{HostPort, host_ports};
 use api::placement::requests::{self, Resources, Shortage};
 use api::placement::{node_matches, reason, tolerates};
 use api::sysctl::{self, Namespace};
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Taint};
 
+use super::qos::{Qos, is_critical};
 use super::status::Verdict;
 use super::view::spec;
 
@@ -36,7 +37,7 @@ struct Visit<'a> {
 type Check = fn(&Visit) -> Option<(String, String)>;
 
 /// In this order; the first that says no is told.
-const CHECKS: &[Check] = &[sysctls, os_label, os_field, fits, affinity, ports, taints];
+const CHECKS: &[Check] = &[pressure, sysctls, os_label, os_field, fits, affinity, ports, taints];
 
 /// Why `pod` cannot run on `board`.
 pub fn refusal(pod: &Pod, board: &Board) -> Option<Verdict> {
@@ -51,6 +52,31 @@ fn no(reason: &str, message: &str) -> (String, String) {
 
 fn predicate(name: &str, why: &str) -> (String, String) {
     (name.to_owned(), format!("Predicate {name} failed: {why}"))
+}
+
+/// What makes a shortage worse is kept out: all pods where the disk is short, and where memory alone is,
+/// those that promise nothing about theirs.
+fn pressure(visit: &Visit) -> Option<(String, String)> {
+    let conditions = visit.board.node.status.as_ref()?.conditions.as_deref()?;
+    let short: Vec<&str> = conditions
+        .iter()
+        .filter(|condition| condition.status == "True" && condition.type_.ends_with("Pressure"))
+        .map(|condition| condition.type_.as_str())
+        .collect();
+    let taint = Taint {
+        key: "node.kubernetes.io/memory-pressure".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    let bears_memory = || {
+        let tolerations = visit.spec.tolerations.as_deref().unwrap_or_default();
+        Qos::of(visit.pod) != Qos::BestEffort
+            || tolerations.iter().any(|toleration| tolerates(toleration, &taint))
+    };
+    if short.is_empty() || is_critical(visit.pod) || short == ["MemoryPressure"] && bears_memory() {
+        return None;
+    }
+    Some(no("Evicted", &format!("The node had condition: [{}]. ", short.join(" "))))
 }
 
 fn sysctls(visit: &Visit) -> Option<(String, String)> {

@@ -139,3 +139,39 @@ fn the_kernels_settings_are_not_everybodys() {
         r#"SysctlForbidden: forbidden sysctl: "kernel.shm_rmid_forced" not allowed with host ipc enabled"#
     );
 }
+
+#[test]
+fn what_makes_a_shortage_worse_is_kept_out() {
+    let told = |conditions: &[&str], pod: Pod| {
+        let conditions: Vec<_> =
+            conditions.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+        let ready = json!({"type": "Ready", "status": "True"});
+        let calm = json!({"type": "PIDPressure", "status": "False"});
+        let conditions = [conditions, vec![ready, calm]].concat();
+        let node = json!({"metadata": {}, "status": {"conditions": conditions}});
+        let node: Node = serde_json::from_value(node).unwrap();
+        let board = Board { node: &node, others: &[], unsafe_sysctls: &[] };
+        refusal(&pod, &board).map(|verdict| (verdict.reason, verdict.message))
+    };
+    let refused = |condition: &str| {
+        Some(("Evicted".to_owned(), format!("The node had condition: [{condition}]. ")))
+    };
+    let modest = || asking(json!({"cpu": "100m"}));
+    let critical = || pod(json!({"priority": 2_000_000_000}));
+    let tolerant = || {
+        let toleration = json!({"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"});
+        pod(json!({"tolerations": [toleration]}))
+    };
+    let (memory, disk) = (["MemoryPressure"], ["DiskPressure"]);
+    assert_eq!(told(&[], pod(json!({}))), None);
+    assert_eq!(told(&memory, pod(json!({}))), refused("MemoryPressure"));
+    assert_eq!(
+        [modest(), critical(), tolerant()].map(|pod| told(&memory, pod)),
+        [None, None, None]
+    );
+    assert_eq!(told(&disk, modest()), refused("DiskPressure"));
+    assert_eq!(told(&disk, tolerant()), refused("DiskPressure"));
+    assert_eq!(told(&disk, critical()), None);
+    let both = ["MemoryPressure", "DiskPressure"];
+    assert_eq!(told(&both, tolerant()), refused("MemoryPressure DiskPressure"));
+}

@@ -44,6 +44,14 @@ impl Qos {
     }
 }
 
+/// The lowest priority of pods that the node itself leans on (system-cluster-critical).
+pub const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+
+/// Whether the node leans on the pod.
+pub fn is_critical(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.priority).is_some_and(|p| p >= CRITICAL_PRIORITY)
+}
+
 /// Neither CPU nor memory is asked for or limited by more than nothing.
 fn is_empty(resources: &ResourceRequirements) -> bool {
     ["cpu", "memory"].iter().all(|name| {

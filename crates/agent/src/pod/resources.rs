@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use runtime::Resources;
 
-use super::qos::Qos;
+use super::qos::{Qos, is_critical};
 use super::view::{init_containers, is_sidecar, spec};
 use crate::quantity;
 
@@ -97,7 +97,7 @@ pub fn cgroup(pod: &Pod) -> String {
 fn oom_score_adj(pod: &Pod, container: &Container, memory_bytes: u64) -> i64 {
     const GUARANTEED: i64 = -997;
     const BEST_EFFORT: i64 = 1000;
-    if spec(pod).priority.is_some_and(|p| p >= 2_000_000_000) {
+    if is_critical(pod) {
         return GUARANTEED;
     }
     match Qos::of(pod) {

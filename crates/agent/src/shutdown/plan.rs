@@ -4,11 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::pod::qos::is_critical;
 use crate::pod::status::terminal;
-use crate::pod::view::spec;
-
-/// The lowest priority of pods that the node itself leans on (system-cluster-critical).
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// How long a shutdown waits for pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +45,6 @@ pub struct Group {
 /// The groups, first to last; those without pods are left out.
 pub fn groups(pods: &[Pod], periods: Periods) -> Vec<Group> {
     let critical = periods.critical.min(periods.grace);
-    let is_critical = |pod: &Pod| spec(pod).priority.is_some_and(|p| p >= CRITICAL_PRIORITY);
     let over = |pod: &Pod| terminal(pod.status.as_ref().and_then(|s| s.phase.as_deref()));
     let of = |wanted: bool, period: Duration| Group {
         pods: pods
@@ -78,7 +74,7 @@ mod tests {
     #[test]
     fn critical_pods_go_last_and_have_their_own_time() {
         let pods = [
-            pod("dns", CRITICAL_PRIORITY, "Running"),
+            pod("dns", crate::pod::qos::CRITICAL_PRIORITY, "Running"),
             pod("web", 0, "Running"),
             pod("done", 0, "Succeeded"),
         ];

@@ -138,6 +138,7 @@ fn agent_config(board: &Board) -> Outcome<agent::Config> {
         seccomp_default: node.seccomp_default,
         tunnel: node.network_backend == net::Backend::Vxlan,
         eviction: node.eviction_hard,
+        pressure_lasts: node.eviction_pressure_transition_period.duration(),
         drill_bridge: (!node.disable_drill).then(|| node.bridge.clone()),
         shutdown: agent::ShutdownPeriods {
             grace: node.shutdown_grace_period.duration(),

@@ -155,10 +155,14 @@ pub fn matches(container: &ContainerInfo, filter: &ContainerFilter) -> bool {
 /// Bytes and inodes below a folder, without crossing into other file systems.
 pub fn disk_usage(path: &Path) -> (u64, u64) {
     let (mut bytes, mut inodes) = (0, 0);
+    let Ok(device) = fs::metadata(path).map(|meta| meta.dev()) else { return (0, 0) };
     let mut open = vec![path.to_owned()];
     while let Some(folder) = open.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let Ok(meta) = entry.metadata() else { continue };
+            if meta.dev() != device {
+                continue;
+            }
             bytes += meta.blocks() * 512;
             inodes += 1;
             if meta.is_dir() {

@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use config::NativeConfig;
+pub use container::disk_usage;
 
 use crate::images::{Registries, Store, Used};
 use crate::{
