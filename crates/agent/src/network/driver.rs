@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use client::{Informer, Informers, Key, Object};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
 use net::dns::{Keeper, Names, ZoneService};
 use net::{ServiceModel, ServiceProxy};
 use tokio::sync::Notify;
@@ -39,7 +40,8 @@ pub struct NetworkParts {
 /// The translator from objects to the network.
 pub struct Network {
     parts: NetworkParts,
-    node: String,
+    node: Key,
+    nodes: Informer<Node>,
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
     namespaces: Informer<Namespace>,
@@ -60,15 +62,17 @@ impl Network {
     ) -> Self {
         let changed = Arc::new(Notify::new());
         let (nodes, own) = (informers.of::<Node>(), Key::new("", node));
+        let known = (nodes.clone(), own.clone());
         let this = Network {
             parts,
-            node: node.to_owned(),
+            node: own,
+            nodes,
             services: informers.of(),
             slices: informers.of(),
             namespaces: informers.of(),
             pods,
             changed,
-            doors: Doors::new(Health::new(move || nodes.get(&own))),
+            doors: Doors::new(Health::new(move || known.0.get(&known.1))),
             loaded: None,
             named: None,
         };
@@ -76,6 +80,7 @@ impl Network {
         this.follow(&this.slices);
         this.follow(&this.namespaces);
         this.follow_pods();
+        this.follow_zone();
         this
     }
 
@@ -91,6 +96,16 @@ impl Network {
             if !host_ports([&**change.latest()]).is_empty()
                 || change.old.as_deref().is_some_and(|p| !host_ports([p]).is_empty())
             {
+                changed.notify_one();
+            }
+        });
+    }
+
+    fn follow_zone(&self) {
+        let (changed, own) = (self.changed.clone(), self.node.clone());
+        self.nodes.on_change(move |change| {
+            let before = change.old.as_deref().and_then(zone);
+            if Key::of(&**change.latest()) == own && before != zone(change.latest()) {
                 changed.notify_one();
             }
         });
@@ -156,10 +171,13 @@ impl Network {
         let own = &self.parts.own_addresses;
         let pods = self.pods.list();
         let here = |pod: &&Pod| {
-            pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(self.node.as_str())
+            pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&*self.node.name)
         };
+        let node = self.nodes.get(&self.node);
+        let zone = node.as_deref().and_then(zone);
+        let place = services::Here { node: &self.node.name, zone };
         let model = ServiceModel {
-            services: services::model(services(), slices(), &self.node, own),
+            services: services::model(services(), slices(), place, own),
             host_ports: host_ports(pods.iter().map(|p| &**p).filter(here)),
         };
         let local = services::local(services(), &model.services);
@@ -188,4 +206,9 @@ impl Network {
             self.named = Some(new);
         }
     }
+}
+
+/// The zone that a node is labelled with.
+fn zone(node: &Node) -> Option<&str> {
+    node.labels().get("topology.kubernetes.io/zone").map(String::as_str)
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{EndpointHints, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use net::{Endpoint, EndpointState, TrafficPolicy};
 
@@ -18,11 +18,20 @@ const NOT_OURS: [&str; 2] =
 /// How long a client keeps its endpoint when nothing is said, in seconds.
 const AFFINITY_S: i32 = 10_800;
 
+/// Where services are used.
+#[derive(Clone, Copy)]
+pub struct Here<'a> {
+    /// The node.
+    pub node: &'a str,
+    /// The zone that it is labelled with.
+    pub zone: Option<&'a str>,
+}
+
 /// What a board has to serve. `own` are addresses that the board answers itself (cluster DNS).
 pub fn model<'a>(
     services: impl IntoIterator<Item = &'a Service>,
     slices: impl IntoIterator<Item = &'a EndpointSlice>,
-    node: &str,
+    here: Here,
     own: &[IpAddr],
 ) -> Vec<net::Service> {
     let ours = |meta: &ObjectMeta| {
@@ -32,7 +41,7 @@ pub fn model<'a>(
     let slices = Slices::new(slices.into_iter().filter(|slice| ours(&slice.metadata)));
     let services = services.into_iter().filter(|service| ours(&service.metadata));
     let mut out: Vec<net::Service> =
-        services.filter_map(|s| one(s, slices.of(s), node, own)).collect();
+        services.filter_map(|s| one(s, slices.of(s), here, own)).collect();
     out.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     out
 }
@@ -64,7 +73,7 @@ pub fn local<'a>(
 fn one(
     service: &Service,
     slices: &[&EndpointSlice],
-    node: &str,
+    here: Here,
     own: &[IpAddr],
 ) -> Option<net::Service> {
     let spec = service.spec.as_ref()?;
@@ -108,7 +117,7 @@ fn one(
             .flatten()
             .filter_map(|range| range.trim().parse().ok())
             .collect(),
-        ports: spec.ports.iter().flatten().filter_map(|p| service_port(p, slices, node)).collect(),
+        ports: spec.ports.iter().flatten().filter_map(|p| service_port(p, slices, here)).collect(),
         affinity,
         internal_policy: policy(spec.internal_traffic_policy.as_deref()),
         external_policy: policy(spec.external_traffic_policy.as_deref()),
@@ -119,10 +128,10 @@ fn one(
 fn service_port(
     wanted: &ServicePort,
     slices: &[&EndpointSlice],
-    node: &str,
+    here: Here,
 ) -> Option<net::ServicePort> {
     let name = wanted.name.clone().unwrap_or_default();
-    let mut endpoints = BTreeSet::new();
+    let mut endpoints = BTreeMap::new();
     for slice in slices {
         let number = slice.ports.iter().flatten().find(|p| {
             p.name.as_deref().unwrap_or_default() == name
@@ -139,13 +148,11 @@ fn service_port(
                 (false, true) => EndpointState::ServingTerminating,
                 (false, false) => continue,
             };
-            let local = endpoint.node_name.as_deref() == Some(node);
+            let local = endpoint.node_name.as_deref() == Some(here.node);
             let first = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
-            endpoints.extend(first.map(|ip| Endpoint {
-                address: SocketAddr::new(ip, number),
-                local,
-                state,
-            }));
+            let served =
+                first.map(|ip| Endpoint { address: SocketAddr::new(ip, number), local, state });
+            endpoints.extend(served.map(|served| (served, endpoint.hints.as_ref())));
         }
     }
     Some(net::ServicePort {
@@ -153,14 +160,42 @@ fn service_port(
         protocol: protocol(wanted.protocol.as_deref()),
         port: port(wanted.port)?,
         node_port: wanted.node_port.and_then(port),
-        endpoints: endpoints.into_iter().collect(),
+        endpoints: near(endpoints, here),
     })
+}
+
+/// The endpoints that are meant for clients here, as kube-proxy understands hints: all of them, unless
+/// every one that is ready has hints and some are for this node, or else for its zone.
+fn near(all: BTreeMap<Endpoint, Option<&EndpointHints>>, here: Here) -> Vec<Endpoint> {
+    type Names = for<'a> fn(&'a EndpointHints) -> Vec<&'a str>;
+    let nodes: Names = |hints| hints.for_nodes.iter().flatten().map(|n| n.name.as_str()).collect();
+    let zones: Names = |hints| hints.for_zones.iter().flatten().map(|z| z.name.as_str()).collect();
+    let meant = |hints: Option<&EndpointHints>, names: Names, own: &str| {
+        let names = hints.map(names).unwrap_or_default();
+        (!names.is_empty()).then(|| names.contains(&own))
+    };
+    for (names, own) in [(nodes, Some(here.node)), (zones, here.zone)] {
+        let Some(own) = own else { continue };
+        let ready = all.iter().filter(|(endpoint, _)| endpoint.state == EndpointState::Ready);
+        let verdicts: Option<Vec<bool>> =
+            ready.map(|(_, hints)| meant(*hints, names, own)).collect();
+        if verdicts.is_some_and(|verdicts| verdicts.contains(&true)) {
+            let stays = |endpoint: &Endpoint, hints| {
+                endpoint.state != EndpointState::Ready || meant(hints, names, own) == Some(true)
+            };
+            let near = all.into_iter().filter(|(endpoint, hints)| stays(endpoint, *hints));
+            return near.map(|(endpoint, _)| endpoint).collect();
+        }
+    }
+    all.into_keys().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    const ME: Here = Here { node: "me", zone: Some("attic") };
 
     fn service(spec: serde_json::Value) -> Service {
         serde_json::from_value(
@@ -187,7 +222,7 @@ mod tests {
         let service = service(json!({"clusterIP": "10.43.0.7", "clusterIPs": ["10.43.0.7"],
             "externalTrafficPolicy": "Local",
             "ports": [{"name": "http", "port": 80, "nodePort": 30080}, {"name": "other", "port": 81}]}));
-        let got = model([&service], [&slice()], "me", &[]);
+        let got = model([&service], [&slice()], ME, &[]);
         let (http, other) = (&got[0].ports[0], &got[0].ports[1]);
         assert_eq!((http.port, http.node_port), (80, Some(30080)));
         let shown: Vec<_> =
@@ -211,7 +246,7 @@ mod tests {
                 "ports": [{"name": "http", "port": 80}, {"name": "http", "port": 81}]}))
         };
         let told = |service: &Service, node: &str| {
-            local([service], &model([service], [&slice()], node, &[]))
+            local([service], &model([service], [&slice()], Here { node, zone: None }, &[]))
         };
         let wanted = |endpoints| {
             let named = ("ns".to_owned(), "web".to_owned());
@@ -225,7 +260,7 @@ mod tests {
 
     #[test]
     fn headless_external_and_own_addresses_are_not_proxied() {
-        let of = |spec| model([&service(spec)], [], "me", &["10.43.0.10".parse().unwrap()]).len();
+        let of = |spec| model([&service(spec)], [], ME, &["10.43.0.10".parse().unwrap()]).len();
         assert_eq!(of(json!({"clusterIP": "None", "clusterIPs": ["None"]})), 0);
         assert_eq!(of(json!({"type": "ExternalName", "externalName": "x"})), 0);
         assert_eq!(of(json!({"clusterIP": "10.43.0.10"})), 0);
@@ -238,7 +273,7 @@ mod tests {
             let spec = json!({"clusterIP": "10.43.0.7", "ports": [{"name": "http", "port": 80}]});
             let mut service = service(spec);
             service.metadata.labels = serde_json::from_value(labels).unwrap();
-            model([&service], [&slice()], "me", &[]).len()
+            model([&service], [&slice()], ME, &[]).len()
         };
         assert_eq!(named(json!({"app": "web"})), 1);
         assert_eq!(named(json!({"service.kubernetes.io/service-proxy-name": "mesh"})), 0);
@@ -247,7 +282,35 @@ mod tests {
         let label = ("service.kubernetes.io/service-proxy-name".into(), "mesh".into());
         theirs.metadata.labels.as_mut().unwrap().extend([label]);
         let spec = json!({"clusterIP": "10.43.0.7", "ports": [{"name": "http", "port": 80}]});
-        let got = model([&service(spec)], [&theirs], "me", &[]);
+        let got = model([&service(spec)], [&theirs], ME, &[]);
         assert!(got[0].ports[0].endpoints.is_empty());
+    }
+    #[test]
+    fn clients_stay_near_where_all_endpoints_say_for_whom_they_are() {
+        let service = service(json!({"clusterIP": "10.43.0.7", "ports": [{"port": 80}]}));
+        let served = |hints: [serde_json::Value; 3], here: Here| {
+            let endpoints: Vec<_> = hints
+                .into_iter()
+                .enumerate()
+                .map(|(i, hints)| json!({"addresses": [format!("10.42.0.{i}")], "hints": hints}))
+                .collect();
+            let slice: EndpointSlice = serde_json::from_value(json!({
+                "metadata": {"name": "web-1", "namespace": "ns",
+                    "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints}))
+            .unwrap();
+            let got = model([&service], [&slice], here, &[]);
+            let last = |e: &Endpoint| e.address.ip().to_string().chars().last();
+            got[0].ports[0].endpoints.iter().filter_map(last).collect::<String>()
+        };
+        let zone = |name: &str| json!({"forZones": [{"name": name}]});
+        let node = |name: &str, zone: &str| json!({"forNodes": [{"name": name}], "forZones": [{"name": zone}]});
+        assert_eq!(served([zone("attic"), zone("cellar"), zone("attic")], ME), "02");
+        let unlabelled = Here { node: "me", zone: None };
+        assert_eq!(served([zone("attic"), zone("cellar"), zone("attic")], unlabelled), "012");
+        assert_eq!(served([zone("cellar"), zone("cellar"), zone("cellar")], ME), "012");
+        assert_eq!(served([zone("attic"), json!(null), zone("attic")], ME), "012");
+        assert_eq!(served([node("me", "x"), node("b", "attic"), node("c", "x")], ME), "0");
+        assert_eq!(served([node("a", "x"), node("b", "attic"), node("c", "x")], ME), "1");
     }
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use client::Pod;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
@@ -144,6 +146,7 @@ fn endpoint(cx: &Cx, service: &Service, pod: &Pod, address: &str) -> Endpoint {
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
+        hints: hints(service, node_name.as_deref(), zone.as_deref()).filter(|_| ready),
         node_name,
         target_ref: Some(ObjectReference {
             kind: Some("Pod".into()),
@@ -155,6 +158,19 @@ fn endpoint(cx: &Cx, service: &Service, pod: &Pod, address: &str) -> Endpoint {
         zone,
         ..Endpoint::default()
     }
+}
+
+/// Whose clients an endpoint is for, where the service wants them to stay near (KEP-4444, KEP-3015).
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let node = node.map(|name| vec![ForNode { name: name.to_owned() }]);
+    let for_zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
+    let for_nodes = match service.spec.as_ref()?.traffic_distribution.as_deref()? {
+        "PreferSameNode" => node,
+        "PreferSameZone" | "PreferClose" => None,
+        _ => return None,
+    };
+    let any = for_nodes.is_some() || for_zones.is_some();
+    any.then_some(EndpointHints { for_nodes, for_zones })
 }
 
 /// Spreads endpoints over the existing slices of their group, moving none from one slice to
