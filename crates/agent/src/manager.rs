@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, LABEL_POD_UID};
 use crate::pod::admission::{self, Board};
+use crate::pod::preemption;
 use crate::pod::resize;
 use crate::pod::status::Verdict;
 use crate::pod::view::spec;
@@ -251,7 +252,33 @@ impl Manager {
         let nodes: Api<Node> = Api::all(self.ctx.client.clone());
         let newest = tokio::time::timeout(NODE_ANSWER, nodes.get(&self.ctx.config.node_name)).await;
         let newest = newest.ok().and_then(Result::ok).map(Arc::new);
-        self.unfit(pod, newest.or(seen)?.as_ref())
+        let node = newest.or(seen)?;
+        let verdict = self.unfit(pod, &node)?;
+        (!self.makes_room(pod, &node)).then_some(verdict)
+    }
+
+    /// Has others leave for a pod that the node leans on, if that is all it needs. It begins while they
+    /// end: what they have asked for is taken as given back from here on.
+    fn makes_room(&self, pod: &Pod, node: &Node) -> bool {
+        let workers = self.workers();
+        let staying = workers.values().filter(|handle| !handle.is_condemned());
+        let others: Vec<_> = staying.filter_map(Handle::resident).collect();
+        let specs: Vec<_> = others.iter().map(|other| spec(other)).collect();
+        let unsafe_sysctls = &self.ctx.config.unsafe_sysctls;
+        let board = Board { node, others: &specs, unsafe_sysctls };
+        let others: Vec<&Pod> = others.iter().map(|other| &**other).collect();
+        let victims = admission::lacks_room_only(pod, &board)
+            .and_then(|short| preemption::victims(pod, &others, &short));
+        for victim in victims.iter().flatten() {
+            let (reason, message) = (preemption::REASON, preemption::MESSAGE);
+            self.ctx.event(victim, None, EventKind::Warning, reason, message);
+            let uid = victim.metadata.uid.as_deref().unwrap_or_default();
+            if let Some(handle) = workers.get(uid) {
+                let verdict = Verdict { reason: reason.to_owned(), message: message.to_owned() };
+                handle.condemn(verdict);
+            }
+        }
+        victims.is_some()
     }
 
     fn unfit(&self, pod: &Pod, node: &Node) -> Option<Verdict> {

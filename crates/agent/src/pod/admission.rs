@@ -36,14 +36,26 @@ struct Visit<'a> {
 
 type Check = fn(&Visit) -> Option<(String, String)>;
 
-/// In this order; the first that says no is told.
-const CHECKS: &[Check] = &[pressure, sysctls, os_label, os_field, fits, affinity, ports, taints];
+/// In this order, with the room between them; the first that says no is told.
+const CHECKS: (&[Check], &[Check]) =
+    (&[pressure, sysctls, os_label, os_field], &[affinity, ports, taints]);
 
 /// Why `pod` cannot run on `board`.
 pub fn refusal(pod: &Pod, board: &Board) -> Option<Verdict> {
     let visit = Visit { pod, spec: spec(pod), board };
-    let (reason, message) = CHECKS.iter().find_map(|check| check(&visit))?;
+    let (before, after) = CHECKS;
+    let mut checks = before.iter().chain(&[fits as Check]).chain(after);
+    let (reason, message) = checks.find_map(|check| check(&visit))?;
     Some(Verdict { reason, message })
+}
+
+/// What a pod that the node leans on lacks here, where nothing else is against it.
+pub fn lacks_room_only(pod: &Pod, board: &Board) -> Option<Vec<Shortage>> {
+    let visit = Visit { pod, spec: spec(pod), board };
+    let (before, after) = CHECKS;
+    let mut others = before.iter().chain(after);
+    let free = is_critical(pod) && others.all(|check| check(&visit).is_none());
+    free.then(|| lacks(visit.spec, board.node, board.others))
 }
 
 fn no(reason: &str, message: &str) -> (String, String) {
@@ -120,25 +132,30 @@ fn fits(visit: &Visit) -> Option<(String, String)> {
     room(visit.spec, visit.board.node, visit.board.others)
 }
 
-/// What `node` has not enough of for a pod beside the others.
+/// What `node` has not enough of for a pod beside the others, in upstream's words.
 pub(super) fn room(spec: &PodSpec, node: &Node, others: &[&PodSpec]) -> Option<(String, String)> {
-    let allocatable = requests::allocatable(node);
-    if allocatable.0.is_empty() {
-        // A Node that has just been made, of which nothing is known yet.
-        return None;
-    }
-    let mut asked = requests::requests(spec);
-    // What no node advertises may be the whole cluster's, and somebody else counts it.
-    asked.0.retain(|name, _| !requests::is_extended(name) || allocatable.0.contains_key(name));
-    let mut used = Resources::default();
-    others.iter().for_each(|other| used += &requests::requests(other));
-    let short = requests::shortages(&asked, &used, others.len(), &allocatable);
+    let short = lacks(spec, node, others);
     let Shortage { name, requested, used, capacity } = short.into_iter().next()?;
     let message = format!(
         "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: \
          {capacity}"
     );
     Some((format!("OutOf{name}"), message))
+}
+
+/// What `node` has not enough of for a pod beside the others.
+fn lacks(spec: &PodSpec, node: &Node, others: &[&PodSpec]) -> Vec<Shortage> {
+    let allocatable = requests::allocatable(node);
+    if allocatable.0.is_empty() {
+        // A Node that has just been made, of which nothing is known yet.
+        return Vec::new();
+    }
+    let mut asked = requests::requests(spec);
+    // What no node advertises may be the whole cluster's, and somebody else counts it.
+    asked.0.retain(|name, _| !requests::is_extended(name) || allocatable.0.contains_key(name));
+    let mut used = Resources::default();
+    others.iter().for_each(|other| used += &requests::requests(other));
+    requests::shortages(&asked, &used, others.len(), &allocatable)
 }
 
 fn affinity(visit: &Visit) -> Option<(String, String)> {

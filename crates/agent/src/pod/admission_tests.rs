@@ -175,3 +175,20 @@ fn what_makes_a_shortage_worse_is_kept_out() {
     let both = ["MemoryPressure", "DiskPressure"];
     assert_eq!(told(&both, tolerant()), refused("MemoryPressure DiskPressure"));
 }
+
+#[test]
+fn what_the_node_leans_on_may_lack_nothing_but_room() {
+    let lacks = |priority: i32, port: u16, cpu: &str| {
+        let pod = pod(json!({"priority": priority, "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}},
+                "ports": [{"containerPort": 80, "hostPort": port}]}]}));
+        let other = with_port(json!({"containerPort": 80, "hostPort": 81}));
+        let board = Board { node: &node(), others: &[spec(&other)], unsafe_sysctls: &[] };
+        let short = lacks_room_only(&pod, &board)?;
+        Some(short.into_iter().map(|short| short.name).collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(lacks(2_000_000_000, 82, "2").as_deref(), Some("cpu"));
+    assert_eq!(lacks(2_000_000_000, 82, "1").as_deref(), Some(""));
+    assert_eq!(lacks(2_000_000_000, 81, "2"), None, "the port is taken");
+    assert_eq!(lacks(1_999_999_999, 82, "2"), None);
+}

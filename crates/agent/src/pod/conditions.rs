@@ -70,8 +70,9 @@ fn resizing(pod: &Pod, old: &PodStatus, facts: &Facts) -> Vec<PodCondition> {
 
 /// What tells a Job's failure policy that the node, not the pod, is to blame.
 fn disruption(known: &[PodCondition], facts: &Facts) -> Option<PodCondition> {
-    let verdict =
-        facts.verdict.filter(|v| matches!(v.reason.as_str(), "Evicted" | "Terminated"))?;
+    let verdict = facts
+        .verdict
+        .filter(|v| matches!(v.reason.as_str(), "Evicted" | "Terminated" | "Preempting"))?;
     let told = known.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True");
     (!told).then(|| PodCondition {
         type_: "DisruptionTarget".to_owned(),

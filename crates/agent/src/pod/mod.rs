@@ -7,6 +7,7 @@ pub mod expand;
 pub mod fields;
 pub mod hosts;
 pub mod plan;
+pub mod preemption;
 pub mod qos;
 pub mod resize;
 pub mod resources;

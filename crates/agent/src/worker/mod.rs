@@ -108,6 +108,11 @@ impl Handle {
         self.shared.wake.notify_one();
     }
 
+    /// Whether it has been failed as a whole.
+    pub fn is_condemned(&self) -> bool {
+        self.shared.state().verdict.is_some()
+    }
+
     /// The pod where it still takes room here: it has been let in, and has neither ended nor gone from
     /// the API.
     pub fn resident(&self) -> Option<Arc<Pod>> {
