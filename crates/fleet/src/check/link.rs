@@ -26,7 +26,7 @@ fn sides(
     for (key, named) in [("uplink", &router.uplink), ("inside", &router.inside)] {
         if !names.contains(&named.as_str()) {
             let what = format!("has no interface {named}, only {}", names.join(", "));
-            verdicts.fail("router", what, format!("correct `network.router.{key}`"));
+            verdicts.fail("router", what, format!("plug it in, or correct `network.router.{key}`"));
         }
     }
     let own = facts.addresses().into_iter().find(|(_, address)| *address == board.address);

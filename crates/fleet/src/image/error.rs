@@ -49,6 +49,9 @@ impl ImageError {
     pub fn hint(&self) -> Option<&str> {
         match self {
             ImageError::Refused { hint, .. } => Some(hint),
+            ImageError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("make room there, or name another folder")
+            }
             _ => None,
         }
     }

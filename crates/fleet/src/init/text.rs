@@ -62,7 +62,10 @@ fn network(given: &Given) -> String {
 
 fn ssh(given: &Given) -> String {
     match &given.user {
-        Some(user) => format!("\nssh:\n  user: {user}\n"),
+        Some(user) => format!(
+            "\nssh:\n  user: {user}\n  \
+             # Where sudo asks for a password (chmod 600):\n  # sudoPassword: {{file: password}}\n"
+        ),
         None => "\n# Boards are reached as this machine's ssh reaches them; otherwise:\n\
                  # ssh: {user: pi}\n"
             .into(),

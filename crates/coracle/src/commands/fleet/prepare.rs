@@ -86,7 +86,7 @@ pub fn run(options: &Options) -> Outcome {
     let source = Source::open(&options.image, &folder).map_err(told)?;
     let mut planned = Vec::new();
     for board in boards {
-        let plan = plan(&cluster, board, &source, &options.binary)?;
+        let plan = plan(&cluster, board, &source, options)?;
         planned.push((board, plan, target(&folder, board, options.dry_run)?));
     }
     for (board, plan, target) in &planned {
@@ -144,14 +144,16 @@ fn boards<'a>(cluster: &'a Cluster, names: &[String]) -> Outcome<Vec<&'a Board>>
         .collect()
 }
 
-fn plan(cluster: &Cluster, board: &Board, source: &Source, binaries: &[PathBuf]) -> Outcome<Plan> {
-    let mut all = binaries.to_vec();
+fn plan(cluster: &Cluster, board: &Board, source: &Source, options: &Options) -> Outcome<Plan> {
+    let mut all = options.binary.clone();
     let own = std::env::current_exe().doing(|| "looking for this binary".into())?;
     all.extend(beside(&own));
     all.push(own);
     // What is looked at in the image depends on the account, and the binary on what is found.
     let given = Given::read(cluster, board, &all, None).map_err(told)?;
-    let layout: Layout = source.layout(&given).map_err(told)?;
+    let layout: Layout = source
+        .layout(&given)
+        .map_err(|error| told(error).within(format!("looking into {}", options.image.display())))?;
     let given = Given::read(cluster, board, &all, layout.machine()).map_err(told)?;
     changes(cluster, board, &layout, &given)
         .map_err(|error| told(error).within(format!("preparing an image for {}", board.name)))

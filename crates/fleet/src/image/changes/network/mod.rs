@@ -123,9 +123,10 @@ pub fn connecting(
     layout: &Layout,
     seconds: u32,
 ) -> Option<(Vec<Change>, String)> {
-    let take_up = match Stack::of(layout)? {
+    let stack = Stack::of(layout)?;
+    let take_up = match stack {
         Stack::NetworkManager => format!(
-            "nmcli radio wifi on\nnmcli connection reload\n\
+            "nmcli general reload\nnmcli radio wifi on\nnmcli connection reload\n\
              nmcli --wait {seconds} connection up coracle-{device} >/dev/null"
         ),
         Stack::Networkd => format!(
@@ -138,6 +139,7 @@ pub fn connecting(
     let link = Link { name, radio: Some(radio.clone()), ip: Ip::Dhcp, optional: true };
     let mut draft = Draft::new(layout);
     Network { links: vec![link] }.addresses(&mut draft);
+    wireless::save_no_power(&mut draft, stack == Stack::NetworkManager);
     let take_up = format!("rfkill unblock wifi 2>/dev/null || :\n{take_up}");
     Some((draft.finish().0, take_up))
 }
@@ -145,6 +147,7 @@ pub fn connecting(
 /// The files that [`connecting`] may write for an interface.
 pub fn wireless_files(device: &str) -> Vec<String> {
     vec![
+        wireless::POWER.to_owned(),
         format!("/etc/NetworkManager/system-connections/coracle-{device}.nmconnection"),
         format!("/etc/systemd/network/05-coracle-{device}.network"),
         format!("/etc/wpa_supplicant/wpa_supplicant-{device}.conf"),

@@ -1,4 +1,4 @@
-use super::super::super::change::Change;
+use super::super::super::change::{Change, Content};
 use super::*;
 use crate::config::Flags;
 
@@ -32,9 +32,7 @@ fn written(image: &[(&str, &str)], network: &str, of_board: &str) -> String {
     let mut draft = Draft::new(&layout);
     network.changes(&mut draft);
     let shown = draft.finish().0.into_iter().map(|change| match change {
-        Change::File {
-            path, content: super::super::super::Content::Bytes(bytes), mode, ..
-        } => {
+        Change::File { path, content: Content::Bytes(bytes), mode, .. } => {
             format!("{path} {mode:o}\n{}", String::from_utf8_lossy(&bytes))
         }
         other => format!("{other}\n"),
@@ -128,6 +126,28 @@ fn a_router_has_its_address_inside_and_asks_for_one_outside() {
     assert!(inside.contains("address1=192.168.1.41/24\n"), "{text}");
     assert!(outside.contains("type=wifi\ninterface-name=wlan0"), "{text}");
     assert!(outside.contains("[ipv4]\nmethod=auto\n"), "{text}");
+}
+
+/// What `up` compares and writes is what a card has, so that a prepared board is left as it is.
+#[test]
+fn a_router_that_runs_is_connected_by_the_files_of_a_card() {
+    let network = "subnet: 192.168.1.0/24, router: {uplink: wlan0, inside: eth0}";
+    for image in [NM, NETWORKD] {
+        let card = written(image, network, &format!("roles: [server, router]{WIFI}"));
+        let radio =
+            Radio { ssid: "My Net".into(), passphrase: "a\\b c".into(), country: "DE".into() };
+        let (changes, _) = connecting("wlan0", &radio, &Layout::of(image), 1).expect("known");
+        let files = changes.iter().filter_map(|change| match change {
+            Change::File { path, content: Content::Bytes(bytes), mode, .. } => {
+                Some((path, format!("{path} {mode:o}\n{}", String::from_utf8_lossy(bytes))))
+            }
+            _ => None,
+        });
+        for (path, file) in files {
+            assert!(card.contains(&file), "{file}\n{card}");
+            assert!(wireless_files("wlan0").contains(path), "{path} is not asked for");
+        }
+    }
 }
 
 #[test]

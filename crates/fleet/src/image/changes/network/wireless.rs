@@ -5,6 +5,8 @@ use std::fmt::Write;
 use super::super::Draft;
 use super::link::{Ip, Link, Radio, joined};
 
+/// NetworkManager's own settings of Wi-Fi's power saving.
+pub const POWER: &str = "/etc/NetworkManager/conf.d/90-coracle.conf";
 const RFKILL: &str = "/var/lib/systemd/rfkill";
 
 /// A file a connection, for root only as NetworkManager has it.
@@ -100,7 +102,7 @@ pub fn unblock(draft: &mut Draft<'_>, links: &[Link]) {
 pub fn save_no_power(draft: &mut Draft<'_>, by_network_manager: bool) {
     if by_network_manager {
         let text = "[connection]\nwifi.powersave=2\n";
-        draft.file("/etc/NetworkManager/conf.d/90-coracle.conf", text);
+        draft.file(POWER, text);
     } else if draft.layout().has_program("iw") {
         draft.file(
             "/etc/udev/rules.d/90-coracle-wifi.rules",
