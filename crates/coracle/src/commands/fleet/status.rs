@@ -22,6 +22,7 @@ pub struct Options {
 }
 
 /// What is shown of a board.
+#[derive(Default)]
 struct Row {
     board: String,
     role: &'static str,
@@ -50,15 +51,23 @@ pub fn run(options: &Options) -> Outcome {
         .cloned()
         .map(Failure::from)
         .collect();
-    let ill = rows.iter().filter(|row| row.node == "NotReady" || row.service == "failed");
-    let ill: Vec<&str> = ill.map(|row| row.board.as_str()).collect();
-    if !ill.is_empty() {
-        failures.push(
-            Failure::new(format!("not well: {}", ill.join(", ")))
-                .hint(format!("coracle logs --board {}", ill[0])),
-        );
-    }
+    failures.extend(rows.iter().filter_map(ill));
     together("not all boards are well", failures)
+}
+
+/// What is wrong on a board that answers.
+fn ill(row: &Row) -> Option<Failure> {
+    let Row { board, service, node, .. } = row;
+    let (what, hint) = match (service.as_str(), *node) {
+        // That it is away is said already.
+        ("away", _) => return None,
+        ("none", _) => ("has no Coracle yet", "coracle up".to_owned()),
+        ("inactive", _) => ("does not run", "coracle up".to_owned()),
+        ("failed", _) => ("has failed", format!("coracle logs --board {board}")),
+        (_, "NotReady") => ("is not ready", format!("coracle logs --board {board}")),
+        _ => return None,
+    };
+    Some(Failure::new(format!("{board} {what}")).hint(hint))
 }
 
 /// The Nodes, as the first server that answers sees them.
@@ -140,4 +149,29 @@ fn as_json(rows: &[Row]) -> serde_json::Value {
         })
     };
     rows.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_board_that_does_not_run_is_not_well() {
+        let said = |service: &str, node: &'static str| {
+            let row = Row { board: "pi1".into(), service: service.into(), node, ..Row::default() };
+            ill(&row)
+                .map(|failure| format!("{failure}: {}", failure.next_step().unwrap_or_default()))
+        };
+        for (service, node, expected) in [
+            ("active", "Ready", None),
+            ("-", "-", None),
+            ("away", "NotReady", None),
+            ("none", "-", Some("pi1 has no Coracle yet: coracle up")),
+            ("inactive", "Ready", Some("pi1 does not run: coracle up")),
+            ("failed", "Ready", Some("pi1 has failed: coracle logs --board pi1")),
+            ("active", "NotReady", Some("pi1 is not ready: coracle logs --board pi1")),
+        ] {
+            assert_eq!(said(service, node).as_deref(), expected, "{service} {node}");
+        }
+    }
 }
