@@ -43,12 +43,18 @@ fn case(node: Node) -> Option<Case> {
     let said = |tag: &str| node.children().find(|child| child.has_tag_name(tag)).map(message);
     let verdict = match (said("failure"), said("skipped")) {
         (Some(reason), _) => Verdict::Failed(reason),
-        // The suite says nothing of what was left out by focus and skip.
-        (None, Some(reason)) if reason.is_empty() => return None,
+        // What focus and skip left out has taken no time, and nothing is said of it. What a test says
+        // when it ends itself is not always in the file.
+        (None, Some(reason)) if reason.is_empty() && !took_time(node) => return None,
         (None, Some(reason)) => Verdict::Inapplicable(reason),
         (None, None) => Verdict::Passed,
     };
     Some(Case { name, verdict })
+}
+
+fn took_time(case: Node) -> bool {
+    let seconds = case.attribute("time").and_then(|time| time.parse::<f64>().ok());
+    seconds.is_some_and(|seconds| seconds > 0.0)
 }
 
 fn message(node: Node) -> String {
@@ -70,12 +76,14 @@ mod tests {
                 <system-out>much</system-out>
               </testcase>
               <testcase name="[sig-cli] c" classname="x" time="0"><skipped></skipped></testcase>
+              <testcase name="[sig-cli] c2" classname="x" time="0.3"><skipped></skipped></testcase>
               <testcase name="[sig-cli] d" classname="x" time="0">
                 <skipped>Only for gce</skipped></testcase>
             </testsuite>"#;
         let verdicts: Vec<Verdict> = parse(text).unwrap().into_iter().map(|c| c.verdict).collect();
         let failed = Verdict::Failed("/src/x.go:1\nExpected\n  <int>: 1".into());
         let inapplicable = Verdict::Inapplicable("Only for gce".into());
-        assert_eq!(verdicts, [Verdict::Passed, failed, inapplicable]);
+        let ended = Verdict::Inapplicable(String::new());
+        assert_eq!(verdicts, [Verdict::Passed, failed, ended, inapplicable]);
     }
 }

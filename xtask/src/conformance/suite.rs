@@ -223,7 +223,8 @@ fn judge(cases: &[Case], results: &Path) -> Outcome {
         }
     }
     let passed = cases.iter().filter(|case| case.verdict == Verdict::Passed).count();
-    eprintln!("{passed} of {} passed, {unexpected} failed", cases.len());
+    let applied = cases.iter().filter(|case| !matches!(case.verdict, Verdict::Inapplicable(_)));
+    eprintln!("{passed} of {} passed, {unexpected} failed", applied.count());
     match unexpected {
         0 => Ok(()),
         _ => Err(format!("{unexpected} tests failed; more is in {}", results.display())),
