@@ -86,8 +86,9 @@ fn the_default_profile() {
 fn calls_that_no_profile_knows() {
     let program = compile(&default::profile(&[])).unwrap();
     for abi in &NATIVE {
-        let newer = abi.base + 0x00ff_ffff;
-        assert_eq!(run(&program, abi.audit, newer, [0; 6]), ENOSYS_ERROR, "{}", abi.name);
+        for newer in [800, 0x00ff_ffff].map(|number| abi.base + number) {
+            assert_eq!(run(&program, abi.audit, newer, [0; 6]), ENOSYS_ERROR, "{}", abi.name);
+        }
     }
     assert_eq!(run(&program, NATIVE[0].audit, NO_CALL, [0; 6]), EPERM_ERROR);
     assert_eq!(run(&program, 0x8000_0016, 1, [0; 6]), KILL_THREAD);
