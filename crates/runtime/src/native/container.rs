@@ -1,4 +1,4 @@
-//! Containers: making, starting, ending, commands in them.
+//! Containers: making, starting, ending.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,12 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::watch;
 
 use super::record::{CONTAINER_FILE, ContainerRecord};
 use super::sandbox::Sandbox;
-use super::session::{self, Control, Pipes};
 use super::wire::Connection;
 use super::{Native, cgroup::Cgroups, lock, new_id, remove_folder, spec, user};
 use crate::images::Image;
@@ -21,16 +19,13 @@ use crate::shim::protocol::{PIDNS_FILE, Phase, Reply, Request, RootFs, SHM_FOLDE
 use crate::shim::write_atomic;
 use crate::{
     ContainerConfig, ContainerFilter, ContainerId, ContainerInfo, ContainerState, ContainerStatus,
-    Error, Event, ExecOutput, ExecRequest, Propagation, Reason, Resources, Result, SandboxId,
-    SandboxState, Session, SessionControl as _,
+    Error, Event, Propagation, Reason, Resources, Result, SandboxId, SandboxState,
 };
 
 /// After SIGKILL a process is gone within this, unless the kernel hangs in a file system.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 /// A start is seen in the state within this after the shim's answer.
 const SEEN_LIMIT: Duration = Duration::from_secs(5);
-/// A command's streams may stay open (in a child of it) so long after its end.
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 const ROOTFS_FILE: &str = "rootfs.json";
 
 /// A container and what is known of its life.
@@ -189,14 +184,14 @@ impl Native {
         }
     }
 
-    fn connect(&self, container: &Container) -> Result<Connection> {
+    pub(super) fn connect(&self, container: &Container) -> Result<Connection> {
         Connection::open(&self.sandbox_folder(&container.sandbox)).map_err(|e| Error::Shim {
             id: container.sandbox.clone(),
             reason: format!("connecting: {e}"),
         })
     }
 
-    fn refuse(&self, container: &Container, action: &'static str) -> Error {
+    pub(super) fn refuse(&self, container: &Container, action: &'static str) -> Error {
         let state = format!("{:?}", public_state(&container.state())).to_lowercase();
         Error::State { kind: "container", id: container.id.clone(), state, action }
     }
@@ -513,115 +508,6 @@ impl Native {
         let request = Request::ReopenLog { id: container.id.clone() };
         self.connect(container)?.call(&request, &[]).await.map(|_| ())
     }
-
-    pub(super) async fn begin_exec(
-        &self,
-        container: &Container,
-        request: ExecRequest,
-    ) -> Result<(Session, Arc<Control>)> {
-        if container.state().phase != Phase::Running {
-            return Err(self.refuse(container, "run a command in it"));
-        }
-        if request.argv.is_empty() {
-            return Err(Error::Invalid("no command given to run".to_owned()));
-        }
-        let mut process = container.record().process;
-        process["args"] = serde_json::json!(request.argv);
-        process["terminal"] = request.tty.into();
-        if request.tty
-            && let Some(env) = process["env"].as_array_mut()
-            && !env.iter().any(|e| e.as_str().is_some_and(|e| e.starts_with("TERM=")))
-        {
-            env.push("TERM=xterm".into());
-        }
-        let file = self.container_folder(&container.id).join(format!("exec-{}.json", new_id()));
-        write_atomic(&file, &process).map_err(Error::io(format!("writing {}", file.display())))?;
-        let piped = !request.tty;
-        let (stdin, stdout, stderr) =
-            (piped && request.stdin, piped && request.stdout, piped && request.stderr);
-        let pipes = Pipes::new(stdin, stdout, stderr).map_err(Error::io("making pipes"))?;
-        let connection = self.connect(container)?;
-        let asked = Request::Exec {
-            id: container.id.clone(),
-            process: file.clone(),
-            tty: request.tty,
-            stdin,
-            stdout,
-            stderr,
-        };
-        let called = connection.call(&asked, &pipes.raw()).await;
-        // Read by now, or never to be.
-        let _ = fs::remove_file(&file);
-        let (_, fds) = called?;
-        let what = format!("a command in container {}", container.id);
-        session::command(connection, pipes, fds.into_iter().next(), request.stdin, what)
-            .map_err(Error::io("watching a command"))
-    }
-
-    pub(super) async fn collect_exec(
-        &self,
-        container: &Container,
-        argv: Vec<String>,
-        timeout: Duration,
-    ) -> Result<ExecOutput> {
-        let name = argv.join(" ");
-        let request = ExecRequest { argv, stdout: true, stderr: true, ..ExecRequest::default() };
-        let (session, control) = self.begin_exec(container, request).await?;
-        let out = tokio::spawn(collect(session.stdout));
-        let err = tokio::spawn(collect(session.stderr));
-        let code = if timeout.is_zero() {
-            control.wait().await?
-        } else {
-            match tokio::time::timeout(timeout, control.wait()).await {
-                Ok(code) => code?,
-                Err(_) => {
-                    control.kill();
-                    let what = format!("command {name:?}");
-                    return Err(Error::Timeout { what, seconds: timeout.as_secs() });
-                }
-            }
-        };
-        let mut output = ExecOutput { code, ..ExecOutput::default() };
-        for (task, into) in [(out, &mut output.stdout), (err, &mut output.stderr)] {
-            if let Ok(Ok(bytes)) = tokio::time::timeout(DRAIN_LIMIT, task).await {
-                *into = bytes;
-            }
-        }
-        Ok(output)
-    }
-
-    pub(super) async fn begin_attach(&self, container: &Container) -> Result<Session> {
-        if container.state().phase != Phase::Running {
-            return Err(self.refuse(container, "attach to it"));
-        }
-        let config = container.record().config;
-        let pipes = Pipes::new(false, true, !config.tty).map_err(Error::io("making pipes"))?;
-        let connection = self.connect(container)?;
-        let asked = Request::Attach {
-            id: container.id.clone(),
-            stdin: config.stdin,
-            stdout: true,
-            stderr: !config.tty,
-        };
-        let (_, fds) = connection.call(&asked, &pipes.raw()).await?;
-        let given = fds.into_iter().next();
-        let what = format!("container {}", container.id);
-        session::attachment(connection, pipes, given, &config, what)
-            .map_err(Error::io("watching an attachment"))
-    }
-}
-
-/// Reads a stream to its end; past the limit it is still read, so that nobody blocks, but not
-/// kept.
-async fn collect(stream: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let Some(mut stream) = stream else { return bytes };
-    let mut chunk = [0u8; 8192];
-    while let Ok(length @ 1..) = stream.read(&mut chunk).await {
-        let room = ExecOutput::LIMIT_BYTES - bytes.len();
-        bytes.extend_from_slice(&chunk[..length.min(room)]);
-    }
-    bytes
 }
 
 /// Lays given limits over those in force.

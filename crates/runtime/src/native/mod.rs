@@ -7,6 +7,7 @@
 mod cgroup;
 mod config;
 mod container;
+mod exec;
 mod record;
 mod recover;
 mod sandbox;
