@@ -123,6 +123,9 @@ impl Rig {
         config.log_dir = self.folder.join("logs");
         config.listen.set_port(self.port);
         config.cluster_dns = Some(DNS_IP);
+        // How full this machine's disk is is none of the tests' business.
+        config.eviction.disk_available_percent = 0;
+        config.eviction.inodes_free_percent = 0;
         let network = NodeNetwork { pods: self.network.clone(), services: self.services().await };
         let stop = CancellationToken::new();
         let runtime: Arc<dyn Runtime> = Arc::new(self.native.clone());
