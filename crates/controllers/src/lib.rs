@@ -102,6 +102,7 @@ const CONTROLLERS: &[Controller] = &[
     job::JOB,
     cronjob::CRON_JOB,
     endpoints::ENDPOINT_SLICE,
+    endpoints::MIRROR,
     endpoints::ENDPOINTS,
     nodes::NODE_LIFECYCLE,
     nodes::TAINT_EVICTION,

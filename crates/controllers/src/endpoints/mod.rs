@@ -1,9 +1,12 @@
 //! Which addresses stand behind a Service, as EndpointSlices and as the older Endpoints.
 
 mod legacy;
+mod mirror;
 mod slices;
+mod spread;
 
 pub use legacy::ENDPOINTS;
+pub use mirror::MIRROR;
 pub use slices::ENDPOINT_SLICE;
 
 use std::sync::Arc;

@@ -1,27 +1,22 @@
-//! EndpointSlices: up to 100 endpoints each, one family and one set of ports a slice.
+//! EndpointSlices of services with a selector.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use client::Pod;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+    Endpoint, EndpointConditions, EndpointHints, ForNode, ForZone,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 
+use super::spread::{self, Group, MANAGED_BY, Port, SERVICE_NAME, Spread};
 use super::{HEADLESS, addresses, has_endpoints, hostname, is_headless, pods_of};
-use crate::action::{Action, Announce, Plan, reference};
+use crate::action::{Announce, Plan, reference};
 use crate::context::{Cx, Key};
 use crate::driver::{Controller, Reconcile, Watches};
 use crate::{owner, pods};
 
-/// Endpoints in one slice, upstream's default.
-const MAX_ENDPOINTS_PER_SLICE: usize = 100;
-/// Label with the name of the service.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 /// EndpointSlices of services with a selector.
@@ -31,23 +26,8 @@ pub const ENDPOINT_SLICE: Controller =
 fn watches(watches: &mut Watches) {
     super::watches(watches);
     watches.read::<Node>();
-    watches.map::<EndpointSlice>(|_, slice| match slice.labels().get(SERVICE_NAME) {
-        Some(service) if is_ours(slice) => {
-            vec![Key::new(slice.namespace().unwrap_or_default(), service)]
-        }
-        _ => Vec::new(),
-    });
+    spread::watches(watches, MANAGER);
 }
-
-fn is_ours(slice: &EndpointSlice) -> bool {
-    slice.labels().get(MANAGED_BY).map(String::as_str) == Some(MANAGER)
-}
-
-/// What all endpoints of a slice share: address type and ports.
-type Group = (String, Vec<Port>);
-
-/// Name, number, protocol, application protocol; ordered so that it can be a key.
-type Port = (String, i32, String, Option<String>);
 
 fn plan(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
@@ -55,8 +35,7 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
     if !has_endpoints(&service) || service.metadata.deletion_timestamp.is_some() {
         return plan;
     }
-    let mut slices = cx.world.list::<EndpointSlice>(&key.namespace);
-    slices.retain(|slice| is_ours(slice) && slice.labels().get(SERVICE_NAME) == Some(&key.name));
+    let slices = spread::slices_of(cx, key, MANAGER);
     let mut wanted = endpoints(cx, &service);
     let families = families(&service);
     for family in &families {
@@ -65,40 +44,21 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
             wanted.insert((family.clone(), Vec::new()), Vec::new());
         }
     }
-    let mut spare = slices;
-    let groups: Vec<(Group, Vec<Endpoint>)> = wanted.into_iter().collect();
-    for (group, endpoints) in groups {
-        let (matching, others): (Vec<_>, Vec<_>) =
-            spare.into_iter().partition(|slice| group_of(slice) == group);
-        spare = others;
-        let left = fill(&service, &group, endpoints, matching, &mut plan);
-        spare.extend(left);
-    }
-    plan.push(spare.iter().map(|slice| Action::delete(slice.as_ref(), None)));
+    let metadata = ObjectMeta {
+        labels: Some(labels(&service)),
+        owner_references: Some(vec![owner::controller_reference(service.as_ref())]),
+        ..ObjectMeta::default()
+    };
+    let failed =
+        ("FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service: ".into());
+    let announce = Announce { regarding: reference(service.as_ref()), done: None, failed };
+    Spread { key, metadata, announce }.over(slices, wanted, &mut plan);
     plan
 }
 
 fn families(service: &Service) -> Vec<String> {
     let families = service.spec.as_ref().and_then(|s| s.ip_families.clone());
     families.filter(|f| !f.is_empty()).unwrap_or_else(|| vec!["IPv4".into()])
-}
-
-fn group_of(slice: &EndpointSlice) -> Group {
-    let mut ports: Vec<Port> = slice
-        .ports
-        .iter()
-        .flatten()
-        .map(|port| {
-            (
-                port.name.clone().unwrap_or_default(),
-                port.port.unwrap_or(0),
-                port.protocol.clone().unwrap_or_else(|| "TCP".into()),
-                port.app_protocol.clone(),
-            )
-        })
-        .collect();
-    ports.sort();
-    (slice.address_type.clone(), ports)
 }
 
 /// The wanted endpoints by address type and ports.
@@ -171,82 +131,6 @@ fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<En
     };
     let any = for_nodes.is_some() || for_zones.is_some();
     any.then_some(EndpointHints { for_nodes, for_zones })
-}
-
-/// Spreads endpoints over the existing slices of their group, moving none from one slice to
-/// another, and makes new slices for the rest. Returns slices that are no longer needed.
-fn fill(
-    service: &Service,
-    group: &Group,
-    mut endpoints: Vec<Endpoint>,
-    slices: Vec<Arc<EndpointSlice>>,
-    plan: &mut Plan,
-) -> Vec<Arc<EndpointSlice>> {
-    let identity = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|r| r.uid.clone());
-    let mut kept: Vec<(Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
-    for slice in slices {
-        let mut stay = Vec::new();
-        for old in slice.endpoints.iter().flatten() {
-            if let Some(at) = endpoints.iter().position(|new| identity(new) == identity(old)) {
-                stay.push(endpoints.remove(at));
-            }
-        }
-        kept.push((slice, stay));
-    }
-    for (_, stay) in &mut kept {
-        let room = MAX_ENDPOINTS_PER_SLICE.saturating_sub(stay.len()).min(endpoints.len());
-        stay.extend(endpoints.drain(..room));
-    }
-    // An empty slice is wanted only where there is nothing else.
-    let needs_placeholder = group.1.is_empty() && endpoints.is_empty();
-    let mut any = kept.iter().any(|(_, stay)| !stay.is_empty());
-    let mut unneeded = Vec::new();
-    for (slice, stay) in kept {
-        if stay.is_empty() && (any || !needs_placeholder) {
-            unneeded.push(slice);
-            continue;
-        }
-        any = true;
-        let mut wanted = fresh(service, group, stay);
-        wanted.metadata = slice.metadata.clone();
-        wanted.metadata.labels = Some(labels(service));
-        plan.push(Action::change(slice.as_ref(), &wanted, ""));
-    }
-    let announce = Announce {
-        regarding: reference(service),
-        done: None,
-        failed: (
-            "FailedToUpdateEndpointSlices",
-            "Error updating Endpoint Slices for Service: ".into(),
-        ),
-    };
-    while !endpoints.is_empty() || (!any && needs_placeholder) {
-        let rest = endpoints.split_off(endpoints.len().min(MAX_ENDPOINTS_PER_SLICE));
-        plan.push([Action::create(&fresh(service, group, endpoints), Some(announce.clone()))]);
-        (endpoints, any) = (rest, true);
-    }
-    unneeded
-}
-
-fn fresh(service: &Service, group: &Group, endpoints: Vec<Endpoint>) -> EndpointSlice {
-    let ports = group.1.iter().map(|(name, port, protocol, app_protocol)| EndpointPort {
-        name: Some(name.clone()),
-        port: Some(*port),
-        protocol: Some(protocol.clone()),
-        app_protocol: app_protocol.clone(),
-    });
-    EndpointSlice {
-        address_type: group.0.clone(),
-        endpoints: Some(endpoints),
-        ports: Some(ports.collect()),
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-", service.name_any())),
-            namespace: service.namespace(),
-            labels: Some(labels(service)),
-            owner_references: Some(vec![owner::controller_reference(service)]),
-            ..ObjectMeta::default()
-        },
-    }
 }
 
 fn labels(service: &Service) -> BTreeMap<String, String> {
