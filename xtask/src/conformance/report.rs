@@ -88,18 +88,20 @@ fn newest(cache: &Cache, content_type: ContentType) -> Outcome<BTreeMap<String, 
     if folder.is_dir() {
         for run in entries(&folder)? {
             let build = build(&run);
-            for Case { name, verdict } in cases(&run)? {
-                // That it passed says more than that it did not apply to a smaller cluster.
-                let says_less = matches!(verdict, Verdict::Inapplicable(_));
-                if !(says_less && matches!(newest.get(&name), Some((Verdict::Passed, _)))) {
-                    newest.insert(name, (verdict, build.clone()));
-                }
-            }
+            cases(&run)?.into_iter().for_each(|case| note(&mut newest, case, build.clone()));
         }
     }
     // What the suite itself does before and after is no test.
     newest.retain(|name: &String, _| name.starts_with('['));
     Ok(newest)
+}
+
+/// Notes a later result. That a test passed says more than that it did not apply to a smaller cluster.
+fn note(newest: &mut BTreeMap<String, Found>, case: Case, build: Option<String>) {
+    let says_less = matches!(case.verdict, Verdict::Inapplicable(_));
+    if !(says_less && matches!(newest.get(&case.name), Some((Verdict::Passed, _)))) {
+        newest.insert(case.name, (case.verdict, build));
+    }
 }
 
 /// Counts of an area, of marked tests and of others.
@@ -201,6 +203,21 @@ fn shortened(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_test_that_did_not_apply_takes_no_success_away() {
+        let mut newest = BTreeMap::new();
+        let inapplicable = Verdict::Inapplicable("Requires at least 2 nodes".into());
+        for (verdict, left) in [
+            (Verdict::Failed("no".into()), Verdict::Failed("no".into())),
+            (inapplicable.clone(), inapplicable.clone()),
+            (Verdict::Passed, Verdict::Passed),
+            (inapplicable, Verdict::Passed),
+        ] {
+            note(&mut newest, Case { name: "[sig-a] x".into(), verdict }, None);
+            assert_eq!(newest["[sig-a] x"].0, left);
+        }
+    }
 
     #[test]
     fn a_failure_that_is_a_change_is_counted_apart() {
