@@ -59,12 +59,12 @@ fn resizing(pod: &Pod, old: &PodStatus, facts: &Facts) -> Vec<PodCondition> {
     let pending = facts
         .pending
         .map(|verdict| told("PodResizePending", Some(&verdict.reason), Some(&verdict.message)));
-    let in_progress = match &facts.view.resize {
-        Resize::Failed { message, .. } => Some((Some("Error"), Some(message.as_str()))),
-        _ => plan::resizable(pod, facts.view).next().map(|_| (None, None)),
-    };
-    let in_progress =
-        in_progress.map(|(reason, message)| told("PodResizeInProgress", reason, message));
+    // Of what has failed nothing is left to tell once nobody wishes it any more.
+    let due = plan::resizable(pod, facts.view).next().is_some();
+    let in_progress = due.then(|| match &facts.view.resize {
+        Resize::Failed { message, .. } => told("PodResizeInProgress", Some("Error"), Some(message)),
+        Resize::Idle | Resize::Doing => told("PodResizeInProgress", None, None),
+    });
     pending.into_iter().chain(in_progress).collect()
 }
 

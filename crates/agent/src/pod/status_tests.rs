@@ -247,6 +247,7 @@ fn what_a_container_has_is_shown_and_what_is_missing_is_said() {
     view.resize = Resize::Failed { message: "busy".into(), retry_at: at(10) };
     assert_eq!(told(&view, None).1, "PodResizeInProgress=True Error busy");
     view.slots.get_mut("a").unwrap().resources = serde_json::from_value(resources("2")).ok();
+    assert_eq!(told(&view, None).1, "");
     view.resize = Resize::Idle;
     assert_eq!(
         told(&view, Some(&verdict)),

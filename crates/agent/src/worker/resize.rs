@@ -41,12 +41,14 @@ async fn apply(shared: &Shared, pod: &Pod) -> Result<(), String> {
     let Some(sandbox) = sandbox else { return Ok(()) };
     let (runtime, memory_bytes) = (&shared.ctx.runtime, shared.ctx.memory_bytes);
     let failed = |error: runtime::Error| base::chain(&error).to_string();
-    // A container is never given more than the pod has at that moment.
-    let (old, new) = (resources::pod(&before), resources::pod(pod));
-    runtime.update_sandbox_resources(&sandbox, either(&old, &new)).await.map_err(failed)?;
-    for (container, id) in due {
+    let due = due.into_iter().map(|(container, id)| {
+        // Whom the kernel kills first is settled when a process starts.
         let wanted = resources::container(pod, &container, memory_bytes);
-        let usage = runtime.stats(&id).await.map_err(failed)?.memory_usage;
+        (container, id, Resources { oom_score_adj: None, ..wanted })
+    });
+    let due: Vec<_> = due.collect();
+    for (container, id, wanted) in &due {
+        let usage = runtime.stats(id).await.map_err(failed)?.memory_usage;
         if let Some(limit) = wanted.memory_limit
             && u64::try_from(limit).is_ok_and(|limit| limit < usage)
         {
@@ -55,8 +57,11 @@ async fn apply(shared: &Shared, pod: &Pod) -> Result<(), String> {
                 container.name
             ));
         }
-        // Whom the kernel kills first is settled when a process starts.
-        let wanted = Resources { oom_score_adj: None, ..wanted };
+    }
+    // A container is never given more than the pod has at that moment.
+    let (old, new) = (resources::pod(&before), resources::pod(pod));
+    runtime.update_sandbox_resources(&sandbox, either(&old, &new)).await.map_err(failed)?;
+    for (container, id, wanted) in due {
         runtime.update_resources(&id, wanted).await.map_err(failed)?;
         let mut state = shared.state();
         let slot = state.view.slots.entry(container.name.clone()).or_default();
