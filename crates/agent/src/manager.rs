@@ -48,6 +48,11 @@ impl Manager {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The pods that take room here.
+    fn residents(&self) -> Vec<Arc<Pod>> {
+        self.workers().values().filter_map(Handle::resident).collect()
+    }
+
     /// What every worker shares.
     pub fn context(&self) -> &Arc<Context> {
         &self.ctx
@@ -186,7 +191,7 @@ impl Manager {
             return wanted;
         }
         let uid = &wanted.pod.metadata.uid;
-        let others: Vec<_> = self.workers().values().filter_map(Handle::resident).collect();
+        let others = self.residents();
         let others = others.iter().filter(|other| other.metadata.uid != *uid);
         let others: Vec<_> = others.map(|other| spec(other)).collect();
         let node = self.ctx.node();
@@ -282,7 +287,7 @@ impl Manager {
     }
 
     fn unfit(&self, pod: &Pod, node: &Node) -> Option<Verdict> {
-        let others: Vec<_> = self.workers().values().filter_map(Handle::resident).collect();
+        let others = self.residents();
         let others: Vec<_> = others.iter().map(|pod| spec(pod)).collect();
         let unsafe_sysctls = &self.ctx.config.unsafe_sysctls;
         admission::refusal(pod, &Board { node, others: &others, unsafe_sysctls })
