@@ -16,6 +16,7 @@ mod bootstrap;
 mod bootstrap_token;
 mod cached;
 mod chain;
+mod compaction;
 mod compress;
 mod config;
 mod definitions;

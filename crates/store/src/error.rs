@@ -19,8 +19,8 @@ pub struct Compacted {
 /// Why a list cannot be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ListError {
-    /// The page's revision has left the window; the caller must start over.
-    #[error("list at revision {asked}: the window reaches back to {oldest} only")]
+    /// The page's revision has left the window or is compacted; the caller must start over.
+    #[error("list at revision {asked}: history reaches back to {oldest} only")]
     Expired {
         /// The revision asked for.
         asked: Revision,

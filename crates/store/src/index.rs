@@ -32,6 +32,8 @@ struct State {
     revision: Revision,
     /// The revision at which this process began: no window reaches further back.
     start: Revision,
+    /// Lists show no revision before this one, however far a window reaches.
+    compacted: Revision,
     closed: bool,
     collections: HashMap<Arc<str>, Collection>,
     window_bytes: usize,
@@ -66,6 +68,7 @@ impl Index {
         let state = State {
             revision: 0,
             start: 0,
+            compacted: 0,
             closed: false,
             collections: HashMap::new(),
             window_bytes: 0,
@@ -243,7 +246,7 @@ impl Index {
             return Err(ListError::Ahead { asked: revision, newest: state.revision });
         }
         let collection = state.collections.get(range.collection);
-        let oldest = collection.map_or(state.start, |c| c.window.floor());
+        let oldest = collection.map_or(state.start, |c| c.window.floor()).max(state.compacted);
         if page.at.is_some() && revision < oldest {
             return Err(ListError::Expired { asked: revision, oldest });
         }
@@ -251,6 +254,12 @@ impl Index {
             return Ok(List { revision, entries: Vec::new(), remaining: 0, next: None });
         };
         Ok(collection.list(range.namespace, page, revision))
+    }
+
+    /// Lists show nothing before this revision, which has been reached, any more.
+    pub(crate) fn compact(&self, before: Revision) {
+        let mut state = self.write();
+        state.compacted = state.compacted.max(before.min(state.revision));
     }
 
     pub(crate) fn counts(&self) -> Vec<Count> {

@@ -148,6 +148,12 @@ impl Store {
         self.index.list(range, page)
     }
 
+    /// Refuses lists as of revisions before this one from now on. Watches may still begin there:
+    /// they need only what is in the window anyway.
+    pub fn compact(&self, before: Revision) {
+        self.index.compact(before);
+    }
+
     /// Writes an object if it is as expected; durable when it returns. An object that is
     /// not there conflicts with `Expect::Revision`. Dropping the future does not take the
     /// write back.

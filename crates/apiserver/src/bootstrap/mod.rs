@@ -25,7 +25,7 @@ use crate::objects;
 use crate::response;
 use crate::server::ApiServer;
 use crate::user::User;
-use crate::{aggregation, definitions, flow, keeper};
+use crate::{aggregation, compaction, definitions, flow, keeper};
 
 /// Objects written at once: they share the store's commits.
 const WRITES_AT_ONCE: usize = 64;
@@ -102,6 +102,7 @@ impl ApiServer {
         aggregation::start(self);
         keeper::start(self, definitions::Definitions::default());
         keeper::start(self, flow::Dangling);
+        compaction::start(self);
         crate::quota::start(self);
         crate::policy_status::start(self);
         self.bootstrapped.store(true, std::sync::atomic::Ordering::Release);

@@ -281,7 +281,7 @@ pub(super) fn unread_version(why: String) -> Status {
 }
 
 /// Whether upstream reads these objects from memory. It keeps no events there.
-fn is_cached(target: &Target) -> bool {
+pub(super) fn is_cached(target: &Target) -> bool {
     target.resource.collection() != EVENTS
 }
 

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::{Call, Content, Reply, Target};
 use super::negotiate::{Format, Negotiated, Shape};
 use super::options::ListOptions;
-use super::read::{Selection, unread_version};
+use super::read::{Selection, is_cached, unread_version};
 use super::{Outcome, Registry, conversion, negotiate};
 use crate::request::{BoxError, Response};
 use crate::server::Context;
@@ -89,9 +89,9 @@ impl Registry {
         let (watch, done) = match self.store().watch(range, after) {
             Ok(watch) => (watch, false),
             Err(compacted) => {
-                ready.extend(lens.failure(&too_old(compacted)).map(Line::Whole));
+                ready.extend(lens.failure(&lens.too_old(compacted)).map(Line::Whole));
                 let now = self.store().revision();
-                (self.store().watch(range, now).map_err(too_old)?, true)
+                (self.store().watch(range, now).map_err(|old| lens.too_old(old))?, true)
             }
         };
         let now = Instant::now();
@@ -110,10 +110,6 @@ impl Registry {
     }
 }
 
-fn too_old(compacted: Compacted) -> Status {
-    Status::expired(format!("too old resource version: {} ({})", compacted.asked, compacted.oldest))
-}
-
 /// How one watcher sees the collection.
 struct Lens {
     target: Target,
@@ -126,6 +122,14 @@ impl Lens {
     /// Whether the bytes that all watchers share will do.
     fn is_plain(&self) -> bool {
         self.accept.is_plain() && self.target.is_storage_version()
+    }
+
+    /// Why a watch cannot go on: in the words of upstream's cache, or of what it has beneath it.
+    fn too_old(&self, Compacted { asked, oldest }: Compacted) -> Status {
+        if is_cached(&self.target) {
+            return Status::expired(format!("too old resource version: {asked} ({oldest})"));
+        }
+        Status::expired("The resourceVersion for the provided watch is too old.")
     }
 
     /// The line that tells why a watch ends.
@@ -350,7 +354,7 @@ impl Feed {
                 Ok(line) => return line,
                 Err(status) => status,
             },
-            Some(Err(compacted)) => too_old(compacted),
+            Some(Err(compacted)) => self.lens.too_old(compacted),
             None => {
                 self.done = true;
                 return None;

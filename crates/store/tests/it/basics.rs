@@ -89,6 +89,14 @@ async fn pages_show_one_revision() {
         assert_eq!(seen, ["p3", "p4", "p5", "p6", "p7", "p8", "p9"]);
         assert!(rest.entries.iter().all(|e| text(&e.value).contains("old")));
         assert_eq!((rest.remaining, rest.next, rest.revision), (0, None, first.revision));
+        let again = Page { limit: 3, after: first.next.clone(), at: Some(first.revision) };
+        store.compact(first.revision);
+        assert!(store.list(range, again.clone()).is_ok(), "the compacted revision itself is there");
+        store.compact(first.revision + 1);
+        store.compact(first.revision);
+        let refused = Err(ListError::Expired { asked: first.revision, oldest: first.revision + 1 });
+        assert_eq!(store.list(range, again).map(drop), refused);
+        assert!(store.watch(range, first.revision).is_ok(), "watches go by the window");
         for n in 0..100 {
             store.put(key("churn"), Expect::Any, value(&n.to_string())).await.unwrap();
         }
