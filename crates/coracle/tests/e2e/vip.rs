@@ -3,12 +3,12 @@
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Board, Kubectl, eventually, tools};
+use crate::harness::{Board, Kubectl, eventually, eventually_some, tools};
 
 const VIP: &str = "192.0.2.40";
-/// A server that is killed keeps the address for no longer than this, also on a busy machine: far
-/// less than the address's lifetime, which would take it away in the end.
-const LET_GO: Duration = Duration::from_secs(2);
+/// A server that is killed keeps the address for no longer than this, also on a busy machine: less
+/// than what is left of the address's lifetime, which would take it away in the end.
+const LET_GO: Duration = Duration::from_secs(4);
 
 fn has(board: &Board, address: &str) -> bool {
     let out = board.netns.command("ip").args(["addr", "show", "to", address]).output().expect("ip");
@@ -75,16 +75,22 @@ fn an_address_of_ipv6_is_kubectls_and_moves_when_its_holder_dies() {
         line.args(["--datastore-endpoint", "http://192.0.2.2:2379"]);
         line.arg("--write-kubeconfig").arg(board.kubeconfig());
         board.launch(line);
-        eventually("the first has the address", || has(&first, VIP6));
+        eventually("the address is held", || [&first, &second].iter().any(|b| has(b, VIP6)));
     }
     let server = Some(format!("https://[{VIP6}]:6443"));
     let seat = Kubectl::at(segment, second.kubeconfig(), second.folder.clone());
     let kubectl = Kubectl { server, ..seat };
     kubectl.ok("create configmap before --request-timeout=10s");
-    assert!(!has(&second, VIP6), "one holds it");
-    first.kill();
+    // The first, unless the machine has kept it waiting for so long that it was missed.
+    let (holder, other) =
+        eventually_some("one alone holds it", || match (has(&first, VIP6), has(&second, VIP6)) {
+            (true, false) => Ok((&first, &second)),
+            (false, true) => Ok((&second, &first)),
+            both => Err(both),
+        });
+    holder.kill();
     let killed = Instant::now();
-    eventually("the second has the address", || has(&second, VIP6));
+    eventually("the other has the address", || has(other, VIP6));
     let took = killed.elapsed();
     assert!(took < LET_GO, "the address was away for {took:?}");
     kubectl.until_that("get configmap before -o name --request-timeout=3s", |out| {

@@ -528,7 +528,7 @@ async fn many_at_once() {
     println!("  {PODS} pods of 3 containers, made and removed: {:?}", began.elapsed());
 }
 
-/// Not a benchmark, but a start that takes a hundred milliseconds would be a mistake.
+/// Not a benchmark, but a start that never takes less than a second would be a mistake.
 async fn speed() {
     let rig = Rig::new().await;
     let mut pods = Vec::new();
@@ -545,7 +545,7 @@ async fn speed() {
         fastest = fastest.min(all - made);
         pods.push(sandbox);
     }
-    assert!(fastest < Duration::from_millis(250), "debug build: {fastest:?}");
+    assert!(fastest < Duration::from_secs(1), "debug build: {fastest:?}");
     let pid = rig.native.sandbox_status(&pods[0]).await.unwrap().pid.unwrap();
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
     if std::env::var_os("SHIM_MAPS").is_some() {
