@@ -71,6 +71,8 @@ pub struct Presence {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
     name: String,
+    /// Of this Lease.
+    own: u64,
     /// Of this Lease or of its node's, whichever is newer.
     revision: u64,
     address: SocketAddr,
@@ -142,7 +144,7 @@ impl ApiServer {
             let (fresh, stale) = observed.sort(self.records(), Instant::now());
             for record in stale {
                 tracing::warn!(server = record.name, "has not been heard of and is taken off");
-                self.remove(&record.name).await;
+                self.remove(&record.name, Some(record.own)).await;
             }
             self.publish(fresh).await;
             if repaired.elapsed() >= REPAIR_INTERVAL {
@@ -161,7 +163,7 @@ impl ApiServer {
             stop.run_until_cancelled(tokio::time::sleep_until(next)).await;
         }
         let leave = async {
-            self.remove(&name).await;
+            self.remove(&name, None).await;
             let (mut fresh, _) = observed.sort(self.records(), Instant::now());
             fresh.retain(|record| record.name != name);
             // The last one leaves its address where it is: it may come back there.
@@ -200,7 +202,7 @@ impl ApiServer {
     /// The only server says once who it is, and that there are no others.
     async fn announce_alone(self: &Arc<Self>, name: &str, presence: &Presence) {
         for record in self.records().iter().filter(|record| record.name != name) {
-            self.remove(&record.name).await;
+            self.remove(&record.name, Some(record.own)).await;
         }
         let wanted = self.lease(name, presence, None);
         let known = crate::objects::object(&self.context.store, COLLECTION, NAMESPACE, name);
@@ -254,10 +256,17 @@ impl ApiServer {
         }
     }
 
-    async fn remove(self: &Arc<Self>, name: &str) {
-        let gone = self.ask(Method::DELETE, &format!("{PATH}/{name}"), Value::Null).await;
-        match gone {
+    /// Removes a Lease; another server's only as it was `seen`, since that may just have come back.
+    async fn remove(self: &Arc<Self>, name: &str, seen: Option<u64>) {
+        let options = seen.map_or(Value::Null, |revision| {
+            json!({
+                "apiVersion": "v1", "kind": "DeleteOptions",
+                "preconditions": { "resourceVersion": revision.to_string() },
+            })
+        });
+        match self.ask(Method::DELETE, &format!("{PATH}/{name}"), options).await {
             Ok(code) if code.is_success() || code == StatusCode::NOT_FOUND => {}
+            Ok(StatusCode::CONFLICT) => tracing::info!(server = name, "is back"),
             Ok(code) => tracing::debug!(server = name, %code, "Lease not removed"),
             Err(error) => tracing::debug!(server = name, error, "Lease not removed"),
         }
@@ -296,8 +305,9 @@ impl ApiServer {
             let node = entry.labels.get(HOSTNAME).filter(|_| by_node);
             let node = node
                 .and_then(|node| self.context.store.get(&Key::new(COLLECTION, NODE_LEASES, node)));
-            let revision = entry.revision.max(node.map_or(0, |node| node.revision));
-            Some(Record { name: entry.key.name.to_string(), revision, address })
+            let own = entry.revision;
+            let revision = own.max(node.map_or(0, |node| node.revision));
+            Some(Record { name: entry.key.name.to_string(), own, revision, address })
         };
         list.entries.iter().filter(of_server).filter_map(record).collect()
     }
@@ -315,7 +325,23 @@ mod tests {
     use super::*;
 
     fn record(name: &str, revision: u64) -> Record {
-        Record { name: name.into(), revision, address: "192.0.2.1:6443".parse().unwrap() }
+        let address = "192.0.2.1:6443".parse().unwrap();
+        Record { name: name.into(), own: revision, revision, address }
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_was_renewed_meanwhile_stays() {
+        let server = crate::testing::started().await;
+        let presence = Presence { node: "b".into(), roles: Vec::new(), agent: false };
+        let name = "apiserver-b";
+        server.renew(name, &presence).await.unwrap();
+        let seen = server.records()[0].own;
+        server.renew(name, &presence).await.unwrap();
+        server.remove(name, Some(seen)).await;
+        let left = server.records();
+        assert_eq!(left.len(), 1, "it came back after it was looked at");
+        server.remove(name, Some(left[0].own)).await;
+        assert_eq!(server.records(), []);
     }
 
     #[test]
