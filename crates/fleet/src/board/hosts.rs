@@ -9,19 +9,11 @@ const OWN: &str = "127.0.1.1";
 
 /// The file with our block in it, and with the board's own name where Debian has it.
 pub fn with_boards(text: &str, own: &str, boards: &[(IpAddr, String)]) -> String {
-    let mut lines = Vec::new();
-    let mut ours = false;
-    for line in text.lines() {
-        match line.trim() {
-            BEGIN => ours = true,
-            END => ours = false,
-            _ if ours => {}
-            line if line.split_whitespace().next() == Some(OWN) => {
-                lines.push(format!("{OWN}\t{own}"));
-            }
-            _ => lines.push(line.to_owned()),
-        }
-    }
+    let own_line = |line: &str| match line.split_whitespace().next() == Some(OWN) {
+        true => format!("{OWN}\t{own}"),
+        false => line.to_owned(),
+    };
+    let mut lines: Vec<String> = parts(text).0.into_iter().map(own_line).collect();
     while lines.last().is_some_and(|line| line.trim().is_empty()) {
         lines.pop();
     }
@@ -36,20 +28,30 @@ pub fn with_boards(text: &str, own: &str, boards: &[(IpAddr, String)]) -> String
 
 /// The file without our block.
 pub fn without_boards(text: &str) -> String {
-    let mut ours = false;
-    let mut kept = String::new();
+    parts(text).0.into_iter().flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Where the file knows a board to be.
+pub fn address_of(text: &str, board: &str) -> Option<IpAddr> {
+    let mut lines = parts(text).1.into_iter().map(|line| line.split_whitespace());
+    lines.find_map(|mut words| {
+        let address = words.next()?.parse().ok()?;
+        words.any(|name| name == board).then_some(address)
+    })
+}
+
+/// The owner's lines, and ours.
+fn parts(text: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut owners, mut ours, mut inside) = (Vec::new(), Vec::new(), false);
     for line in text.lines() {
         match line.trim() {
-            BEGIN => ours = true,
-            END => ours = false,
-            _ if ours => {}
-            _ => {
-                kept.push_str(line);
-                kept.push('\n');
-            }
+            BEGIN => inside = true,
+            END => inside = false,
+            _ if inside => ours.push(line),
+            _ => owners.push(line),
         }
     }
-    kept
+    (owners, ours)
 }
 
 #[cfg(test)]
@@ -68,5 +70,7 @@ mod tests {
             without_boards(after),
             "127.0.0.1 localhost\n127.0.1.1\tpi1\n\n10.9.9.9 printer\n"
         );
+        assert_eq!(address_of(after, "pi1"), Some(boards[0].0));
+        assert_eq!(address_of(after, "printer"), None, "the owner's");
     }
 }

@@ -17,6 +17,8 @@ pub struct SshError {
 pub enum Refusal {
     /// Nobody answers.
     Unreachable,
+    /// Nobody answers, and the other boards know it at another address than the file does.
+    Elsewhere,
     /// Its host key is not known.
     UnknownHostKey,
     /// Its host key is another than it was.
@@ -50,7 +52,7 @@ impl Refusal {
 
     /// Whether the board is merely away: others go on without it.
     pub fn is_away(self) -> bool {
-        self == Refusal::Unreachable
+        matches!(self, Refusal::Unreachable | Refusal::Elsewhere)
     }
 }
 
@@ -65,8 +67,15 @@ impl SshError {
         let board = &self.board;
         match self.refusal {
             Refusal::Unreachable => {
-                format!("is {board} on, is its address right, and does `ssh` reach it?")
+                format!(
+                    "is {board} on, is its address right (`coracle discover` shows who is there), and \
+                     does `ssh` reach it?"
+                )
             }
+            Refusal::Elsewhere => "boards are not moved to other addresses: put the old one back into \
+                                   the file, or give the board its new one (by a reservation in your \
+                                   router) and restart it"
+                .into(),
             Refusal::UnknownHostKey => {
                 "compare its fingerprint with the board's own (`ssh-keygen -lf \
                  /etc/ssh/ssh_host_ed25519_key.pub` there) and add it with `ssh` once; \
@@ -74,8 +83,8 @@ impl SshError {
                     .into()
             }
             Refusal::ChangedHostKey => format!(
-                "if {board} was set up anew, remove its old key (`{}`); if not, somebody may \
-                 pose as it",
+                "if {board} was set up anew, remove its old key (`{}`); if not, another board may \
+                 have its address by now, or somebody poses as it",
                 self.said
             ),
             Refusal::Denied => {
@@ -99,7 +108,9 @@ impl fmt::Display for SshError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { board, refusal, said } = self;
         match refusal {
-            Refusal::Unreachable => write!(f, "{board} cannot be reached: {said}"),
+            Refusal::Unreachable | Refusal::Elsewhere => {
+                write!(f, "{board} cannot be reached: {said}")
+            }
             Refusal::UnknownHostKey => write!(f, "the host key of {board} is not known"),
             Refusal::ChangedHostKey => write!(f, "the host key of {board} has changed"),
             Refusal::Denied => write!(f, "{board} does not let us in: {said}"),

@@ -2,7 +2,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use super::wireless;
-use crate::board::{Desired, Joining, desired, paths};
+use crate::board::{Desired, Joining, desired, hosts, paths};
 use crate::config::{Board, Cluster};
 use crate::facts::{Facts, Offset, Questions, script};
 use crate::ssh::{Refusal, Remote, SshError, Target, Work};
@@ -35,7 +35,7 @@ pub fn survey<'a>(
     password: &(dyn Fn(&Board) -> Option<String> + Sync),
     asked: Asked,
 ) -> Vec<Found<'a>> {
-    thread::scope(|scope| {
+    let mut found: Vec<Found> = thread::scope(|scope| {
         let threads: Vec<_> = boards
             .iter()
             .map(|board| {
@@ -50,7 +50,29 @@ pub fn survey<'a>(
             })
             .collect();
         threads.into_iter().map(|one| one.join().expect("a survey does not panic")).collect()
-    })
+    });
+    explain(&mut found);
+    found
+}
+
+/// Says of a board that does not answer where the others know it, if the file has it elsewhere: it was
+/// not forgotten to switch it on.
+pub(super) fn explain(found: &mut [Found]) {
+    let tables: Vec<String> = found
+        .iter()
+        .filter_map(|one| Some(one.facts.as_ref().ok()?.get("hosts").to_owned()))
+        .collect();
+    for Found { board, facts, .. } in found {
+        let Err(error) = facts else { continue };
+        let known = tables.iter().find_map(|table| hosts::address_of(table, &board.name));
+        if let Some(known) = known.filter(|known| *known != board.address)
+            && error.refusal == Refusal::Unreachable
+        {
+            error.refusal = Refusal::Elsewhere;
+            error.said =
+                format!("nobody is at {}, and the others know it at {known}", board.address);
+        }
+    }
 }
 
 /// Asks one board, which lets us in already.

@@ -161,6 +161,22 @@ fn a_board_that_is_away_leaves_the_others() {
 }
 
 #[test]
+fn a_board_whose_address_was_changed_in_the_file_is_told_from_one_that_is_off() {
+    let cluster = stack(STACK);
+    let hosts = "# begin coracle\n10.0.0.22 b\n10.0.0.3 c\n# end coracle\n";
+    let there = Ok(bare(&format!("hosts:={}", base64(hosts))));
+    let facts = [there, Err(Refusal::Unreachable), Err(Refusal::Unreachable)];
+    let mut all: Vec<Found> =
+        cluster.boards.iter().zip(facts).map(|(board, facts)| found(board, facts)).collect();
+    super::survey::explain(&mut all);
+    let error = |which: usize| all[which].facts.as_ref().expect_err("it is away");
+    let said = "b cannot be reached: nobody is at 10.0.0.2, and the others know it at 10.0.0.22";
+    assert_eq!(error(1).to_string(), said);
+    assert!(error(1).refusal.is_away() && error(1).hint().contains("put the old one back"));
+    assert_eq!(error(2).refusal, Refusal::Unreachable, "it is where it should be, and off");
+}
+
+#[test]
 fn a_first_server_that_was_set_up_anew_joins_the_others() {
     let text = STACK.replace("address: 10.0.0.2", "address: 10.0.0.2, roles: [server]");
     let cluster = stack(&text);
