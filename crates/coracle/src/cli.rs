@@ -291,3 +291,13 @@ pub struct Hello {
     #[arg(long, env = "PORT", default_value_t = crate::hello::PORT)]
     pub port: u16,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn options_of_commands_do_not_contradict_each_other() {
+        super::Cli::command().debug_assert();
+    }
+}

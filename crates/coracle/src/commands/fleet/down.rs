@@ -10,6 +10,7 @@ use fleet::up::{Asked, Found};
 use jiff::Timestamp;
 
 use super::crew::{Asks, Crew, together};
+use super::kubeconfig::Kubeconfig;
 use crate::failure::{Failure, Hint, Outcome, While};
 use crate::files;
 
@@ -25,6 +26,9 @@ pub struct Options {
     /// Keep no copy
     #[arg(long, conflicts_with = "backup")]
     pub no_backup: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub kubeconfig: Kubeconfig,
 }
 
 /// Asks, saves, removes: agents first, then servers.
@@ -56,9 +60,13 @@ pub fn run(options: &Options) -> Outcome {
     }
     let (servers, others): (Vec<&Found>, Vec<&Found>) =
         there.into_iter().partition(|one| one.board.is_server());
+    let whole = servers.len() == all.iter().filter(|board| board.is_server()).count();
     let mut failures = failures;
+    let mut servers_stay = false;
     for group in [others, servers] {
-        failures.extend(remove_all(&crew, &group));
+        let failed = remove_all(&crew, &group);
+        servers_stay = !failed.is_empty();
+        failures.extend(failed);
         // Those that stay forget those that go.
         if let Some(keeper) = stays.first() {
             for one in group {
@@ -66,6 +74,9 @@ pub fn run(options: &Options) -> Outcome {
                 crew.system.run(&keeper.target, &Work::new("forgetting the node", script))?;
             }
         }
+    }
+    if whole && !servers_stay {
+        failures.extend(options.kubeconfig.take_out(&crew.cluster).err());
     }
     together("not all boards are as before", failures)
 }

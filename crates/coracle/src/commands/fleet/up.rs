@@ -1,7 +1,6 @@
 //! `coracle up`.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 use clap::Args;
 use fleet::config::{Datastore, Secret};
@@ -10,7 +9,7 @@ use fleet::up::{
 };
 
 use super::crew::{Asks, Crew, refused, together};
-use super::kubeconfig;
+use super::kubeconfig::Kubeconfig;
 use crate::failure::{Failure, Hint, Outcome, While};
 
 /// Columns of a terminal that does not say how many it has.
@@ -29,12 +28,9 @@ pub struct Options {
     /// [default: coracle-ARCH beside this binary]
     #[arg(long, value_name = "[ARCH=]FILE")]
     pub binary: Vec<String>,
-    /// The kubeconfig that the cluster is merged into [default: $KUBECONFIG or ~/.kube/config]
-    #[arg(long)]
-    pub kubeconfig: Option<PathBuf>,
-    /// Leave kubeconfigs alone
-    #[arg(long, conflicts_with = "kubeconfig")]
-    pub no_kubeconfig: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub kubeconfig: Kubeconfig,
 }
 
 /// Compares, shows, asks, does.
@@ -52,7 +48,7 @@ pub fn run(options: &Options) -> Outcome {
     let failures = away(&plan);
     if plan.is_nothing() {
         if plan.held.is_empty() {
-            kubeconfig(options, &crew, &plan)?;
+            options.kubeconfig.merge(&crew, &plan.seed)?;
         }
         println!("no change");
         return together("some boards are away", failures);
@@ -77,7 +73,7 @@ pub fn run(options: &Options) -> Outcome {
         println!("not begun: {}", outcome.left.join(", "));
     }
     if plan.held.is_empty() && begun {
-        failures.extend(kubeconfig(options, &crew, &plan).err());
+        failures.extend(options.kubeconfig.merge(&crew, &plan.seed).err());
     }
     together("not all boards are up", failures)?;
     let count = plan.boards.len();
@@ -146,15 +142,4 @@ fn width() -> Option<usize> {
     // SAFETY: the kernel fills the structure, which lives as long as the call.
     let answer = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
     (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
-}
-
-fn kubeconfig(options: &Options, crew: &Crew, plan: &Plan) -> Outcome {
-    if options.no_kubeconfig {
-        return Ok(());
-    }
-    let path = kubeconfig::path(options.kubeconfig.as_deref())?;
-    if kubeconfig::merge_from(crew, &plan.seed, &path)? {
-        println!("kubectl: --context {} ({})", crew.cluster.name, path.display());
-    }
-    Ok(())
 }

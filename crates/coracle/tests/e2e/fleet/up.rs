@@ -67,7 +67,9 @@ fn three_bare_boards_become_a_cluster_and_bare_again() {
 
     let said = fleet.run("down --yes --backup saved");
     println!("{}{} ({:?})", said.out, said.error, said.took);
-    said.ok();
+    assert!(said.ok().contains("kubectl: context home is out of "));
+    let config = fs::read_to_string(fleet.folder.join("home/.kube/config")).expect("left");
+    assert!(!config.contains("10.77.0.40"), "{config}");
     let saved: Vec<_> = fs::read_dir(fleet.folder.join("saved")).expect("saved").collect();
     assert_eq!(saved.len(), 2, "a snapshot and its token");
     for board in 0..3 {
