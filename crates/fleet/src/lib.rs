@@ -13,6 +13,7 @@ pub mod image;
 pub mod init;
 pub mod nearest;
 pub mod plan;
+pub mod program;
 pub mod router;
 pub mod ssh;
 mod trouble;

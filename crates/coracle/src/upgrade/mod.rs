@@ -1,6 +1,7 @@
 //! Releases that live beside each other while a cluster is upgraded, and what a new one does at its
 //! first start.
 
+mod note;
 mod release;
 mod skew;
 mod start;

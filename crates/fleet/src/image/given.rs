@@ -1,18 +1,16 @@
 //! What an image needs beyond the cluster's description: secrets, keys and the binary.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::changes::Given;
 use super::error::{Doing, ImageError};
-use super::layout::Machine;
+use crate::Trouble;
 use crate::config::{Board, Cluster, Datastore, Secret};
+use crate::program::{Machine, Program, not_static};
 
 /// Public keys that a person usually has, the better ones first.
 const USUAL_KEYS: [&str; 3] = ["id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub"];
-/// Enough of a program to tell for which machine it is.
-const HEAD_BYTES: u64 = 64;
 
 impl Given {
     /// Reads what a board's image needs. Of the binaries the one for its machine is taken.
@@ -116,13 +114,14 @@ fn binary(
 ) -> Result<((PathBuf, u64), Option<Machine>), ImageError> {
     let mut found = ((PathBuf::new(), 0), None);
     for path in binaries {
-        let doing = || format!("reading the binary {}", path.display());
-        let file = File::open(path).doing(doing)?;
-        let length = file.metadata().doing(doing)?.len();
-        let mut head = Vec::new();
-        file.take(HEAD_BYTES).read_to_end(&mut head).doing(doing)?;
-        found = ((path.clone(), length), Machine::of(&head));
+        let refused = |trouble: Trouble| ImageError::refused(trouble.to_string(), trouble.hint());
+        let program = Program::read(path).map_err(refused)?;
+        let length = fs::metadata(path).doing(|| format!("looking at {}", path.display()))?.len();
+        found = ((path.clone(), length), Some(program.machine));
         if found.1 == machine {
+            if !program.is_static {
+                return Err(refused(not_static(path)));
+            }
             break;
         }
     }

@@ -28,6 +28,6 @@ pub use changes::{Given, Ip, Plan, Radio, changes, connecting, fixed, fixing, wi
 pub use copy::Packing;
 pub use error::{Doing, ImageError};
 pub use files::{Files, Node};
-pub use layout::{Layout, Machine};
+pub use layout::Layout;
 pub use prepare::Source;
 pub use table::{Partition, Table};

@@ -6,12 +6,7 @@ use std::path::{Path, PathBuf};
 use ring::digest::{Context, SHA256, digest};
 
 use crate::Trouble;
-
-/// Where the ELF header says the machine, and what it says (System V ABI).
-const MACHINE_AT: usize = 18;
-const HEADER_BYTES: usize = 20;
-const X86_64: u16 = 62;
-const AARCH64: u16 = 183;
+use crate::program::{Program, not_static, unreadable};
 
 /// The architectures that binaries are made for, as `uname -m` says them.
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
@@ -41,7 +36,10 @@ impl Binaries {
         for path in beside(own) {
             found.add(&path, None)?;
         }
-        found.add(own, None)?;
+        // One for this machine alone is nothing for boards; there may be others that are.
+        if Program::read(own)?.is_static {
+            found.add(own, None)?;
+        }
         for text in named {
             let (arch, path) = match text.split_once('=') {
                 Some((arch, path)) => (Some(arch), path),
@@ -53,43 +51,17 @@ impl Binaries {
     }
 
     fn add(&mut self, path: &Path, arch: Option<&str>) -> Result<(), Trouble> {
-        let doing = |error: io::Error| {
-            Trouble::new(
-                format!("reading the binary {}: {error}", path.display()),
-                "name a static binary of Coracle, such as --binary aarch64=coracle-aarch64",
-            )
-        };
-        let mut file = File::open(path).map_err(doing)?;
-        let mut header = [0; HEADER_BYTES];
-        file.read_exact(&mut header).map_err(doing)?;
-        let machine = u16::from_le_bytes([header[MACHINE_AT], header[MACHINE_AT + 1]]);
-        let is = match (&header[..4], machine) {
-            (b"\x7fELF", X86_64) => "x86_64",
-            (b"\x7fELF", AARCH64) => "aarch64",
-            _ => {
-                let what = format!("{} is no binary for x86_64 or aarch64", path.display());
-                return Err(Trouble::new(what, "`cargo xtask dist` makes both"));
-            }
-        };
+        let program = Program::read(path)?;
+        let is = program.machine.to_string();
         if let Some(arch) = arch.filter(|arch| *arch != is) {
             let what = format!("{} is for {is}, and not for {arch}", path.display());
             return Err(Trouble::new(what, "`cargo xtask dist` makes both"));
         }
-        let mut hash = Context::new(&SHA256);
-        hash.update(&header);
-        let mut bytes = HEADER_BYTES as u64;
-        let mut buffer = vec![0; 1 << 16];
-        loop {
-            match file.read(&mut buffer).map_err(doing)? {
-                0 => break,
-                n => {
-                    hash.update(&buffer[..n]);
-                    bytes += n as u64;
-                }
-            }
+        if !program.is_static {
+            return Err(not_static(path));
         }
-        let sum = hex(hash.finish().as_ref());
-        self.by_arch.insert(is.to_owned(), Binary { path: path.to_owned(), sum, bytes });
+        let (sum, bytes) = summed(path).map_err(|error| unreadable(path, &error))?;
+        self.by_arch.insert(is, Binary { path: path.to_owned(), sum, bytes });
         Ok(())
     }
 
@@ -124,6 +96,21 @@ pub fn how_to_get(arch: &str) -> String {
     )
 }
 
+/// A file's SHA-256, and its size.
+fn summed(path: &Path) -> io::Result<(String, u64)> {
+    let (mut file, mut hash, mut bytes) = (File::open(path)?, Context::new(&SHA256), 0);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hex(hash.finish().as_ref()), bytes)),
+            n => {
+                hash.update(&buffer[..n]);
+                bytes += n as u64;
+            }
+        }
+    }
+}
+
 /// Bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -139,15 +126,10 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::program::testing::coracle as program;
 
-    /// The head of a program for a machine, with something that tells it from others.
-    fn program(machine: u16, mark: &str) -> Vec<u8> {
-        let mut content = b"\x7fELF".to_vec();
-        content.resize(MACHINE_AT, 0);
-        content.extend(machine.to_le_bytes());
-        content.extend(mark.as_bytes());
-        content
-    }
+    const X86_64: u16 = 62;
+    const AARCH64: u16 = 183;
 
     #[test]
     fn what_lies_beside_the_binary_is_taken_for_other_architectures() {
@@ -177,5 +159,20 @@ mod tests {
         let refused = Binaries::find(&own, &[format!("aarch64={}", own.display())]);
         let said = refused.expect_err("refused").to_string();
         assert!(said.contains("coracle is for x86_64, and not for aarch64"), "{said}");
+    }
+
+    #[test]
+    fn what_is_not_coracle_is_refused_and_said_how_to_come_by_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (own, other) = (folder.path().join("coracle"), folder.path().join("other"));
+        fs::write(&own, program(X86_64, "")).expect("written");
+        fs::write(&other, crate::program::testing::program(AARCH64, &[])).expect("written");
+        let refused = Binaries::find(&own, &[format!("aarch64={}", other.display())]);
+        let refused = refused.expect_err("refused");
+        assert!(
+            refused.to_string().ends_with("is a program for aarch64, and not Coracle"),
+            "{refused}"
+        );
+        assert!(refused.hint().contains("cargo xtask dist"), "{}", refused.hint());
     }
 }

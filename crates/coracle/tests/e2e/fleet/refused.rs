@@ -73,8 +73,8 @@ fn an_architecture(fleet: &Fleet) {
     let own = crate::harness::coracle();
     let said = fleet.run(&format!("up --yes --binary aarch64={}", own.display())).fails();
     assert!(said.contains("is for x86_64, and not for aarch64"), "{said}");
-    // One that says that it is of the other, and is none: the board tries it before it is put in place.
-    let mut header = fs::read(&own).expect("the binary")[..64].to_vec();
+    // One that says that it is of the other, and is cut: the board tries it before it is put in place.
+    let mut header = fs::read(&own).expect("the binary")[..4096].to_vec();
     header[18] = 183;
     fs::write(fleet.folder.join("other"), header).expect("written");
     let said = fleet.run("up --yes --binary other").fails();

@@ -24,8 +24,10 @@ boards:
 ";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHk1 me\n";
 
-/// Runs `coracle image prepare` on the stock image. Busybox stands for the binary, which is larger than all
-/// the rest in a build that is not optimised.
+/// What stands for the binary, which is larger than all the rest in a build that is not optimised.
+const PROGRAM_BYTES: usize = 1 << 20;
+
+/// Runs `coracle image prepare` on the stock image, with the head of the binary for all of it.
 fn prepare(stock: &Stock, arguments: &str) -> Output {
     let folder = &stock.folder;
     Command::new(coracle())
@@ -33,7 +35,7 @@ fn prepare(stock: &Stock, arguments: &str) -> Output {
         .arg(folder.join("cluster.yaml"))
         .arg("--image")
         .arg(&stock.image)
-        .args(["--binary", "/bin/busybox"])
+        .args(["--binary", "program"])
         .args(arguments.split_whitespace())
         .current_dir(folder)
         .output()
@@ -57,6 +59,8 @@ fn stage(name: &str, table: &str) -> Stock {
     for (file, text) in [("cluster.yaml", CLUSTER), ("key.pub", KEY), ("token", "s3cret\n")] {
         fs::write(stock.folder.join(file), text).expect("written");
     }
+    let program = &fs::read(coracle()).expect("the binary")[..PROGRAM_BYTES];
+    fs::write(stock.folder.join("program"), program).expect("written");
     let token = stock.folder.join("token");
     let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
     fs::set_permissions(token, owner_only).expect("for its owner only");

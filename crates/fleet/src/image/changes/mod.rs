@@ -17,9 +17,10 @@ use self::network::Network;
 pub use self::network::{Ip, Radio, connecting, fixed, fixing, wireless_files};
 use super::change::Change;
 use super::error::ImageError;
-use super::layout::{Layout, Machine};
+use super::layout::Layout;
 use crate::board::{self, Desired, Joining};
 use crate::config::{Board, Cluster, Settings};
+use crate::program::Machine;
 use crate::up::how_to_get;
 
 /// Port of the API where the cluster's description names no other.
