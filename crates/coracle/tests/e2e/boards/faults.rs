@@ -89,7 +89,7 @@ fn a_drill_takes_out_each_of_three_servers() {
     let stack = Stack::up(
         "--servers 3 --agents 0 --vip auto --hello --server-arg node-monitor-grace-period=15s",
     );
-    let (passed, said) = drill(&stack, "--yes --only server,vip --outage 15s --vip 10.87.0.100");
+    let (passed, said) = drill(&stack, "--yes --only server,vip --outage 8s --vip 10.87.0.100");
     println!("{said}");
     assert!(passed, "{said}");
     let ends_well = |start: &str| {
