@@ -14,7 +14,7 @@ use crate::server::{AccessOptions, DatastoreOptions, EvictionOptions};
 use crate::snapshot::{Places, ScheduleOptions};
 use crate::vip::VipOptions;
 use file::DEFAULT_CONFIG;
-pub use file::{parsed, server_options, with_file};
+pub use file::{parsed, refused, server_options, with_file};
 
 /// What every command understands.
 #[derive(Debug, Clone, Args)]

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches};
 use serde_json::Value;
 
@@ -65,6 +66,25 @@ pub fn parsed(line: Vec<OsString>) -> Outcome<Cli> {
         let first = told.lines().next().unwrap_or_default();
         Failure::new(first.trim_start_matches("error: "))
     })
+}
+
+/// What is wrong with a key's value, as far as the value says it by itself.
+pub fn refused(subcommand: &str, key: &str, value: &Value) -> Option<String> {
+    let command = Cli::command();
+    let keys = [(key.to_owned(), value.clone())].into_iter().collect();
+    let flags = flags_of(Path::new(""), keys, &command, command.find_subcommand(subcommand)?, &[]);
+    let line = ["coracle", subcommand].map(str::to_owned).into_iter().chain(flags.ok()?);
+    let error = command.try_get_matches_from(line).err()?;
+    // That other flags are missing says nothing of this one.
+    let about = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(about)) => {
+            about.split([' ', '=']).next() == Some(&format!("--{key}"))
+        }
+        _ => false,
+    };
+    let about = about && !matches!(error.kind(), ErrorKind::MissingRequiredArgument);
+    let told = error.to_string();
+    about.then(|| told.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
 }
 
 fn find_subcommand<'a>(
@@ -170,6 +190,8 @@ fn scalar(path: &Path, key: &str, value: Value) -> Outcome<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn merged(yaml: &str, arguments: &[&str]) -> Result<String, String> {
@@ -214,6 +236,26 @@ mod tests {
         let merged = with_file(&Cli::command(), line).expect("merged");
         let shown: Vec<_> = merged[2..].iter().map(|a| a.to_string_lossy()).collect();
         assert_eq!(shown.join(" "), "snapshot --s3 list --dir=/b");
+    }
+
+    #[test]
+    fn a_value_is_refused_for_itself_alone() {
+        for (command, key, value, expected) in [
+            ("server", "https-listen-port", json!(99999), "99999 is not in 0..=65535"),
+            ("server", "https-listen-port", json!(6444), ""),
+            ("server", "disable-agent", json!("yes"), "unexpected value 'yes'"),
+            ("server", "disable-agent", json!(true), ""),
+            ("agent", "max-pods", json!("many"), "invalid value 'many' for '--max-pods"),
+            ("agent", "max-pods", json!(30), ""),
+            ("agent", "max-pods", json!(null), ""),
+            ("agent", "no-such-flag", json!(1), ""),
+        ] {
+            let said = refused(command, key, &value).unwrap_or_default();
+            assert!(
+                said.contains(expected) && said.is_empty() == expected.is_empty(),
+                "{key}: {said}"
+            );
+        }
     }
 
     #[test]

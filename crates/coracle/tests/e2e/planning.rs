@@ -104,7 +104,7 @@ fn boards_are_found_and_a_file_is_written_once() {
     let (code, _, error) = look("init --discover --subnet 10.77.0.0/28");
     assert_eq!(code, 0, "{error}");
     let (code, out, error) = look("config check");
-    assert_eq!((code, out.as_str()), (0, "home: 1 boards, 1 of them servers\n"), "{error}");
+    assert_eq!((code, out.as_str()), (0, "home: 1 board, 1 server\n"), "{error}");
     let (code, _, error) = look("init --discover --subnet 10.77.0.0/28");
     assert!(code == 1 && error.contains("is there already, and is left as it is"), "{error}");
 }

@@ -29,7 +29,10 @@ impl Cluster {
         if length > MAX_FILE_BYTES {
             return Err(whole("it is larger than 1 MiB".into()));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| whole(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::InvalidData => whole("it is not written in UTF-8".into()),
+            _ => whole(error.to_string()),
+        })?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
         parse(&text, path, flags, Some(folder))
     }

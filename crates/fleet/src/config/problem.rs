@@ -1,6 +1,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+/// How much of a line is shown.
+const LINE_CHARS_MAX: usize = 160;
+/// What stands for the rest of it.
+const CUT: &str = "...";
+
 /// A place in a file; line 0 is the file as a whole.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Spot {
@@ -85,6 +90,7 @@ impl fmt::Display for Problems {
                 _ => write!(f, "{}:{line}:{column}: {}", self.file.display(), problem.what)?,
             }
             if let Some(text) = self.line(line) {
+                let (text, column) = around(text, column);
                 let number = line.to_string();
                 let space = " ".repeat(number.len());
                 let before: String =
@@ -107,9 +113,43 @@ fn shown(line: &str, secret_from: Option<usize>) -> String {
     }
 }
 
+/// A long line's part around a column, and where the column is in it.
+fn around(line: &str, column: usize) -> (String, usize) {
+    let skipped = match line.chars().count() > LINE_CHARS_MAX {
+        true => column.saturating_sub(LINE_CHARS_MAX / 2),
+        false => 0,
+    };
+    let mut rest = line.chars().skip(skipped);
+    let mut part: String = rest.by_ref().take(LINE_CHARS_MAX).collect();
+    if rest.next().is_some() {
+        part.push_str(CUT);
+    }
+    match skipped {
+        0 => (part, column),
+        _ => (format!("{CUT}{part}"), column - skipped + CUT.len()),
+    }
+}
+
 /// A tab keeps its width, whatever it is.
 fn blank(character: char) -> char {
     if character == '\t' { '\t' } else { ' ' }
 }
 
 impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_long_line_what_is_around_the_problem_is_shown() {
+        let line = format!("{}x{}", "a".repeat(300), "b".repeat(300));
+        for (line, column, begins) in
+            [("short", 3, "short"), (&line, 3, "aaa"), (&line, 301, "...a")]
+        {
+            let (shown, at) = around(line, column);
+            assert!(shown.starts_with(begins) && shown.len() <= LINE_CHARS_MAX + 6, "{shown}");
+            assert_eq!(shown.chars().nth(at - 1), line.chars().nth(column - 1));
+        }
+    }
+}

@@ -87,7 +87,11 @@ boards:
 
 fn flags() -> Flags {
     let of = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
-    Flags { server: of(&["disable-agent", "max-pods", "node-name"]), agent: of(&["max-pods"]) }
+    Flags {
+        server: of(&["disable-agent", "max-pods", "node-name"]),
+        agent: of(&["max-pods"]),
+        refuses: None,
+    }
 }
 
 fn parse(text: &str) -> Result<Cluster, String> {
@@ -308,6 +312,44 @@ fn two_servers_on_sqlite_and_fixed_addresses_of_no_network_are_refused() {
     let told = parse(text).expect_err("wrong");
     assert!(told.contains("SQLite is on one server, and 2 boards are servers"), "{told}");
     assert!(told.contains("fixed addresses need to know the network"), "{told}");
+}
+
+#[test]
+fn addresses_are_looked_at_without_a_network_around_them_too() {
+    for (network, board, expected) in [
+        ("", "192.168.1.11", ""),
+        ("", "'fd00::11'", ""),
+        ("", "10.43.0.11", "3:31: 10.43.0.11 is one of the services' addresses 10.43.0.0/16"),
+        (
+            "pods: 192.168.0.0/16",
+            "192.168.1.11",
+            "3:31: 192.168.1.11 is one of the pods' addresses",
+        ),
+        ("vip: 10.42.0.9", "192.168.1.11", "2:16: 10.42.0.9 is one of the pods' addresses"),
+        ("vip: 192.168.1.11", "192.168.1.11", "3:31: 192.168.1.11 is the virtual address"),
+        ("", "127.0.0.1", "3:31: 127.0.0.1 is no address that others reach a board at"),
+        ("", "0.0.0.0", "0.0.0.0 is no address"),
+        ("", "224.0.0.1", "224.0.0.1 is no address"),
+        ("", "255.255.255.255", "255.255.255.255 is no address"),
+        ("", "'fe80::1'", "fe80::1 is no address"),
+    ] {
+        let text = format!(
+            "name: home\nnetwork: {{{network}}}\nboards: [{{name: pi1, address: {board}, roles: [server]}}]\n"
+        );
+        let said = parse(&text).err().unwrap_or_default();
+        assert!(said.contains(expected) && said.is_empty() == expected.is_empty(), "{text}{said}");
+    }
+    assert!(parse(&FINE.replace("name: pi2", "name: localhost")).is_err());
+}
+
+#[test]
+fn what_the_binary_says_of_a_value_is_told_with_its_place() {
+    let refuses: fn(&str, &str, &serde_json::Value) -> Option<String> =
+        |command, key, value| (value == "many").then(|| format!("{command} --{key} is odd"));
+    let flags = Flags { refuses: Some(refuses), ..flags() };
+    let text = FINE.replace("{disable-agent: true}", "{max-pods: many}");
+    let told = Cluster::parse(&text, "cluster.yaml", &flags).expect_err("refused").to_string();
+    assert!(told.contains("`server.max-pods`: server --max-pods is odd"), "{told}");
 }
 
 #[test]

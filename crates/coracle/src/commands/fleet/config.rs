@@ -28,7 +28,14 @@ pub fn run(command: &ConfigCommand) -> Outcome {
             let file = path.as_ref().unwrap_or(&named.file).clone();
             let cluster = ClusterFile { file }.read()?;
             let (boards, servers) = (cluster.boards.len(), cluster.servers().count());
-            say(&format!("{}: {boards} boards, {servers} of them servers\n", cluster.name))
+            let count =
+                |number, noun| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+            say(&format!(
+                "{}: {}, {}\n",
+                cluster.name,
+                count(boards, "board"),
+                count(servers, "server")
+            ))
         }
     }
 }

@@ -28,6 +28,17 @@ pub struct Flags {
     pub server: Option<Vec<String>>,
     /// Of `coracle agent`.
     pub agent: Option<Vec<String>>,
+    /// What is wrong with a value, by the command's name (`server`, `agent`) and the flag's.
+    pub refuses: Option<fn(&str, &str, &Value) -> Option<String>>,
+}
+
+impl Flags {
+    fn of(&self, command: &str) -> Option<&Vec<String>> {
+        match command {
+            "server" => self.server.as_ref(),
+            _ => self.agent.as_ref(),
+        }
+    }
 }
 
 /// Flags that other keys of the file decide, and which.
@@ -74,13 +85,14 @@ impl<'a> Rules<'a> {
         self.settings(&self.cluster.defaults, &root.key("defaults"));
         self.ssh(&self.cluster.ssh, &root.key("ssh"));
         self.subnet();
+        self.taken();
         self.router();
         self.pod_networks();
         self.datastore();
         self.power();
         self.hardware();
-        self.options(&self.cluster.server, self.flags.server.as_ref(), &root.key("server"));
-        self.options(&self.cluster.agent, self.flags.agent.as_ref(), &root.key("agent"));
+        self.options(&self.cluster.server, "server", &root.key("server"));
+        self.options(&self.cluster.agent, "agent", &root.key("agent"));
         self.problems
     }
 
@@ -166,6 +178,13 @@ impl<'a> Rules<'a> {
 
     fn board(&mut self, board: &Board, at: &Path) {
         self.name(&board.name, &at.key("name"));
+        if board.name == "localhost" {
+            self.note(&at.key("name"), "`localhost` is every board to itself");
+        }
+        if !network::is_hosts(board.address) {
+            let what = format!("{} is no address that others reach a board at", board.address);
+            self.hinted(&at.key("address"), what, "`ip address` on the board shows its own");
+        }
         if board.is_server() && board.roles.contains(&Role::Agent) {
             let at = at.key("roles");
             self.hinted(&at, "a server runs pods as agents do", "leave out `agent`");
@@ -184,8 +203,8 @@ impl<'a> Rules<'a> {
         for (position, taint) in board.taints.iter().enumerate() {
             self.must(syntax::taint(taint), taint, &at.key("taints").item(position));
         }
-        let flags = if board.is_server() { &self.flags.server } else { &self.flags.agent };
-        self.options(&board.config, flags.as_ref(), &at.key("config"));
+        let command = if board.is_server() { "server" } else { "agent" };
+        self.options(&board.config, command, &at.key("config"));
         self.settings(&board.settings, at);
         self.ssh(&board.ssh, &at.key("ssh"));
     }
@@ -221,16 +240,16 @@ impl<'a> Rules<'a> {
         }
     }
 
-    fn options(&mut self, keys: &BTreeMap<String, Value>, flags: Option<&Vec<String>>, at: &Path) {
+    fn options(&mut self, keys: &BTreeMap<String, Value>, command: &str, at: &Path) {
         for (key, value) in keys {
             let at = at.key(key);
             if let Some((_, by)) = DECIDED.iter().find(|(decided, _)| decided == key) {
                 self.note(&at, format!("`{key}` is decided by {}", decider(by)));
-            } else if let Some(flags) = flags
+            } else if let Some(flags) = self.flags.of(command)
                 && !flags.contains(key)
             {
                 let known = flags.iter().map(String::as_str);
-                let hint = suggestion(key, known, "`coracle server --help` lists all");
+                let hint = suggestion(key, known, format!("`coracle {command} --help` lists all"));
                 self.hinted(&at, format!("`{key}` is no flag of Coracle"), hint);
             }
             let is_plain = |value: &Value| !value.is_object() && !value.is_array();
@@ -240,6 +259,9 @@ impl<'a> Rules<'a> {
             };
             if !fits {
                 let what = "a text, a number, true or false, or a list of these is needed";
+                self.note(&at, format!("`{at}`: {what}"));
+            } else if let Some(what) = self.flags.refuses.and_then(|says| says(command, key, value))
+            {
                 self.note(&at, format!("`{at}`: {what}"));
             }
         }

@@ -40,7 +40,6 @@ impl<'a> Rules<'a> {
             let at = Path::default().key("boards").item(position).key("address");
             self.inside(subnet, board.address, &at);
         }
-        self.taken();
     }
 
     /// Notes an address that no host of the subnet can have.
@@ -57,7 +56,7 @@ impl<'a> Rules<'a> {
     }
 
     /// Notes boards on the gateway's address or the virtual one.
-    fn taken(&mut self) {
+    pub(super) fn taken(&mut self) {
         let network = &self.cluster.network;
         let vip = Path::default().key("network").key("vip");
         if network.vip.is_some() && network.vip == network.gateway {
@@ -189,9 +188,38 @@ impl<'a> Rules<'a> {
                 let hint = format!("write `{key}: ` with another network under `network`");
                 self.hinted(&at, what, hint);
             }
+            if network.subnet.is_none() {
+                self.outside(net, key);
+            }
             seen.push(("the pods' addresses", net.trunc()));
         }
     }
+
+    /// Notes the first address of the boards' that is among those of pods or services; where their
+    /// network is known, all of it was compared.
+    fn outside(&mut self, net: IpNet, key: &str) {
+        let boards = self.cluster.boards.iter().enumerate().map(|(position, board)| {
+            (Path::default().key("boards").item(position).key("address"), board.address)
+        });
+        let vip = self.cluster.network.vip;
+        let vip = vip.map(|vip| (Path::default().key("network").key("vip"), vip));
+        if let Some((at, address)) = boards.chain(vip).find(|(_, address)| net.contains(address)) {
+            let what = format!("{address} is one of the {key}' addresses {net}");
+            let hint = format!("write `{key}: ` with another network under `network`");
+            self.hinted(&at, what, hint);
+        }
+    }
+}
+
+/// Whether hosts are reached at it from elsewhere.
+pub(super) fn is_hosts(address: IpAddr) -> bool {
+    let other = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    let own = match address {
+        IpAddr::V4(v4) => !v4.is_broadcast(),
+        // One of these means nothing without an interface.
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    own && !other
 }
 
 /// Whether two networks have an address in common.
