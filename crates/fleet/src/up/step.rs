@@ -216,22 +216,25 @@ impl Step {
     /// The script that takes a binary from its standard input. It is an argument, and holds nothing
     /// secret.
     pub fn receive(sum: &str) -> String {
-        let binary = paths::BINARY;
-        format!(
-            "{PRELUDE}mark\nnew=/usr/local/bin/.coracle.new\nmkdir -p /usr/local/bin\ncat >\"$new\"\n\
-             [ \"$(sha256sum <\"$new\" | cut -d' ' -f1)\" = {sum} ] || \
-             {{ rm -f \"$new\"; echo 'the binary was damaged on the way' >&2; exit 1; }}\n\
-             chmod 755 \"$new\"\n\
-             \"$new\" version >/dev/null || \
-             {{ rm -f \"$new\"; echo 'the binary does not run here' >&2; exit 1; }}\n\
-             sync \"$new\"\nmv -f \"$new\" {binary}"
-        )
+        format!("{PRELUDE}mark\n{}", take_in(paths::BINARY, sum))
     }
 
     /// The script that puts a token in place.
     pub fn token(token: &str) -> String {
         format!("{PRELUDE}mark\n{}", put(paths::TOKEN, 0o600, &format!("{}\n", token.trim())))
     }
+}
+
+/// The script that takes a program in. Whatever ends it, nothing of half a program takes up a board's room.
+fn take_in(program: &str, sum: &str) -> String {
+    format!(
+        "new={program}.new\ntrap 'rm -f \"$new\"' EXIT\nmkdir -p \"$(dirname \"$new\")\"\ncat >\"$new\"\n\
+         [ \"$(sha256sum <\"$new\" | cut -d' ' -f1)\" = {sum} ] || \
+         {{ echo 'the binary was damaged on the way' >&2; exit 1; }}\n\
+         chmod 755 \"$new\"\n\
+         \"$new\" version >/dev/null || {{ echo 'the binary does not run here' >&2; exit 1; }}\n\
+         sync \"$new\"\nmv -f \"$new\" {program}"
+    )
 }
 
 /// The script that makes a file whole or not at all.
@@ -352,6 +355,43 @@ impl fmt::Display for Step {
                 let all: Vec<String> = set.chain(taints).chain(gone).collect();
                 write!(f, "node: {}", all.join(", "))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_program_is_taken_in_whole_or_leaves_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = folder.path().join("bin/coracle");
+        let fine = format!("#!/bin/sh\n#{}\n", "x".repeat(4096));
+        // A limit stands for a disk that is full: the shell's numbers are blocks of 512 bytes.
+        for (limit, content, sum, expected) in [
+            ("unlimited", &*fine, super::super::binaries::sum(&fine), true),
+            ("4", &fine, super::super::binaries::sum(&fine), false),
+            ("unlimited", &fine[1..], super::super::binaries::sum(&fine), false),
+            ("unlimited", "exit 1\n", super::super::binaries::sum("exit 1\n"), false),
+        ] {
+            let _ = fs::remove_file(&program);
+            let script = take_in(&program.display().to_string(), &sum);
+            let script = format!("set -eu\nulimit -f {limit}\n{script}");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &script]).stdin(Stdio::piped()).stderr(Stdio::null());
+            let mut shell = shell.spawn().expect("sh");
+            let mut input = shell.stdin.take().expect("a pipe");
+            // Who takes nothing more is told so by the end.
+            let _ = input.write_all(content.as_bytes());
+            drop(input);
+            assert_eq!(shell.wait().expect("ended").success(), expected, "{limit}");
+            let left = fs::read_dir(program.parent().expect("a folder")).expect("read").count();
+            assert_eq!(left, usize::from(expected), "{limit}");
         }
     }
 }
