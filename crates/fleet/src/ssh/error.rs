@@ -88,8 +88,8 @@ impl SshError {
                 self.said
             ),
             Refusal::Denied => {
-                "is the public key in the account's authorized_keys, and the account \
-                                right (ssh.user)?"
+                "is the public key in the account's authorized_keys (`ssh-copy-id` puts it \
+                                there), and the account right (ssh.user)?"
                     .into()
             }
             Refusal::Sudo => {

@@ -256,6 +256,14 @@ fn refused(target: &Target, said: &str) -> SshError {
         (Refusal::Denied, Some(key)) => format!("there is no key {}", key.display()),
         _ => last_line(said),
     };
+    // ssh says nothing of what happened on the way, and takes what it needs there from its own files.
+    let said = match target.jump.as_ref().filter(|_| refusal == Refusal::Unreachable) {
+        Some(jump) => format!(
+            "{said} (by way of {jump}: `ssh {jump}` has to work by itself, with keys and known hosts of \
+             ~/.ssh)"
+        ),
+        None => said,
+    };
     SshError::new(&target.name, refusal, said)
 }
 
@@ -298,5 +306,8 @@ mod tests {
         let error = refused(&target(None, Some("/none/key")), denied);
         assert_eq!(error.to_string(), "pi1 does not let us in: there is no key /none/key");
         assert_eq!(refused(&target(None, None), denied).said, denied);
+        let jumping = Target { jump: Some("me@gate".into()), ..target(None, None) };
+        let said = refused(&jumping, "Connection closed by remote host").said;
+        assert!(said.contains("by way of me@gate: `ssh me@gate` has to work"), "{said}");
     }
 }

@@ -40,6 +40,14 @@ pub struct Outcome {
     pub left: Vec<String>,
 }
 
+impl Outcome {
+    /// Whether all that there was to do on a board was done.
+    pub fn is_done(&self, board: &str) -> bool {
+        !self.failed.iter().any(|error| error.board == board)
+            && !self.left.iter().any(|left| left == board)
+    }
+}
+
 impl Driver<'_> {
     /// Prepares all boards at once, then has the servers join one after the other and the agents
     /// together. The first that fails ends it; what is at work elsewhere is finished.

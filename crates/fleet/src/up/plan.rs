@@ -5,7 +5,7 @@ use crate::Trouble;
 use crate::board::{Joining, Service, desired, read_config};
 use crate::config::{Board, Cluster, Hidden};
 use crate::facts::{Facts, Identity};
-use crate::ssh::{SshError, Target};
+use crate::ssh::{Refusal, SshError, Target};
 
 /// The port of the API unless `server.https-listen-port` names another.
 const API_PORT: u16 = 6443;
@@ -166,7 +166,15 @@ fn routers(
 ) -> Result<Plan, Vec<Trouble>> {
     let routers: Vec<_> =
         there.iter().filter(|(board, _, _)| Service::of(board).is_none()).collect();
-    let Some((_, seed, _)) = routers.first() else { return Err(vec![held]) };
+    let Some((_, seed, _)) = routers.first() else {
+        // It may be on, and merely not where the file has it.
+        let away = found.iter().filter_map(|found| found.facts.as_ref().err());
+        let moved = away.filter(|error| error.refusal == Refusal::Elsewhere);
+        let mut moved: Vec<Trouble> =
+            moved.map(|error| Trouble::new(error.to_string(), error.hint())).collect();
+        moved.push(held);
+        return Err(moved);
+    };
     let pairs: Vec<(&Board, &Facts)> = routers.iter().map(|(b, _, facts)| (*b, *facts)).collect();
     let mut trouble = refusals(cluster, &pairs, None, binaries);
     let mut boards = Vec::new();

@@ -174,6 +174,10 @@ fn a_board_whose_address_was_changed_in_the_file_is_told_from_one_that_is_off() 
     assert_eq!(error(1).to_string(), said);
     assert!(error(1).refusal.is_away() && error(1).hint().contains("put the old one back"));
     assert_eq!(error(2).refusal, Refusal::Unreachable, "it is where it should be, and off");
+    // The first server is looked for in vain.
+    all[0].facts = Err(SshError::new("a", Refusal::Elsewhere, "nobody is there"));
+    let trouble = plan(&cluster, &all, &binaries(), &Secrets::default(), &[]).expect_err("refused");
+    assert_eq!(trouble[0].to_string(), "a cannot be reached: nobody is there");
 }
 
 #[test]
@@ -287,6 +291,9 @@ fn the_first_that_fails_ends_it() {
     );
     let (outcome, _) = driven("b: start");
     assert_eq!((outcome.failed[0].board.as_str(), outcome.left.len()), ("b", 0));
+    assert_eq!(["a", "b", "c"].map(|name| outcome.is_done(name)), [true, false, true]);
+    let (outcome, _) = driven("b: binary");
+    assert!(!outcome.is_done("a"), "it was not begun: {:?}", outcome.left);
 }
 
 #[test]

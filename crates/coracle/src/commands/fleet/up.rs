@@ -54,7 +54,7 @@ pub fn run(options: &Options) -> Outcome {
         return together("some boards are away", failures);
     }
     if options.dry_run {
-        return Ok(());
+        return together("some boards are away", failures);
     }
     options.asks.confirm("These are the changes.")?;
     let progress = progress(&plan);
@@ -67,7 +67,7 @@ pub fn run(options: &Options) -> Outcome {
     };
     let outcome = driver.run();
     let mut failures = failures;
-    let begun = !outcome.failed.iter().any(|error| error.board == plan.seed.name);
+    let begun = outcome.is_done(&plan.seed.name);
     failures.extend(outcome.failed.into_iter().map(Failure::from));
     if !outcome.left.is_empty() {
         println!("not begun: {}", outcome.left.join(", "));
