@@ -303,10 +303,19 @@ impl Sandbox {
     pub async fn down(base: &Path, name: &str) -> Result<bool> {
         must_be_root()?;
         let folder = Folder::new(base, name)?;
-        if !folder.exists() {
-            return Ok(false);
-        }
         let _lock = folder.lock()?;
+        let existed = folder.exists();
+        if existed {
+            Self::take_away(&folder).await?;
+        }
+        // An `up` that was killed at its very first step has left these; of several sandboxes the
+        // last one takes the common folder along.
+        folder.forget_lock();
+        let _ = fs::remove_dir(base);
+        Ok(existed)
+    }
+
+    async fn take_away(folder: &Folder) -> Result {
         let plan = read_json::<Plan>(&folder.plan()).ok().flatten();
         let boards = folder.boards();
         let places = boards.iter().map(|board| folder.board(board));
@@ -327,11 +336,7 @@ impl Sandbox {
         cgroup::remove(&folder.group(), None)?;
         fs::remove_dir_all(folder.path())
             .doing(|| format!("removing {}", folder.path().display()))
-            .hinted("see what uses it with `fuser -vm`, end that, and run the command again")?;
-        folder.forget_lock();
-        // The last one takes the common folder along.
-        let _ = fs::remove_dir(base);
-        Ok(true)
+            .hinted("see what uses it with `fuser -vm`, end that, and run the command again")
     }
 
     fn switch(&self) -> Result<Identity> {
