@@ -27,7 +27,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::pod::plan::{self, Action, Plan};
-use crate::pod::resizing::Resizing;
 use crate::pod::status::{Life, Verdict, terminal};
 use crate::pod::view::{Resize, Run, View, Volumes, spec};
 use crate::probe::Probers;
@@ -163,8 +162,6 @@ pub(crate) struct State {
     /// Ended runs by id: they do not change any more.
     pub ended: HashMap<ContainerId, Run>,
     pub verdict: Option<Verdict>,
-    /// What has been told of other resources.
-    pub resizing: Resizing,
     /// It takes no room any more. Set before the API is told: whoever hears of it there may send
     /// the next pod at once.
     pub over: bool,
@@ -235,7 +232,6 @@ pub fn spawn(
         over: refused.is_some() || terminal(phase(&status)),
         tell_at: refused.as_ref().map(|refused| refused.tell_at),
         verdict: refused.map(|refused| refused.verdict),
-        resizing: Resizing::default(),
         pulls: HashMap::new(),
         status,
         writing: false,
@@ -323,9 +319,6 @@ impl Worker {
             }
         };
         self.tell_back_off(&pod, &plan);
-        if life == Life::Running {
-            resize::tell(&self.shared, &pod);
-        }
         self.probe(&pod, &life);
         for action in &plan.actions {
             self.act(&pod, action);
@@ -438,12 +431,8 @@ impl Worker {
                 shared.state().view.resize = Resize::Doing;
                 self.ops.spawn(resize::resize(shared, pod));
             }
-            Action::Kill { container, id, message, again } => {
-                let mut state = shared.state();
-                let slot = state.view.slots.entry(container.clone()).or_default();
-                slot.busy = true;
-                slot.replaced = again.then(|| id.clone());
-                drop(state);
+            Action::Kill { container, id, message } => {
+                shared.state().view.slots.entry(container.clone()).or_default().busy = true;
                 self.ops.spawn(stop::kill(shared, pod, container, id, message));
             }
         }

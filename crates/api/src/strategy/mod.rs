@@ -9,7 +9,6 @@
 mod defaults;
 mod facts;
 mod initial;
-mod label_keys;
 mod validate;
 mod views;
 mod warnings;
@@ -54,9 +53,6 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
     }
     if resource.collection() == "batch/jobs" {
         job_selector(object);
-    }
-    if resource.collection() == "pods" {
-        label_keys::merge(object);
     }
     if resource.collection() == "apiregistration.k8s.io/apiservices" {
         local_service(object);

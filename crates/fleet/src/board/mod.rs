@@ -10,6 +10,6 @@ pub mod hosts;
 pub mod paths;
 pub mod unit;
 
-pub use config::{changed_keys, config, read_config, render_config};
+pub use config::{Keys, changed_keys, config, read_config, render_config};
 pub use desired::{Desired, Joining, Service, desired, packages};
 pub use file::{After, File};

@@ -74,6 +74,12 @@ pub fn compose(given: Given, ask: Option<&mut dyn Ask>) -> Result<String, Troubl
         Some(ask) => Questions::new(ask).settle(given)?,
         None => usual(given)?,
     };
+    let (boards, servers) = (settled.boards.len(), settled.servers.unwrap_or(1));
+    if servers > boards {
+        let what =
+            format!("there cannot be more servers than boards: {servers}, and {boards} boards");
+        return Err(Trouble::new(what, "name more boards with --board, or fewer --servers"));
+    }
     let text = text::write(&settled);
     match Cluster::parse(&text, "cluster.yaml", &Flags::default()) {
         Ok(_) => Ok(text),

@@ -96,6 +96,9 @@ fn what_makes_no_cluster_is_not_written() {
     let boards = vec![board("a=10.0.0.11"), board("a=10.0.0.11")];
     let trouble = compose(Given { boards, ..Given::default() }, None).expect_err("twice");
     assert!(trouble.to_string().contains("two boards have the name a"), "{trouble}");
+    let given = Given { boards: vec![board("a=10.0.0.11")], servers: Some(5), ..Given::default() };
+    let trouble = compose(given, None).expect_err("five of one");
+    assert!(trouble.to_string().contains("more servers than boards: 5, and 1 board"), "{trouble}");
 }
 
 #[test]

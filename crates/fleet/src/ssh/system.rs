@@ -163,7 +163,10 @@ impl Remote for System {
         if asks {
             // A wrong password must not have sudo read the next script as further attempts.
             let tried = self.piped(target, &Work::new("sudo", ""), "true");
-            tried.map_err(|error| SshError { refusal: Refusal::Sudo, ..error })?;
+            tried.map_err(|error| {
+                let said = format!("it does not take the password that is named ({})", error.said);
+                SshError::new(&target.name, Refusal::Sudo, said)
+            })?;
         }
         Ok(())
     }

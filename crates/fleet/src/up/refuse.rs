@@ -1,10 +1,12 @@
 //! What stands in the way, found before anything is changed.
 
+use serde_json::json;
+
 use super::{Binaries, Found, how_to_get};
 use crate::Trouble;
-use crate::board::{Service, paths};
+use crate::board::{Keys, Service, config, paths, read_config};
 use crate::check::{Level, check_board, check_stack};
-use crate::config::{Board, Cluster};
+use crate::config::{Board, Cluster, DEFAULT_PODS, DEFAULT_SERVICES};
 use crate::facts::{Facts, Identity};
 
 /// Room that a binary's copying needs besides the binary.
@@ -13,6 +15,18 @@ const SPARE: u64 = 100 << 20;
 const HOPELESS: [&str; 3] = ["architecture", "ports", "address"];
 /// Likewise, of boards beside each other.
 const HOPELESS_BESIDE: [&str; 4] = ["address", "addresses", "mac", "router"];
+
+/// What a board in a cluster cannot become: the flag, where the file says it, and what it is where
+/// nothing is said. Servers refuse to start with another, and a node of another name is another node.
+const LASTING: [(&str, &str, Option<&str>); 7] = [
+    ("node-name", "the board's `name`", None),
+    ("cluster-cidr", "`network.pods`", Some(DEFAULT_PODS)),
+    ("service-cidr", "`network.services`", Some(DEFAULT_SERVICES)),
+    ("cluster-domain", "`server.cluster-domain`", Some("cluster.local")),
+    ("cluster-dns", "`server.cluster-dns`", None),
+    ("vxlan-vni", "`server.vxlan-vni`", None),
+    ("vxlan-port", "`server.vxlan-port`", None),
+];
 
 /// Everything that speaks against beginning.
 pub fn refusals(
@@ -29,6 +43,7 @@ pub fn refusals(
             list.extend(binary(board, facts, binaries));
         }
         list.extend(other_role(board, facts));
+        list.extend(lasting(cluster, board, facts));
     }
     let stack = check_stack(cluster, found).into_iter();
     let stack = stack.filter(|v| v.level == Level::Fail && HOPELESS_BESIDE.contains(&v.subject));
@@ -99,6 +114,26 @@ fn skew(there: &str, new: &str) -> Option<String> {
 fn root_free(facts: &Facts) -> Option<u64> {
     let line = facts.get("space").lines().nth(1)?;
     line.split_whitespace().nth(3)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+fn lasting(cluster: &Cluster, board: &Board, facts: &Facts) -> Vec<Trouble> {
+    if facts.identity().is_none() {
+        return Vec::new();
+    }
+    let before = read_config(facts.get("config"));
+    let after = config(cluster, board, None, false, None);
+    let trouble = |(flag, place, default): (&str, &str, Option<&str>)| {
+        let default = default.map(|text| json!(text));
+        let of = |keys: &Keys| keys.get(flag).cloned().or_else(|| default.clone());
+        let (before, after) = (of(&before)?, of(&after)?);
+        let what = format!("{} has {flag} {before} in its cluster, and not {after}", board.name);
+        let hint = format!(
+            "it lasts as long as that: put it back in the file ({place}), or take the board out first \
+             (`coracle down`)"
+        );
+        (before != after).then(|| Trouble::new(what, hint))
+    };
+    LASTING.into_iter().filter_map(trouble).collect()
 }
 
 fn other_role(board: &Board, facts: &Facts) -> Option<Trouble> {

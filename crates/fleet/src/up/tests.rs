@@ -181,6 +181,33 @@ fn a_board_whose_address_was_changed_in_the_file_is_told_from_one_that_is_off() 
 }
 
 #[test]
+fn what_lasts_as_long_as_a_cluster_is_not_changed_under_it() {
+    let there = |own: &str, config: &str| {
+        let config = base64(&format!("node-name: \"{own}\"\n{config}"));
+        Ok(bare(&format!("{}config:={config}\nactive.coracle.service=active\n", authority("ours"))))
+    };
+    let refused = |network: &str, first: Result<Facts, Refusal>| {
+        let cluster = stack(&STACK.replace("home\n", &format!("home\nnetwork: {{{network}}}\n")));
+        let planned = planned(&cluster, vec![first, Ok(bare("")), Ok(bare(""))]);
+        planned.err().map(|list| list[0].to_string()).unwrap_or_default()
+    };
+    for (network, first, expected) in [
+        ("", there("a", ""), ""),
+        ("pods: 10.42.0.0/16", there("a", ""), ""),
+        ("", there("a", "cluster-cidr: \"10.42.0.0/16\"\n"), ""),
+        ("pods: 10.50.0.0/16", Ok(bare("")), ""),
+        (
+            "pods: 10.50.0.0/16",
+            there("a", ""),
+            "a has cluster-cidr \"10.42.0.0/16\" in its cluster, and not \"10.50.0.0/16\"",
+        ),
+        ("", there("attic", ""), "a has node-name \"attic\" in its cluster, and not \"a\""),
+    ] {
+        assert_eq!(refused(network, first), expected);
+    }
+}
+
+#[test]
 fn a_first_server_that_was_set_up_anew_joins_the_others() {
     let text = STACK.replace("address: 10.0.0.2", "address: 10.0.0.2, roles: [server]");
     let cluster = stack(&text);
