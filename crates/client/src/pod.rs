@@ -8,7 +8,9 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{self, Container, ContainerStatus, PodSpec, PodStatus, Volume};
+use k8s_openapi::api::core::v1::{
+    self, Container, ContainerStatus, PodSpec, PodStatus, ResourceRequirements, Volume,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::{Metadata, NamespaceResourceScope, Resource};
 use serde::{Deserialize, Serialize};
@@ -56,7 +58,10 @@ impl From<v1::Pod> for Pod {
             let all = [&mut status.container_statuses, &mut status.init_container_statuses];
             all.into_iter().flatten().flatten()
         });
-        statuses.for_each(slim_status);
+        statuses.for_each(|status| slim_status(status, spec.as_ref()));
+        if let Some(status) = &mut status {
+            (status.resources, status.allocated_resources) = (None, None);
+        }
         // A clone's lists and texts are as long as what they hold, a decoder's up to four times that.
         Pod {
             metadata: metadata.clone(),
@@ -92,9 +97,25 @@ fn slim_container(container: &mut Container) {
     };
 }
 
-/// Of a container's state stays what it does, how it ended and how often.
-fn slim_status(status: &mut ContainerStatus) {
+/// Of a container's state stays what it does, how it ended and how often; and its requests where they
+/// are not what the specification wishes.
+fn slim_status(status: &mut ContainerStatus, spec: Option<&PodSpec>) {
+    let mut all = spec
+        .into_iter()
+        .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+    let wished = all.find(|container| container.name == status.name);
+    let wished = wished.and_then(|container| container.resources.as_ref()?.requests.as_ref());
+    let has = status.resources.take().and_then(|has| has.requests);
+    let allocated = status.allocated_resources.take();
+    let same = |told: &Option<_>| told.is_none() || told.as_ref() == wished;
+    let kept = if same(&has) && same(&allocated) { (None, None) } else { (has, allocated) };
+    let (requests, allocated_resources) = kept;
     *status = ContainerStatus {
+        resources: requests.map(|requests| ResourceRequirements {
+            requests: Some(requests),
+            ..Default::default()
+        }),
+        allocated_resources,
         name: std::mem::take(&mut status.name),
         ready: status.ready,
         started: status.started,
@@ -138,7 +159,15 @@ mod tests {
         let seen = &mut whole["status"]["containerStatuses"][0];
         seen["imageID"] = "sha256:1".into();
         seen["volumeMounts"] = json!([{"name": "d", "mountPath": "/d"}]);
+        seen["resources"] = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}});
+        seen["allocatedResources"] = json!({"cpu": "1"});
+        whole["status"]["allocatedResources"] = json!({"cpu": "1"});
         assert_eq!(serde_json::to_value(decoded(whole)).unwrap(), kept);
+        let mut smaller = kept.clone();
+        let seen = &mut smaller["status"]["containerStatuses"][0];
+        seen["allocatedResources"] = json!({"cpu": "1"});
+        seen["resources"] = json!({"requests": {"cpu": "500m"}});
+        assert_eq!(serde_json::to_value(decoded(smaller.clone())).unwrap(), smaller);
         let bare = decoded(json!({"metadata": {"name": "p"}}));
         assert_eq!(serde_json::to_value(&bare).unwrap()["spec"], Value::Null);
     }

@@ -119,7 +119,11 @@ impl Scheduler {
                 let is_news = !state.snapshot.is_placed(&key)
                     || old.is_some_and(|old| old.labels() != pod.labels());
                 state.assumed.remove(&key);
-                state.snapshot.place(Arc::new(PodInfo::new(pod.clone())), node);
+                let info = Arc::new(PodInfo::new(pod.clone()));
+                let was = state.snapshot.place(info.clone(), node);
+                if was.is_some_and(|was| info.requests.gives_back(&was.requests)) {
+                    state.queue.wake(Change::PodGone, now);
+                }
                 if is_news {
                     state.queue.wake(Change::PodPlaced, now);
                 }
@@ -142,7 +146,7 @@ impl Scheduler {
                 state.pending.remove(&key);
                 state.queue.remove(&key);
                 state.assumed.remove(&key);
-                if state.snapshot.remove_pod(&key) {
+                if state.snapshot.remove_pod(&key).is_some() {
                     state.queue.wake(Change::PodGone, now);
                 }
             }

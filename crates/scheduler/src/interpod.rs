@@ -167,7 +167,11 @@ fn applies(
         }
     };
     let same = |key: &String| holder.pod.labels().get(key) == subject.pod.labels().get(key);
-    let held = |key: &&String| holder.pod.labels().contains_key(*key);
+    // What the API has merged into the selector holds there.
+    let merged = |key: &String| {
+        term.label_selector.as_ref().is_some_and(|s| matching::has_expression(s, key))
+    };
+    let held = |key: &&String| holder.pod.labels().contains_key(*key) && !merged(key);
     in_namespace
         && matching::selects(term.label_selector.as_ref(), subject.pod.labels())
         && term.match_label_keys.iter().flatten().filter(held).all(same)

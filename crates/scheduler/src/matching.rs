@@ -23,6 +23,11 @@ pub fn node_matches(pod: &Pod, node: &Node) -> bool {
     pod.spec.as_ref().is_none_or(|spec| api::placement::node_matches(spec, node))
 }
 
+/// Whether a label selector has an expression about this label.
+pub fn has_expression(selector: &LabelSelector, key: &str) -> bool {
+    selector.match_expressions.iter().flatten().any(|expression| expression.key == key)
+}
+
 /// Whether a label selector selects these labels; no selector selects nothing.
 pub fn selects(selector: Option<&LabelSelector>, labels: &BTreeMap<String, String>) -> bool {
     let parsed = selector.and_then(|selector| Selector::try_from(selector.clone()).ok());

@@ -18,7 +18,7 @@ const MAX_UNSCHEDULABLE_SECONDS: i64 = 300;
 pub enum Change {
     /// A node came, or changed in what it offers.
     Node,
-    /// A pod has left its node.
+    /// A pod has left its node, or gives back some of what it had.
     PodGone,
     /// A pod was put on a node, or its labels changed: may satisfy affinity.
     PodPlaced,

@@ -28,8 +28,8 @@ impl PodInfo {
     pub fn new(pod: Arc<Pod>) -> Self {
         let spec = pod.spec.as_deref();
         PodInfo {
-            requests: spec.map(resources::requests).unwrap_or_default(),
-            scored: spec.map(resources::requests_for_scoring).unwrap_or_default(),
+            requests: resources::requests(&pod),
+            scored: resources::requests_for_scoring(&pod),
             ports: spec.map(host_ports).unwrap_or_default(),
             pod,
         }
@@ -139,24 +139,24 @@ impl Snapshot {
         }
     }
 
-    /// Puts a pod on a node, away from where it was.
-    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) {
+    /// Puts a pod on a node, away from where it was; gives what it was there.
+    pub fn place(&mut self, pod: Arc<PodInfo>, node: &str) -> Option<Arc<PodInfo>> {
         let key = Key::of(pod.pod.as_ref());
-        self.remove_pod(&key);
+        let was = self.remove_pod(&key);
         self.placed.insert(key.clone(), node.to_owned());
         self.nodes.entry(node.to_owned()).or_insert_with(NodeInfo::unknown).add(key, pod);
+        was
     }
 
-    /// Takes a pod off its node; says whether it was on one.
-    pub fn remove_pod(&mut self, key: &Key) -> bool {
-        let Some(name) = self.placed.remove(key) else { return false };
-        if let Some(info) = self.nodes.get_mut(&name) {
-            info.remove(key);
-            if info.node.is_none() && info.pods.is_empty() {
-                self.nodes.remove(&name);
-            }
+    /// Takes a pod off its node; gives what it was there.
+    pub fn remove_pod(&mut self, key: &Key) -> Option<Arc<PodInfo>> {
+        let name = self.placed.remove(key)?;
+        let info = self.nodes.get_mut(&name)?;
+        let was = info.remove(key);
+        if info.node.is_none() && info.pods.is_empty() {
+            self.nodes.remove(&name);
         }
-        true
+        was
     }
 
     /// Whether a pod is on a node.

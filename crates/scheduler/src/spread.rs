@@ -140,20 +140,19 @@ fn counts(
 }
 
 /// The constraint's selector, narrowed to pods that share the pod's own values of
-/// `matchLabelKeys`.
+/// `matchLabelKeys`, which the API has merged into it unless the pod is older than that.
 fn with_match_keys(constraint: &TopologySpreadConstraint, pod: &Pod) -> Option<LabelSelector> {
-    let mut selector = constraint.label_selector.clone();
+    let mut selector = constraint.label_selector.clone()?;
     let labels: &BTreeMap<String, String> = pod.labels();
     for key in constraint.match_label_keys.iter().flatten() {
-        if let Some(value) = labels.get(key) {
+        if let Some(value) = labels.get(key).filter(|_| !matching::has_expression(&selector, key)) {
             let requirement = LabelSelectorRequirement {
                 key: key.clone(),
                 operator: "In".into(),
                 values: Some(vec![value.clone()]),
             };
-            let selector = selector.get_or_insert_default();
             selector.match_expressions.get_or_insert_default().push(requirement);
         }
     }
-    selector
+    Some(selector)
 }

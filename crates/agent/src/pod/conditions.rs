@@ -60,8 +60,7 @@ fn resizing(pod: &Pod, old: &PodStatus, facts: &Facts) -> Vec<PodCondition> {
         .pending
         .map(|verdict| told("PodResizePending", Some(&verdict.reason), Some(&verdict.message)));
     // Of what has failed nothing is left to tell once nobody wishes it any more.
-    let due = plan::resizable(pod, facts.view).next().is_some();
-    let in_progress = due.then(|| match &facts.view.resize {
+    let in_progress = plan::is_resizing(pod, facts.view).then(|| match &facts.view.resize {
         Resize::Failed { message, .. } => told("PodResizeInProgress", Some("Error"), Some(message)),
         Resize::Idle | Resize::Doing => told("PodResizeInProgress", None, None),
     });

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod preemption;
 pub mod qos;
 pub mod resize;
+pub mod resizing;
 pub mod resources;
 pub mod restart;
 pub mod security;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::resize;
-use super::restart::{next_delay, not_before, restarts};
+use super::restart::{next_delay, not_before, policy, restarts};
 use super::view::{
     Resize, Run, RunState, Slot, View, Volumes, Waiting, init_containers, is_sidecar, spec,
 };
@@ -42,6 +42,8 @@ pub enum Action {
         id: String,
         /// Message of the event.
         message: String,
+        /// Another run follows, however this one ends.
+        again: bool,
     },
     /// Unmake the sandbox; every container in it has ended.
     StopSandbox {
@@ -185,12 +187,9 @@ fn consider(
     }
     let here = view.run_here(name);
     if let Some(run) = here.filter(|run| run.alive()) {
-        if let Some(message) = doom(container, slot, run) {
-            plan.actions.push(Action::Kill {
-                container: name.clone(),
-                id: run.id.clone(),
-                message,
-            });
+        if let Some((message, again)) = doom(pod, container, slot, run) {
+            let (container, id) = (name.clone(), run.id.clone());
+            plan.actions.push(Action::Kill { container, id, message, again });
         }
         return;
     }
@@ -228,36 +227,51 @@ fn restarts_now(
     (init && here.is_none()) || restarts(pod, container, init, run)
 }
 
-/// Why a living run must end, if it must.
-fn doom(container: &Container, slot: &Slot, run: &Run) -> Option<String> {
+/// Why a living run must end, if it must, and whether another one follows however it ends.
+fn doom(pod: &Pod, container: &Container, slot: &Slot, run: &Run) -> Option<(String, bool)> {
+    let name = &container.name;
+    if run.hash != hash(container) {
+        return Some((format!("Container {name} definition changed, will be restarted"), true));
+    }
     if let Some((id, message)) = &slot.condemned
         && *id == run.id
     {
-        return Some(message.clone());
-    }
-    if run.hash != hash(container) {
-        return Some(format!("Container {} definition changed, will be restarted", container.name));
+        return Some((message.clone(), policy(pod, container) != "Never"));
     }
     resize::restarts(container, slot.resources.as_ref())
-        .then(|| format!("Container {} resize requires restart", container.name))
+        .then(|| (format!("Container {name} resize requires restart"), true))
 }
 
-/// Containers that run with other resources than they should and can get theirs in place.
-pub fn resizable<'a>(
+/// Containers that run with other resources than they should.
+fn outgrown<'a>(
     pod: &'a Pod,
     view: &'a View,
-) -> impl Iterator<Item = (&'a Container, &'a Run)> {
+) -> impl Iterator<Item = (&'a Container, &'a Slot, &'a Run)> {
     let all =
         spec(pod).containers.iter().chain(init_containers(pod).iter().filter(|c| is_sidecar(c)));
     all.filter_map(|container| {
         let slot = view.slots.get(&container.name)?;
         let run = view.run_here(&container.name).filter(|run| run.state == RunState::Running)?;
-        let had = slot.resources.as_ref();
-        let due = !slot.busy
-            && !resize::same(had, container.resources.as_ref())
-            && !resize::restarts(container, had);
-        due.then_some((container, run))
+        let due = !resize::same(slot.resources.as_ref(), container.resources.as_ref());
+        due.then_some((container, slot, run))
     })
+}
+
+/// Whether a container of the pod has yet to get its resources, in place or by a restart.
+pub fn is_resizing(pod: &Pod, view: &View) -> bool {
+    outgrown(pod, view).next().is_some()
+}
+
+/// Containers that can get their resources in place.
+pub fn resizable<'a>(
+    pod: &'a Pod,
+    view: &'a View,
+) -> impl Iterator<Item = (&'a Container, &'a Run)> {
+    outgrown(pod, view)
+        .filter(|(container, slot, _)| {
+            !slot.busy && !resize::restarts(container, slot.resources.as_ref())
+        })
+        .map(|(container, _, run)| (container, run))
 }
 
 fn resize(pod: &Pod, view: &View, now: Timestamp, plan: &mut Plan) {
@@ -319,6 +333,7 @@ pub fn end(pod: &Pod, view: &View) -> Plan {
                 container: name.to_owned(),
                 id: id.to_owned(),
                 message: message(name),
+                again: false,
             });
         }
     };

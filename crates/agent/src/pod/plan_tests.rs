@@ -38,6 +38,7 @@ fn with(mut view: View, runs: &[&str]) -> View {
             resources: None,
             hash: hash(&Container { name: name.into(), ..Container::default() }),
             delay_s: 0,
+            replaced: false,
         };
         if let Some((code, times)) = state.split_once('@') {
             let (end, delay) = times.split_once('+').unwrap_or((times, "0"));
@@ -234,4 +235,29 @@ fn other_resources_are_given_in_place_or_by_a_restart() {
     view.resize = Resize::Failed { message: "full".into(), retry_at: at(5) };
     assert_eq!(decide(&wished("NotRequired"), &view, 0), "wake 5");
     assert_eq!(decide(&wished("NotRequired"), &view, 5), "resize");
+}
+
+#[test]
+fn a_run_that_was_ended_to_be_replaced_is_followed_by_another() {
+    let again = |pod: &Pod, view: &View| {
+        let plan = plan(pod, view, at(0));
+        plan.actions.iter().any(|action| matches!(action, Action::Kill { again: true, .. }))
+    };
+    let resources = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let policies = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    let of = |policy: &str| {
+        pod(json!({"restartPolicy": policy, "containers": [
+            {"name": "a", "resources": resources("2"), "resizePolicy": policies}]}))
+    };
+    let mut view = with(up(), &["a:running"]);
+    view.slots.get_mut("a").unwrap().resources = serde_json::from_value(resources("1")).ok();
+    assert!(again(&of("OnFailure"), &view));
+    view.slots.get_mut("a").unwrap().resources = serde_json::from_value(resources("2")).ok();
+    view.slots.get_mut("a").unwrap().condemned = Some(("a-id".into(), "liveness".into()));
+    assert!(again(&of("OnFailure"), &view) && !again(&of("Never"), &view));
+    let mut ended = with(up(), &["a:0@1"]);
+    assert!(done(&of("OnFailure"), &ended));
+    ended.slots.get_mut("a").unwrap().current.as_mut().unwrap().replaced = true;
+    assert!(!done(&of("OnFailure"), &ended));
+    assert_eq!(decide(&of("OnFailure"), &ended, 2), "start a#3+10");
 }

@@ -2,19 +2,25 @@
 //! worker is given says what this node has allocated, which the status tells of by conditions where the two
 //! differ. Pure; reasons and wording are upstream's.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use api::placement::requests::{self, Resources};
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::admission;
 use super::status::Verdict;
-use super::view::spec;
+use super::view::{Run, View, spec};
+use super::{admission, plan, resources};
+
+type ResourceList = BTreeMap<String, Quantity>;
 
 /// What can change while a container runs.
 const RESIZABLE: [&str; 2] = ["cpu", "memory"];
 /// Reason of a resize that never fits here.
 const INFEASIBLE: &str = "Infeasible";
 /// Reason of one that has to wait for other pods.
-const DEFERRED: &str = "Deferred";
+pub const DEFERRED: &str = "Deferred";
 
 /// The amounts of one resource: request and limit.
 fn amounts(resources: Option<&ResourceRequirements>, name: &str) -> [Option<i64>; 2] {
@@ -69,6 +75,38 @@ pub fn with<'a>(pod: &Pod, of: impl Fn(&str) -> Option<Option<&'a ResourceRequir
         }
     }
     pod
+}
+
+/// The pod with the resources that its containers have now, where they run.
+pub fn actual(pod: &Pod, view: &View) -> Pod {
+    with(pod, |name| {
+        let slot = view.slots.get(name)?;
+        slot.current.as_ref().filter(|run| Run::alive(run))?;
+        Some(slot.resources.as_ref())
+    })
+}
+
+/// What the node has allocated to the pod as a whole.
+pub fn allocated(pod: &Pod) -> Option<ResourceList> {
+    Some(requests::requests(spec(pod)).listed()).filter(|list| !list.is_empty())
+}
+
+/// What the pod as a whole has: the requests, and the limits of its control group.
+pub fn given(pod: &Pod, view: &View) -> Option<ResourceRequirements> {
+    let pod = match plan::is_resizing(pod, view) {
+        true => Cow::Owned(actual(pod, view)),
+        false => Cow::Borrowed(pod),
+    };
+    let group = resources::pod(&pod);
+    let cpu = group.cpu_quota.zip(group.cpu_period).and_then(|(quota, period)| {
+        i64::try_from(period).ok().filter(|period| *period > 0).map(|period| quota * 1000 / period)
+    });
+    let limits = [("cpu", cpu), ("memory", group.memory_limit)];
+    let limits = limits.into_iter().filter_map(|(name, limit)| Some((name.to_owned(), limit?)));
+    let limits = Resources(limits.collect()).listed();
+    let (requests, limits) = (allocated(&pod), Some(limits).filter(|list| !list.is_empty()));
+    let some = requests.is_some() || limits.is_some();
+    some.then(|| ResourceRequirements { requests, limits, claims: None })
 }
 
 /// The pod with the resources of another version of it.

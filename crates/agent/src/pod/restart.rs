@@ -14,7 +14,7 @@ const RECOVERED_S: i64 = 600;
 
 /// Whether `container` of `pod` is to run again after `run` has ended.
 pub fn restarts(pod: &Pod, container: &Container, init: bool, run: &Run) -> bool {
-    if init && is_sidecar(container) {
+    if run.replaced || (init && is_sidecar(container)) {
         return true;
     }
     for rule in container.restart_policy_rules.iter().flatten() {
@@ -24,11 +24,16 @@ pub fn restarts(pod: &Pod, container: &Container, init: bool, run: &Run) -> bool
             return true;
         }
     }
-    match container.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod)) {
+    match policy(pod, container) {
         "Never" => false,
         "OnFailure" => !run.succeeded(),
         _ => !init || !run.succeeded(),
     }
+}
+
+/// The container's own restart policy, or its pod's.
+pub fn policy<'a>(pod: &'a Pod, container: &'a Container) -> &'a str {
+    container.restart_policy.as_deref().unwrap_or_else(|| restart_policy(pod))
 }
 
 /// Seconds to wait after `run` before the next one.

@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::conditions;
 use super::plan::{Plan, init_failed};
 use super::qos::Qos;
 use super::restart::restarts;
 use super::view::{Run, RunState, Slot, View, init_containers, is_sidecar, restart_policy, spec};
+use super::{conditions, resize};
 
 /// Prefix of container ids in the status.
 pub const ID_SCHEME: &str = "coracle://";
@@ -107,6 +107,8 @@ pub fn status(pod: &Pod, facts: &Facts) -> PodStatus {
         container_statuses: list(plain),
         ephemeral_container_statuses: list(ephemeral),
         observed_generation: pod.metadata.generation,
+        allocated_resources: resize::allocated(pod),
+        resources: resize::given(pod, facts.view),
         ..old.clone()
     }
 }
@@ -193,6 +195,9 @@ fn one(pod: &Pod, container: &Container, init: bool, facts: &Facts) -> Container
             _ => container.resources.clone(),
         }
         .filter(|r| r.limits.is_some() || r.requests.is_some()),
+        allocated_resources: run
+            .and(container.resources.as_ref())
+            .and_then(|resources| resources.requests.clone()),
         ..ContainerStatus::default()
     }
 }
@@ -225,6 +230,10 @@ fn state(
         }
         if let Some(wait) = slot.waiting.as_ref().filter(|_| again) {
             return waiting(&wait.reason, &wait.message);
+        }
+        // The API takes no restart of what it was told has ended for good by the pod's policy.
+        if run.replaced && again {
+            return waiting(default_reason(pod), "");
         }
         let terminated = Some(terminated(run));
         return ContainerState { terminated, ..ContainerState::default() };

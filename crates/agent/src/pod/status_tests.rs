@@ -1,4 +1,5 @@
 use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use super::*;
@@ -32,6 +33,7 @@ fn run(name: &str, state: RunState, exit_code: i32) -> Run {
         hash: String::new(),
         resources: None,
         delay_s: 0,
+        replaced: false,
     }
 }
 
@@ -254,4 +256,31 @@ fn what_a_container_has_is_shown_and_what_is_missing_is_said() {
         ("2".into(), "PodResizePending=True Deferred full".into())
     );
     assert_eq!(told(&view, None).1, "");
+
+    view.slots.get_mut("a").unwrap().resources = serde_json::from_value(resources("1")).ok();
+    let status = show(&pod, &view, &plan, Life::Running);
+    let cpu =
+        |list: Option<&std::collections::BTreeMap<_, Quantity>>| list.unwrap()["cpu"].0.clone();
+    let own = &status.container_statuses.as_ref().unwrap()[0];
+    assert_eq!(cpu(own.allocated_resources.as_ref()), "2");
+    assert_eq!(cpu(status.allocated_resources.as_ref()), "2");
+    assert_eq!(cpu(status.resources.as_ref().unwrap().requests.as_ref()), "1");
+    let made = show(&pod, &View::default(), &plan, Life::Running);
+    assert_eq!(made.container_statuses.unwrap()[0].allocated_resources, None, "nothing is made");
+}
+
+#[test]
+fn what_is_about_to_be_replaced_is_not_said_to_have_ended() {
+    let pod = pod(json!({"restartPolicy": "OnFailure", "containers": [{"name": "a"}]}));
+    let (name, mut slot) = exited("a", 0);
+    slot.current.as_mut().unwrap().replaced = true;
+    let view = view(vec![(name, slot)]);
+    let shown = |life| {
+        let status = show(&pod, &view, &Plan::default(), life);
+        let container = status.container_statuses.unwrap().remove(0);
+        let state = container.state.unwrap();
+        (status.phase.unwrap(), state.waiting.is_some(), container.last_state.is_some())
+    };
+    assert_eq!(shown(Life::Running), ("Running".into(), true, true));
+    assert_eq!(shown(Life::Ended), ("Succeeded".into(), false, false));
 }

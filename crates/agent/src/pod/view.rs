@@ -53,6 +53,8 @@ pub struct Run {
     /// Seconds to wait after this run's end before the next; kept with the container, so that
     /// a restart of the agent does not forget a crash loop.
     pub delay_s: u32,
+    /// It was ended so that another one follows, whatever the restart policy says of its end.
+    pub replaced: bool,
 }
 
 impl Run {
@@ -95,6 +97,8 @@ pub struct Slot {
     pub ready: bool,
     /// The run (by id) must end, for this reason: a probe has failed for too long.
     pub condemned: Option<(String, String)>,
+    /// The run (by id) that was ended so that another one follows.
+    pub replaced: Option<String>,
     /// The resources that the newest run has.
     pub resources: Option<ResourceRequirements>,
 }

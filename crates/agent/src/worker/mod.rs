@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::pod::plan::{self, Action, Plan};
+use crate::pod::resizing::Resizing;
 use crate::pod::status::{Life, Verdict, terminal};
 use crate::pod::view::{Resize, Run, View, Volumes, spec};
 use crate::probe::Probers;
@@ -162,6 +163,8 @@ pub(crate) struct State {
     /// Ended runs by id: they do not change any more.
     pub ended: HashMap<ContainerId, Run>,
     pub verdict: Option<Verdict>,
+    /// What has been told of other resources.
+    pub resizing: Resizing,
     /// It takes no room any more. Set before the API is told: whoever hears of it there may send
     /// the next pod at once.
     pub over: bool,
@@ -232,6 +235,7 @@ pub fn spawn(
         over: refused.is_some() || terminal(phase(&status)),
         tell_at: refused.as_ref().map(|refused| refused.tell_at),
         verdict: refused.map(|refused| refused.verdict),
+        resizing: Resizing::default(),
         pulls: HashMap::new(),
         status,
         writing: false,
@@ -319,6 +323,9 @@ impl Worker {
             }
         };
         self.tell_back_off(&pod, &plan);
+        if life == Life::Running {
+            resize::tell(&self.shared, &pod);
+        }
         self.probe(&pod, &life);
         for action in &plan.actions {
             self.act(&pod, action);
@@ -431,8 +438,12 @@ impl Worker {
                 shared.state().view.resize = Resize::Doing;
                 self.ops.spawn(resize::resize(shared, pod));
             }
-            Action::Kill { container, id, message } => {
-                shared.state().view.slots.entry(container.clone()).or_default().busy = true;
+            Action::Kill { container, id, message, again } => {
+                let mut state = shared.state();
+                let slot = state.view.slots.entry(container.clone()).or_default();
+                slot.busy = true;
+                slot.replaced = again.then(|| id.clone());
+                drop(state);
                 self.ops.spawn(stop::kill(shared, pod, container, id, message));
             }
         }

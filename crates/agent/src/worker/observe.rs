@@ -116,6 +116,7 @@ fn translate(status: &ContainerStatus) -> Run {
         hash: note(containers::NOTE_HASH),
         resources: serde_json::from_str(&note(containers::NOTE_RESOURCES)).unwrap_or_default(),
         delay_s: note(containers::NOTE_DELAY).parse().unwrap_or(0),
+        replaced: false,
     }
 }
 
@@ -141,7 +142,8 @@ fn note(state: &mut State, pod: &Pod, name: String, current: Run, previous: Opti
         slot.ready = ready || !has(|c| c.readiness_probe.is_some());
         slot.condemned = None;
     }
-    slot.current = Some(current);
+    let replaced = slot.replaced.as_ref() == Some(&current.id);
+    slot.current = Some(Run { replaced, ..current });
     slot.previous = previous;
 }
 
@@ -208,5 +210,6 @@ fn lost(known: &ApiStatus) -> Option<Run> {
         hash: String::new(),
         resources: None,
         delay_s: 0,
+        replaced: false,
     })
 }

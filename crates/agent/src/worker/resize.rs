@@ -1,12 +1,14 @@
-//! Giving running containers other limits, in place.
+//! Giving running containers other limits, in place, and telling of it.
 
 use std::sync::Arc;
 
+use client::EventKind;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use runtime::{ContainerId, Resources, SandboxId};
 
-use super::Shared;
+use super::{Shared, State};
+use crate::pod::resizing::Stand;
 use crate::pod::view::Resize;
 use crate::pod::{plan, resize, resources};
 
@@ -23,16 +25,30 @@ pub(super) async fn resize(shared: Arc<Shared>, pod: Arc<Pod>) {
     shared.look_again();
 }
 
+/// Writes events of what is new about the pod's resources.
+pub(super) fn tell(shared: &Shared, pod: &Arc<Pod>) {
+    let wanted = shared.wanted.borrow();
+    let pending = wanted.pending.as_ref().map(|pending| (&*pending.wished, &pending.verdict));
+    let mut state = shared.state();
+    let State { view, resizing, .. } = &mut *state;
+    let failed = match &view.resize {
+        Resize::Failed { message, .. } => Some(message.as_str()),
+        Resize::Idle | Resize::Doing => None,
+    };
+    let stand = Stand { pod, pending, resizing: plan::is_resizing(pod, view), failed };
+    let notes = resizing.news(&stand);
+    drop(state);
+    for note in notes {
+        let kind = if note.is_warning() { EventKind::Warning } else { EventKind::Normal };
+        shared.ctx.event(pod, None, kind, note.reason, &note.message);
+    }
+}
+
 /// An error in the words of the pod's condition.
 async fn apply(shared: &Shared, pod: &Pod) -> Result<(), String> {
     let (due, before, sandbox) = {
         let state = shared.state();
-        let slots = &state.view.slots;
-        let before = resize::with(pod, |name| {
-            let slot = slots.get(name)?;
-            slot.current.as_ref().filter(|run| run.alive())?;
-            Some(slot.resources.as_ref())
-        });
+        let before = resize::actual(pod, &state.view);
         let due: Vec<(Container, ContainerId)> = plan::resizable(pod, &state.view)
             .map(|(container, run)| (container.clone(), ContainerId(run.id.clone())))
             .collect();
@@ -68,6 +84,19 @@ async fn apply(shared: &Shared, pod: &Pod) -> Result<(), String> {
         slot.resources = container.resources;
     }
     runtime.update_sandbox_resources(&sandbox, new).await.map_err(failed)
+}
+
+/// Gives the pod as a whole what it needs with a container that is about to start, where it was ever
+/// changed. What stands against it is told by the container's own start.
+pub(super) async fn make_room(shared: &Shared, pod: &Pod, sandbox: &SandboxId) {
+    if pod.metadata.generation == Some(1) {
+        return;
+    }
+    let now = resize::actual(pod, &shared.state().view);
+    let room = either(&resources::pod(&now), &resources::pod(pod));
+    if let Err(error) = shared.ctx.runtime.update_sandbox_resources(sandbox, room).await {
+        tracing::debug!(%sandbox, error = %base::chain(&error), "limits of a pod not set");
+    }
 }
 
 /// Limits that hold neither the old nor the new ones back.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use runtime::{ContainerId, SandboxId};
 
 use super::containers::{self, Wish};
-use super::{Shared, image};
+use super::{Shared, image, resize};
 use crate::lifecycle;
 use crate::pod::view::{Volumes, Waiting, container as by_name, spec};
 
@@ -143,6 +143,7 @@ async fn run(
     };
     let (ctx, name) = (&shared.ctx, container.name.as_str());
     remove_old(shared, name, attempt).await;
+    resize::make_room(shared, pod, &sandbox).await;
     let id = ctx.runtime.create_container(&sandbox, config).await.map_err(|error| {
         let message = base::chain(&error).to_string();
         failed(shared, pod, container, "CreateContainerError", message)

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
 
 use base::Quantity;
-use k8s_openapi::api::core::v1::{Container, Node, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerStatus, Node, PodSpec, PodStatus, ResourceRequirements,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 
 /// Of several amounts that are too small these are told first, in this order.
 const TOLD_FIRST: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
-type Amounts = BTreeMap<String, Text>;
+/// Amounts as an object has them.
+pub type Amounts = BTreeMap<String, Text>;
 
 /// Amounts by resource name: CPU in thousandths of a core, all others in units (bytes).
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,9 +29,26 @@ impl Resources {
         Resources(amounts.iter().map(|(name, text)| (name.clone(), amount(name, text))).collect())
     }
 
+    /// The same as a resource list.
+    pub fn listed(&self) -> Amounts {
+        let text = |name: &str, amount: i64| match name {
+            "cpu" => Quantity::from_millis(amount),
+            "memory" | "ephemeral-storage" => Quantity::from_bytes(amount),
+            name if name.starts_with("hugepages-") => Quantity::from_bytes(amount),
+            _ => Quantity::from_units(amount),
+        };
+        let text = |name: &String, amount: &i64| Text(text(name, *amount).to_string());
+        self.0.iter().map(|(name, amount)| (name.clone(), text(name, amount))).collect()
+    }
+
     /// The amount of one resource.
     pub fn get(&self, name: &str) -> i64 {
         self.0.get(name).copied().unwrap_or(0)
+    }
+
+    /// Whether these are less than `before` in some resource.
+    pub fn gives_back(&self, before: &Resources) -> bool {
+        before.0.iter().any(|(name, amount)| self.get(name) < *amount)
     }
 
     /// Raises each amount to that of `other`, where that is larger.
@@ -116,6 +136,46 @@ pub fn requests(spec: &PodSpec) -> Resources {
     total(spec, |container| requested(container.resources.as_ref()))
 }
 
+/// What a pod counts for where others want to have room: the most of what it wishes, what its node has
+/// allocated and what its containers have. A wish that can never be met counts for nothing. `of` reads a
+/// container's requests.
+pub fn counted(
+    spec: &PodSpec,
+    status: Option<&PodStatus>,
+    of: impl Fn(Option<&Amounts>) -> Resources,
+) -> Resources {
+    let wished = |container: &'_ Container| {
+        of(container.resources.as_ref().and_then(|r| r.requests.as_ref()))
+    };
+    let lists = status.map(|status| [&status.container_statuses, &status.init_container_statuses]);
+    let all = || lists.into_iter().flatten().flatten().flatten();
+    if !all().any(|told| told.allocated_resources.is_some() || told.resources.is_some()) {
+        return total(spec, wished);
+    }
+    let told = |name: &str| all().find(|told| told.name == name);
+    let allocated = |container: &Container| match told(&container.name) {
+        Some(ContainerStatus { allocated_resources: Some(requests), .. }) => of(Some(requests)),
+        _ => wished(container),
+    };
+    let has = |container: &Container| {
+        let has = told(&container.name).and_then(|told| told.resources.as_ref()?.requests.as_ref());
+        has.map_or_else(|| allocated(container), |requests| of(Some(requests)))
+    };
+    let mut most = total(spec, allocated);
+    most.raise(&total(spec, has));
+    if !is_infeasible(status) {
+        most.raise(&total(spec, wished));
+    }
+    most
+}
+
+/// Whether the node has said that it can never give what is wished.
+fn is_infeasible(status: Option<&PodStatus>) -> bool {
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let pending = conditions.iter().find(|condition| condition.type_ == "PodResizePending");
+    pending.is_some_and(|pending| pending.reason.as_deref() == Some("Infeasible"))
+}
+
 /// The requests of a container or of a pod as a whole.
 pub fn requested(requirements: Option<&ResourceRequirements>) -> Resources {
     let requests = requirements.and_then(|r| r.requests.as_ref());
@@ -169,6 +229,32 @@ initContainers:
         let requests = requests(&spec);
         assert_eq!(requests.get("cpu"), 1060);
         assert_eq!(requests.get("memory"), 64 << 20);
+    }
+
+    #[test]
+    fn a_pod_counts_for_the_most_of_what_it_wishes_and_has() {
+        let spec: PodSpec = serde_saphyr::from_str(
+            "containers: [{name: a, resources: {requests: {cpu: '4'}}}, {name: b, resources: {requests: {cpu: 100m}}}]",
+        )
+        .expect("a specification");
+        let count = |status: &str| {
+            let status: PodStatus = serde_saphyr::from_str(status).expect("a status");
+            counted(&spec, Some(&status), |list| list.map(Resources::of).unwrap_or_default())
+                .get("cpu")
+        };
+        let told = |allocated: &str, has: &str, reason: &str| {
+            count(&format!(
+                "
+containerStatuses:
+- {{name: a, image: '', imageID: '', ready: true, restartCount: 0, allocatedResources: {{cpu: '{allocated}'}}, resources: {{requests: {{cpu: '{has}'}}}}}}
+conditions: [{{type: PodResizePending, status: 'True', reason: {reason}}}]"
+            ))
+        };
+        assert_eq!(count("{}"), 4100, "nothing is told yet");
+        assert_eq!(told("1", "1", "Deferred"), 4100, "it may yet get it");
+        assert_eq!(told("1", "1", "Infeasible"), 1100, "it never will");
+        assert_eq!(told("2", "1", "Infeasible"), 2100, "it is about to grow");
+        assert_eq!(told("4", "6", "Deferred"), 6100, "it has not shrunk yet");
     }
 
     #[test]

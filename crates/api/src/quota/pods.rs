@@ -8,7 +8,11 @@ use crate::placement::requests::is_extended;
 
 /// `requests` or `limits` of a container, or of the pod itself.
 fn amounts(holder: &Value, kind: &str) -> Amounts {
-    let all = holder["resources"][kind].as_object().into_iter().flatten();
+    read(&holder["resources"][kind])
+}
+
+fn read(list: &Value) -> Amounts {
+    let all = list.as_object().into_iter().flatten();
     let parsed = all.filter_map(|(name, amount)| Some((name.clone(), quantity(amount)?)));
     parsed.collect()
 }
@@ -38,14 +42,18 @@ fn raise(total: &mut Amounts, other: &Amounts) {
     }
 }
 
-/// What a pod's containers need at most at once: all of them together with the sidecars, or one
-/// init container with the sidecars before it.
+/// What a pod's containers need at most at once.
 pub fn of_containers(pod: &Value, kind: &str) -> Amounts {
+    at_once(pod, |container| amounts(container, kind))
+}
+
+/// All containers together with the sidecars, or one init container with the sidecars before it.
+fn at_once(pod: &Value, of: impl Fn(&Value) -> Amounts) -> Amounts {
     let mut sum = Amounts::new();
-    list(pod, "containers").for_each(|container| add(&mut sum, &amounts(container, kind)));
+    list(pod, "containers").for_each(|container| add(&mut sum, &of(container)));
     let (mut sidecars, mut first) = (Amounts::new(), Amounts::new());
     for container in list(pod, "initContainers") {
-        let own = amounts(container, kind);
+        let own = of(container);
         if container["restartPolicy"] == "Always" {
             add(&mut sum, &own);
             add(&mut sidecars, &own);
@@ -60,10 +68,40 @@ pub fn of_containers(pod: &Value, kind: &str) -> Amounts {
     sum
 }
 
+/// The most of what the containers wish, and of what the status says that the node has allocated to
+/// them and that they have. A wish that can never be met counts for nothing.
+fn held(pod: &Value, kind: &str) -> Amounts {
+    let status = &pod["status"];
+    let statuses = |field: &str| status[field].as_array().into_iter().flatten();
+    let told = |container: &Value| {
+        let mut all = statuses("containerStatuses").chain(statuses("initContainerStatuses"));
+        all.find(|told| told["name"] == container["name"])
+    };
+    let allocated =
+        |container: &Value| match told(container).map(|told| &told["allocatedResources"]) {
+            Some(list) if kind == "requests" && list.is_object() => read(list),
+            _ => amounts(container, kind),
+        };
+    let has = |container: &Value| match told(container) {
+        Some(told) if told["resources"][kind].is_object() => amounts(told, kind),
+        _ => allocated(container),
+    };
+    let mut most = at_once(pod, has);
+    if kind == "requests" {
+        raise(&mut most, &at_once(pod, allocated));
+    }
+    let mut conditions = statuses("conditions");
+    let pending = conditions.find(|condition| condition["type"] == "PodResizePending");
+    if pending.is_none_or(|pending| pending["reason"] != "Infeasible") {
+        raise(&mut most, &of_containers(pod, kind));
+    }
+    most
+}
+
 /// What the pod needs at most at once: what it says for itself counts instead of its containers;
 /// the runtime's overhead is added.
 pub fn total(pod: &Value, kind: &str) -> Amounts {
-    let mut sum = of_containers(pod, kind);
+    let mut sum = held(pod, kind);
     for (name, amount) in amounts(&pod["spec"], kind) {
         sum.insert(name, amount);
     }
@@ -131,5 +169,20 @@ mod tests {
         assert_eq!(total["cpu"].to_string(), "415m");
         assert_eq!(total["memory"].to_string(), "1Mi");
         assert!(super::total(&pod, "limits").is_empty());
+    }
+
+    #[test]
+    fn a_resized_pod_counts_for_the_most_of_what_it_wishes_and_has() {
+        let cpu = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"cpu": cpu}});
+        let count = |allocated: &str, has: &str, reason: &str| {
+            let pod = json!({"spec": {"containers": [{"name": "a", "resources": cpu("4")}]},
+                "status": {"conditions": [{"type": "PodResizePending", "reason": reason}],
+                    "containerStatuses": [{"name": "a", "resources": cpu(has),
+                        "allocatedResources": {"cpu": allocated}}]}});
+            ["requests", "limits"].map(|kind| total(&pod, kind)["cpu"].to_string())
+        };
+        assert_eq!(count("1", "1", "Deferred"), ["4", "4"]);
+        assert_eq!(count("2", "1", "Infeasible"), ["2", "1"]);
+        assert_eq!(count("4", "6", "Deferred"), ["6", "6"]);
     }
 }

@@ -49,7 +49,11 @@ pub fn status(collection: &str, object: &Value) -> Option<Value> {
     match collection {
         definition::COLLECTION => return Some(definition::first_status(object)),
         "pods" => {
-            return Some(json!({"phase": "Pending", "qosClass": super::qos_class(object)}));
+            let mut status = json!({"phase": "Pending", "qosClass": super::qos_class(object)});
+            if object["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+                status["conditions"] = json!([gated(object)]);
+            }
+            return Some(status);
         }
         // Whoever registers a node says how it is.
         "nodes" if object["status"].is_object() => return Some(object["status"].clone()),
@@ -57,6 +61,13 @@ pub fn status(collection: &str, object: &Value) -> Option<Value> {
     }
     let row = STATUS.iter().find(|(of, _)| *of == collection)?;
     serde_json::from_str(row.1).ok()
+}
+
+/// What a pod says that nobody may schedule yet.
+fn gated(pod: &Value) -> Value {
+    let message = "Scheduling is blocked due to non-empty scheduling gates";
+    json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": message,
+        "lastProbeTime": null, "lastTransitionTime": pod["metadata"]["creationTimestamp"]})
 }
 
 #[cfg(test)]
@@ -72,6 +83,16 @@ mod tests {
             assert!(crate::resource::RESOURCES.iter().any(|r| is_one(&r)), "{collection}");
             assert!(status(collection, &json!({})).is_some_and(|s| s.is_object()), "{collection}");
         }
+    }
+
+    #[test]
+    fn a_pod_behind_gates_says_so() {
+        let first = |gates: Value| {
+            let status = status("pods", &json!({"spec": {"schedulingGates": gates}})).unwrap();
+            status["conditions"][0]["reason"].clone()
+        };
+        assert_eq!(first(json!([{"name": "a"}])), "SchedulingGated");
+        assert_eq!((first(json!([])), first(json!(null))), (json!(null), json!(null)));
     }
 
     #[test]

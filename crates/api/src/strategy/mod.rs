@@ -9,6 +9,7 @@
 mod defaults;
 mod facts;
 mod initial;
+mod label_keys;
 mod validate;
 mod views;
 mod warnings;
@@ -53,6 +54,9 @@ pub fn prepare_create(resource: &Resource, object: &mut Value) {
     }
     if resource.collection() == "batch/jobs" {
         job_selector(object);
+    }
+    if resource.collection() == "pods" {
+        label_keys::merge(object);
     }
     if resource.collection() == "apiregistration.k8s.io/apiservices" {
         local_service(object);

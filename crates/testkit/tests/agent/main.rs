@@ -362,16 +362,21 @@ async fn other_resources(rig: &Rig) {
     .await;
     let pod = rig.phase("grows", "Running").await;
     let id = pod["status"]["containerStatuses"][0]["containerID"].clone();
-    let resize = async |amount: &str| {
+    let resize = async |name: &str, amount: &str| {
         let patch = json!({"spec": {"containers": [{"name": "main", "resources": cpu(amount)}]}});
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
-        rig.pods().patch_subresource("resize", "grows", &params, &patch).await.unwrap();
+        rig.pods().patch_subresource("resize", name, &params, &patch).await.unwrap();
     };
-    resize("200m").await;
+    resize("grows", "200m").await;
     let grown =
         |pod: &Value| pod["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "200m";
     let pod = rig.until("grows", "resized", grown).await;
     assert_eq!(pod["status"]["containerStatuses"][0]["containerID"], id);
+    assert_eq!(pod["status"]["containerStatuses"][0]["allocatedResources"]["cpu"], "200m");
+    assert_eq!(pod["status"]["allocatedResources"]["cpu"], "200m");
+    for reason in ["ResizeStarted", "ResizeCompleted"] {
+        rig.event("grows", reason, r#""requests":{"cpu":"200m"}"#).await;
+    }
     let uid = pod["metadata"]["uid"].as_str().unwrap();
     // A CPU's time in microseconds of each 100 ms, by either version of control groups.
     let limit = "for d in /sys/fs/cgroup /sys/fs/cgroup/cpu*; do find $d -path *$0*/*/* -name cpu.max \
@@ -380,20 +385,42 @@ async fn other_resources(rig: &Rig) {
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
     assert!(found.lines().any(|line| line == "20000"), "{found}");
 
-    resize("100000").await;
+    resize("grows", "100000").await;
     let pending = |pod: &Value| {
         let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         all.iter().any(|c| c["type"] == "PodResizePending" && c["reason"] == "Infeasible")
     };
     let pod = rig.until("grows", "told that it does not fit", pending).await;
     assert!(grown(&pod), "{pod:#}");
-    resize("100m").await;
+    rig.event("grows", "ResizeInfeasible", "Node didn't have enough capacity").await;
+    resize("grows", "100m").await;
     rig.until("grows", "as small as before", |pod| {
         pod["status"]["containerStatuses"][0]["resources"]["limits"]["cpu"] == "100m"
             && !pending(pod)
     })
     .await;
     rig.delete("grows").await;
+
+    // What is restarted for its resources goes on, also where it ends well and would else be done.
+    let policies = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
+    let script = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    rig.create(
+        "again",
+        json!({"restartPolicy": "OnFailure", "containers": [{"name": "main", "image": BUSYBOX,
+            "command": ["sh", "-c", script], "resources": cpu("100m"), "resizePolicy": policies}]}),
+    )
+    .await;
+    rig.phase("again", "Running").await;
+    resize("again", "200m").await;
+    let pod = rig
+        .until("again", "started anew", |pod| {
+            let main = &pod["status"]["containerStatuses"][0];
+            main["restartCount"] == 1 && main["state"]["running"].is_object() && grown(pod)
+        })
+        .await;
+    let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
+    assert_eq!(last["exitCode"], 0, "{pod:#}");
+    rig.delete("again").await;
 }
 
 async fn who_is_refused(rig: &Rig) {

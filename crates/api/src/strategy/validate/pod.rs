@@ -448,6 +448,15 @@ mod tests {
                        spec.topologySpreadConstraints[1].{topologyKey, whenUnsatisfiable}: Duplicate value: "{zone, Never}""#,
                 ),
                 (
+                    "spec: {affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: z, matchLabelKeys: [a, b], mismatchLabelKeys: [b]}, {topologyKey: z, labelSelector: {matchLabels: {a: x}, matchExpressions: [{key: c, operator: Exists}, {key: a, operator: In, values: [x]}]}, matchLabelKeys: [b, a, '-']}]}}, topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule, matchLabelKeys: [a]}], containers: [{name: a, image: i}]}",
+                    r#"spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set
+                       spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].mismatchLabelKeys: Forbidden: must not be specified when labelSelector is not set
+                       spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].matchLabelKeys[1]: Invalid value: "b": exists in both matchLabelKeys and mismatchLabelKeys
+                       spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[1].matchLabelKeys[2]: Invalid value: "-": name part must consist…
+                       spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[1][1]: Invalid value: "a": exists in both matchLabelKeys and labelSelector
+                       spec.topologySpreadConstraints[0].matchLabelKeys: Forbidden: must not be specified when labelSelector is not set"#,
+                ),
+                (
                     "spec: {initContainers: [{name: a, image: i, livenessProbe: {exec: {command: [x]}}}, {name: s, image: i, restartPolicy: Always, livenessProbe: {exec: {command: [x]}}}], ephemeralContainers: [{name: e, image: i}], containers: [{name: a, image: i}]}",
                     r#"spec.initContainers[0].name: Duplicate value: "a"
                        spec.initContainers[0].livenessProbe: Forbidden: may not be set for init containers without restartPolicy=Always

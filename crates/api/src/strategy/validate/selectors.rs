@@ -121,7 +121,39 @@ fn pod_affinity_term(term: &At<'_>, out: &mut Errors) {
             out.invalid_as(&term.get("namespace"), name.text(), why);
         }
     }
+    label_keys(term, out);
     topology_key(&term.get("topologyKey"), out);
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys` of a term or a constraint. A pod's own values are in its
+/// selector already: a key that was there before is there twice.
+fn label_keys(term: &At<'_>, out: &mut Errors) {
+    let selector = term.get("labelSelector");
+    let lists = ["matchLabelKeys", "mismatchLabelKeys"].map(|name| term.get(name));
+    for keys in lists.iter().filter(|keys| keys.len() > 0) {
+        if !selector.is_set() {
+            out.forbidden(keys, "must not be specified when labelSelector is not set");
+            continue;
+        }
+        keys.items().for_each(|key| meta::label_key(&key, key.text(), out));
+    }
+    let [matching, mismatching] = lists;
+    let index = |name: &str| matching.items().position(|key| key.text() == name);
+    let mut seen: BTreeSet<&str> = selector.get("matchLabels").entries().map(|(k, _)| k).collect();
+    for requirement in selector.get("matchExpressions").value.as_array().into_iter().flatten() {
+        let key = requirement["key"].as_str().unwrap_or_default();
+        if let Some(index) = index(key).filter(|_| !seen.insert(key)) {
+            // Upstream leaves the list's name out here.
+            let place = At { value: requirement, path: term.path.index(index) };
+            out.invalid_as(&place, key, "exists in both matchLabelKeys and labelSelector");
+        }
+        seen.insert(key);
+    }
+    for key in matching.items() {
+        if mismatching.items().any(|other| other.text() == key.text()) {
+            out.invalid(&key, "exists in both matchLabelKeys and mismatchLabelKeys");
+        }
+    }
 }
 
 fn topology_key(key: &At<'_>, out: &mut Errors) {
@@ -165,6 +197,7 @@ pub(super) fn spread(at: &At<'_>, out: &mut Errors) {
         }
         out.one_of_if_set(&item.get("nodeAffinityPolicy"), &POLICIES);
         out.one_of_if_set(&item.get("nodeTaintsPolicy"), &POLICIES);
+        label_keys(&item, out);
         label_selector(&item.get("labelSelector"), out);
     }
 }
