@@ -5,11 +5,12 @@
 //! moves from the list to the counter. Each of these is one round of the plan.
 
 mod indexes;
+mod per_index;
 mod pods;
 mod policy;
 mod status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use client::Pod;
@@ -71,6 +72,10 @@ struct Round<'a> {
     failure: Option<(&'static str, String)>,
     /// Indexes that have succeeded; empty where the Job is not indexed.
     succeeded_indexes: BTreeSet<i32>,
+    /// Indexes that have failed for good, where their failures are counted.
+    failed_indexes: BTreeSet<i32>,
+    /// The last pods of indexes that have failed and are to be tried again.
+    replaced: BTreeMap<i32, Arc<Pod>>,
     plan: Plan,
 }
 
@@ -99,6 +104,8 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
         status: job.status.clone().unwrap_or_default(),
         failure: None,
         succeeded_indexes: BTreeSet::new(),
+        failed_indexes: BTreeSet::new(),
+        replaced: BTreeMap::new(),
         plan,
     };
     round.run()
@@ -164,10 +171,10 @@ impl Round<'_> {
 
     /// Moves finished pods on by one step; returns those that may lose their finalizer.
     fn count_finished(&mut self) -> Vec<Arc<Pod>> {
-        let limit = self.completions().unwrap_or(0);
-        let known = self.status.completed_indexes.clone().unwrap_or_default();
-        self.succeeded_indexes =
-            if self.is_indexed() { indexes::parse(&known, limit) } else { BTreeSet::new() };
+        if self.is_indexed() {
+            self.note_succeeded_indexes();
+            self.note_failed_indexes();
+        }
         let tracked: BTreeSet<String> =
             self.pods.iter().filter(|pod| is_tracked(pod)).filter_map(|pod| pod.uid()).collect();
         let mut uncounted = self.status.uncounted_terminated_pods.take().unwrap_or_default();
@@ -189,21 +196,23 @@ impl Round<'_> {
             let list = match () {
                 () if phase(pod) == "Succeeded" => {
                     if indexed {
-                        let index = pods::index(pod).filter(|index| *index < limit);
-                        self.succeeded_indexes.extend(index);
                         freed.push(pod.clone());
                         continue;
                     }
                     &mut uncounted.succeeded
                 }
                 () if self.has_failed(pod) => {
-                    match policy::judge(self.job, pod) {
-                        Verdict::Count => {}
-                        Verdict::FailJob(why) => failure = failure.or(Some(why)),
-                        Verdict::Ignore => {
-                            freed.push(pod.clone());
-                            continue;
-                        }
+                    let verdict = policy::judge(self.job, pod);
+                    let ignored = verdict == Verdict::Ignore;
+                    if let Verdict::FailJob(why) = verdict {
+                        failure = failure.or(Some(why));
+                    }
+                    if self.waits_for_successor(pod) {
+                        continue;
+                    }
+                    if ignored || (indexed && self.index(pod).is_none()) {
+                        freed.push(pod.clone());
+                        continue;
                     }
                     &mut uncounted.failed
                 }
@@ -225,6 +234,14 @@ impl Round<'_> {
             self.status.succeeded = Some(count(self.succeeded_indexes.len())).filter(|n| *n > 0);
         }
         freed
+    }
+
+    fn note_succeeded_indexes(&mut self) {
+        let known = self.status.completed_indexes.as_deref().unwrap_or_default();
+        let mut succeeded = indexes::parse(known, self.completions().unwrap_or(0));
+        let pods = self.pods.iter().filter(|pod| is_tracked(pod) && phase(pod) == "Succeeded");
+        succeeded.extend(pods.filter_map(|pod| self.index(pod)));
+        self.succeeded_indexes = succeeded;
     }
 
     fn uncounted(&self) -> (i32, i32) {
@@ -267,9 +284,15 @@ impl Round<'_> {
     }
 
     fn decide_failure(&mut self) {
-        if self.failure.is_some() || self.is_suspended() {
-            return;
+        if self.failure.is_none() && !self.is_suspended() {
+            self.keep_limits();
         }
+        if self.failure.is_none() && self.is_per_index() {
+            self.failure = self.judge_indexes();
+        }
+    }
+
+    fn keep_limits(&mut self) {
         let limit = self.spec.backoff_limit.unwrap_or(6);
         if self.failed() > limit || self.restarts_exceed(limit) {
             let text = "Job has reached the specified backoff limit".to_owned();
@@ -305,30 +328,36 @@ impl Round<'_> {
     fn manage(&mut self, succeeded: i32) -> Vec<Action> {
         let active: Vec<Arc<Pod>> = self.active().cloned().collect();
         let wanted = self.wanted(succeeded, count(active.len()));
-        let surplus = active.len().saturating_sub(wanted);
-        if surplus > 0 {
-            let doomed = self.least_useful(active, surplus);
+        let doomed = self.doomed(active.clone(), active.len().saturating_sub(wanted));
+        if !doomed.is_empty() {
             return doomed.iter().map(|pod| replicaset::delete_pod(self.job, pod)).collect();
         }
-        let mut missing = (wanted - active.len()).min(MAX_CREATED_PODS);
+        let mut missing = wanted.saturating_sub(active.len()).min(MAX_CREATED_PODS);
+        let mut taken: BTreeSet<i32> = active.iter().filter_map(|pod| self.index(pod)).collect();
         if self.spec.pod_replacement_policy.as_deref() == Some("Failed") {
-            let going = self.pods.iter().filter(|p| is_terminating(p) && !is_terminal(p)).count();
-            missing = missing.saturating_sub(going);
+            let going = self.pods.iter().filter(|p| is_terminating(p) && !is_terminal(p));
+            missing = missing.saturating_sub(going.clone().count());
+            taken.extend(going.filter_map(|pod| self.index(pod)));
         }
         if missing == 0 {
             return Vec::new();
+        }
+        taken.extend(&self.succeeded_indexes);
+        taken.extend(&self.failed_indexes);
+        let free = (0..self.completions().unwrap_or(0)).filter(|index| !taken.contains(index));
+        if self.is_per_index() {
+            return self.create_per_index(free, missing);
         }
         if let Some(until) = self.pause_after_failure().filter(|until| *until > self.cx.now) {
             self.plan.look_again(until);
             return Vec::new();
         }
         if !self.is_indexed() {
-            return vec![pods::create(self.job, &self.spec, None); missing];
+            return vec![pods::create(self.job, &self.spec, None, None); missing];
         }
-        let taken: BTreeSet<i32> = active.iter().filter_map(|pod| pods::index(pod)).collect();
-        let free = (0..self.completions().unwrap_or(0))
-            .filter(|index| !taken.contains(index) && !self.succeeded_indexes.contains(index));
-        free.take(missing).map(|index| pods::create(self.job, &self.spec, Some(index))).collect()
+        free.take(missing)
+            .map(|index| pods::create(self.job, &self.spec, Some(index), None))
+            .collect()
     }
 
     fn wanted(&self, succeeded: i32, active: i32) -> usize {
@@ -342,10 +371,19 @@ impl Round<'_> {
         usize::try_from(wanted).unwrap_or(0)
     }
 
-    fn least_useful(&self, mut active: Vec<Arc<Pod>>, surplus: usize) -> Vec<Arc<Pod>> {
+    /// Pods to end: those whose index is none of the Job's or has a better pod, and the least useful
+    /// until they make up the surplus.
+    fn doomed(&self, mut active: Vec<Arc<Pod>>, surplus: usize) -> Vec<Arc<Pod>> {
         crate::pods::rank_for_deletion(&mut active, &[], self.cx.now);
-        active.truncate(surplus);
-        active
+        let mut kept = BTreeSet::new();
+        let (mut useful, mut doomed) = (Vec::new(), Vec::new());
+        for pod in active.into_iter().rev() {
+            let fits = !self.is_indexed() || self.index(&pod).is_some_and(|i| kept.insert(i));
+            if fits { useful.push(pod) } else { doomed.push(pod) }
+        }
+        let more = surplus.saturating_sub(doomed.len());
+        doomed.extend(useful.into_iter().rev().take(more));
+        doomed
     }
 
     /// Until when no pod is made because of failures since the last success.
@@ -361,11 +399,8 @@ impl Round<'_> {
             .filter_map(ended)
             .filter(|at| last_success.is_none_or(|success| *at > success))
             .collect();
-        let doublings = u32::try_from(failures.len().checked_sub(1)?).unwrap_or(u32::MAX);
-        let seconds = FAILURE_PAUSE_SECONDS
-            .saturating_mul(2_i64.saturating_pow(doublings))
-            .min(MAX_FAILURE_PAUSE_SECONDS);
-        failures.into_iter().max()?.saturating_add(SignedDuration::from_secs(seconds)).ok()
+        let before = u32::try_from(failures.len().checked_sub(1)?).unwrap_or(u32::MAX);
+        pause(before, failures.into_iter().max()?)
     }
 
     fn count_present(&mut self) {
@@ -389,6 +424,14 @@ impl Round<'_> {
         let actions: Vec<_> = self.pods.iter().filter_map(|pod| pods::release(pod)).collect();
         self.plan.push(actions);
     }
+}
+
+/// When the pause after a failure ends that followed on so many others.
+fn pause(before: u32, failed: Timestamp) -> Option<Timestamp> {
+    let seconds = FAILURE_PAUSE_SECONDS
+        .saturating_mul(2_i64.saturating_pow(before))
+        .min(MAX_FAILURE_PAUSE_SECONDS);
+    failed.saturating_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use k8s_openapi::api::batch::v1::{Job, JobSpec};
 use k8s_openapi::api::core::v1::{self, EnvVar, EnvVarSource, ObjectFieldSelector};
 use kube::ResourceExt;
 
+use super::per_index::Failures;
 use super::{CONTROLLER_UID, JOB_NAME, TRACKING, is_tracked};
 use crate::action::{Action, Plan};
 use crate::context::{Cx, Key};
@@ -14,6 +15,8 @@ use crate::replicaset::{pod_created, pod_from_template};
 
 /// Label and annotation with the completion index.
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// What the API server keeps of a name that it completes.
+const GENERATED_NAME_MAX: usize = 58;
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 /// Labels by the names of before 1.27, still set.
 const OLD_JOB_NAME: &str = "job-name";
@@ -33,8 +36,8 @@ pub fn finished_at(pod: &Pod) -> Option<Timestamp> {
         .max()
 }
 
-/// A pod of the Job.
-pub fn create(job: &Job, spec: &JobSpec, index: Option<i32>) -> Action {
+/// A pod of the Job; `failures` are those of its index, where they are counted.
+pub fn create(job: &Job, spec: &JobSpec, index: Option<i32>, failures: Option<Failures>) -> Action {
     let mut pod = pod_from_template(job, &spec.template);
     pod.finalizers_mut().push(TRACKING.into());
     let (name, uid) = (job.name_any(), job.uid().unwrap_or_default());
@@ -50,11 +53,16 @@ pub fn create(job: &Job, spec: &JobSpec, index: Option<i32>) -> Action {
     if let Some(index) = index {
         number(&mut pod, &name, index);
     }
+    if let Some(failures) = failures {
+        failures.note(&mut pod);
+    }
     Action::create(&pod, Some(pod_created(job)))
 }
 
 fn number(pod: &mut v1::Pod, job: &str, index: i32) {
-    pod.metadata.generate_name = Some(format!("{job}-{index}-"));
+    let tail = format!("-{index}-");
+    let head = job.get(..GENERATED_NAME_MAX - tail.len()).unwrap_or(job);
+    pod.metadata.generate_name = Some(format!("{head}{tail}"));
     pod.annotations_mut().insert(INDEX.into(), index.to_string());
     pod.labels_mut().insert(INDEX.into(), index.to_string());
     let Some(spec) = &mut pod.spec else { return };

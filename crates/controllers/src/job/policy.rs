@@ -12,6 +12,8 @@ pub enum Verdict {
     Count,
     /// It does not.
     Ignore,
+    /// It counts, and its index is not tried again.
+    FailIndex,
     /// The whole Job fails, for this reason.
     FailJob(String),
 }
@@ -25,6 +27,7 @@ pub fn judge(job: &Job, pod: &Pod) -> Verdict {
             let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
             return match rule.action.as_str() {
                 "Ignore" => Verdict::Ignore,
+                "FailIndex" => Verdict::FailIndex,
                 "FailJob" => Verdict::FailJob(match what {
                     What::Exit(container, code) => format!(
                         "Container {container} for pod {name} failed with exit code {code} matching FailJob rule at index {at}"

@@ -81,7 +81,7 @@ impl Round<'_> {
 
     /// Ends the Job, when every pod has been counted.
     pub(super) fn finish(&mut self, success: bool) {
-        if self.uncounted() != (0, 0) {
+        if self.uncounted() != (0, 0) || !self.replaced.is_empty() {
             return;
         }
         let (target, type_) = match success {
@@ -99,6 +99,8 @@ impl Round<'_> {
             let reason = match reason.as_str() {
                 "BackoffLimitExceeded" => "BackoffLimitExceeded",
                 "DeadlineExceeded" => "DeadlineExceeded",
+                "MaxFailedIndexesExceeded" => "MaxFailedIndexesExceeded",
+                "FailedIndexes" => "FailedIndexes",
                 _ => "PodFailurePolicy",
             };
             self.plan.push([Action::event(self.job, true, reason, message)]);

@@ -1,6 +1,7 @@
 //! One round of the plan each.
 
 use super::JOB;
+use crate::action::Action;
 use crate::fixture::{check, plan};
 
 fn job(spec: &str, status: &str) -> String {
@@ -123,6 +124,88 @@ fn indexes_that_have_not_succeeded_are_run() {
         create Pod default/sum-3-*
         "#,
     );
+}
+
+/// Annotations of a pod with this index, before which so many have failed.
+fn index_of(index: u8, failures: u8) -> String {
+    format!(
+        ", annotations: {{batch.kubernetes.io/job-completion-index: '{index}', batch.kubernetes.io/job-index-failure-count: '{failures}'}}"
+    )
+}
+
+const PER_INDEX: &str =
+    "completions: 2, parallelism: 2, completionMode: Indexed, backoffLimitPerIndex: 1";
+
+#[test]
+fn a_failed_pod_of_an_index_is_kept_until_it_has_a_successor() {
+    let failed = pod("a", "Failed", true, &index_of(0, 0));
+    let running = pod("b", "Running", true, &index_of(1, 0));
+    let yaml = [job(PER_INDEX, ", active: 1, failedIndexes: ''"), failed.clone(), running].concat();
+    let waiting = plan(&JOB, "default/sum", &yaml, None);
+    assert_eq!(waiting.actions, []);
+    assert_eq!(waiting.again, "2026-01-01T12:00:05Z".parse().ok());
+    let later = yaml.replace("11:59:55Z", "11:59:50Z");
+    let made = plan(&JOB, "default/sum", &later, None).actions;
+    assert_eq!(made.len(), 1, "the failed one stays");
+    let Some(Action::Create { body, .. }) = made.first() else { panic!("{made:?}") };
+    let count = &body["metadata"]["annotations"]["batch.kubernetes.io/job-index-failure-count"];
+    assert_eq!(count, "1");
+    let successor = pod("c", "Running", true, &index_of(0, 1));
+    check(
+        &JOB,
+        "default/sum",
+        &[yaml, successor].concat(),
+        r#"
+        patch Job default/sum/status {"status":{"active":2,"uncountedTerminatedPods":{"failed":["Pod-a"]}}}
+        patch Pod default/a {"metadata":{"finalizers":null}}
+        "#,
+    );
+}
+
+#[test]
+fn an_index_fails_for_good_and_the_others_go_on() {
+    let failed = pod("a", "Failed", true, &index_of(0, 1));
+    let running = pod("b", "Running", true, &index_of(1, 0));
+    let yaml = [job(PER_INDEX, ", active: 1"), failed.clone(), running.clone()].concat();
+    let gone_on = r#"
+        patch Job default/sum/status {"status":{"failedIndexes":"0","uncountedTerminatedPods":{"failed":["Pod-a"]}}}
+        patch Pod default/a {"metadata":{"finalizers":null}}
+        "#;
+    check(&JOB, "default/sum", &yaml, gone_on);
+    // A rule of the policy may give an index up at its first failure.
+    let rule = "podFailurePolicy: {rules: [{action: FailIndex, onExitCodes: {operator: In, values: [3]}}]}";
+    let first = pod("a", "Failed", true, &index_of(0, 0));
+    let yaml = [job(&format!("{PER_INDEX}, {rule}"), ", active: 1"), first, running].concat();
+    check(&JOB, "default/sum", &yaml, gone_on);
+    let done = pod("b", "Succeeded", true, &index_of(1, 0));
+    let said = |spec: &str, pods: &[&str]| {
+        let yaml = [&[job(spec, "").as_str()], pods].concat().concat();
+        plan(&JOB, "default/sum", &yaml, None).actions[0].to_string()
+    };
+    let end = said(PER_INDEX, &[&failed, &done]);
+    assert!(
+        end.contains(r#""message":"Job has failed indexes","reason":"FailedIndexes""#),
+        "{end}"
+    );
+    let end = said(&format!("{PER_INDEX}, maxFailedIndexes: 0"), &[&failed]);
+    assert!(end.contains("MaxFailedIndexesExceeded"), "{end}");
+}
+
+#[test]
+fn of_two_pods_with_one_index_one_stays_and_none_beyond_the_last() {
+    let spec = "completions: 2, parallelism: 2, completionMode: Indexed";
+    let yaml = [
+        job(spec, ", active: 4"),
+        pod("a", "Running", true, &index_of(0, 0)),
+        pod("b", "Pending", true, &index_of(0, 0)),
+        pod("c", "Running", true, &index_of(1, 0)),
+        pod("d", "Running", true, &index_of(7, 0)),
+    ]
+    .concat();
+    let ends = plan(&JOB, "default/sum", &yaml, None).actions;
+    let mut ends: Vec<_> = ends.iter().map(ToString::to_string).collect();
+    ends.sort();
+    assert_eq!(ends, ["delete Pod default/b", "delete Pod default/d"]);
 }
 
 #[test]
