@@ -1,13 +1,21 @@
 //! Rules for Jobs and CronJobs (k8s.io/kubernetes `pkg/apis/batch/validation`).
 
 use super::at::{At, Errors};
-use super::{cron, pod, selectors, workload};
+use super::{cron, formats, job_policies, network, pod, selectors, workload};
 use serde_json::Value;
 
 /// A Job of this CronJob has eleven more characters in its name.
 const CRON_NAME_LIMIT_CHARS: usize = 52;
+/// Longest name of another controller that takes care of a Job.
+const MANAGED_BY_MAX_BYTES: usize = 63;
 /// Most pods of an indexed Job at once.
 const INDEXED_MAX_COUNT: i64 = 100_000;
+/// Most indexes that may fail before the Job does.
+const FAILED_INDEXES_MAX_COUNT: i64 = 100_000;
+/// Beyond so many completions a Job that counts failures by index has narrower limits.
+const COMPLETIONS_SOFT_LIMIT: i64 = 100_000;
+/// And this is the narrower limit, of pods at once and of failed indexes.
+const HIGH_COMPLETIONS_MAX_COUNT: i64 = 10_000;
 
 /// A Job.
 pub(super) fn job(object: &At<'_>, out: &mut Errors) {
@@ -20,6 +28,17 @@ pub(super) fn job(object: &At<'_>, out: &mut Errors) {
         false => out.required(&selector, ""),
     }
     workload::matches_template(selector.value, &spec, out);
+    let last = spec.get("completions").number() - 1;
+    if spec.get("completionMode").text() == "Indexed" && last >= 0 {
+        let name = object.get("metadata.name");
+        let host = format!("{}-{last}", name.text());
+        if !formats::dns_label(&host).is_empty() {
+            out.invalid(
+                &name,
+                format!("will not able to create pod with invalid DNS label: {host}"),
+            );
+        }
+    }
 }
 
 /// The server makes selector and labels, unless the writer says otherwise.
@@ -58,56 +77,87 @@ fn job_spec(spec: &At<'_>, out: &mut Errors) {
     ] {
         out.not_negative(&spec.get(name));
     }
+    let (per_index, failed) = (spec.get("backoffLimitPerIndex"), spec.get("maxFailedIndexes"));
+    if failed.is_set() && !per_index.is_set() {
+        out.required(&per_index, "when maxFailedIndexes is specified");
+    }
     let mode = spec.get("completionMode");
     if mode.is_set() && !matches!(mode.text(), "NonIndexed" | "Indexed") {
         out.not_supported(&mode, &["NonIndexed", "Indexed"]);
     }
-    if mode.text() == "Indexed" {
-        if !spec.get("completions").is_set() {
-            out.required(&spec.get("completions"), "when completion mode is Indexed");
+    match mode.text() {
+        "Indexed" => indexed(spec, out),
+        "" | "NonIndexed" => {
+            for at in [&per_index, &failed] {
+                if at.is_set() {
+                    out.invalid(at, "requires indexed completion mode");
+                }
+            }
         }
-        let most = spec.get("parallelism");
-        if most.number() > INDEXED_MAX_COUNT {
-            let why = format!(
-                "must be less than or equal to {INDEXED_MAX_COUNT} when completion mode is Indexed"
-            );
-            out.invalid(&most, why);
+        _ => {}
+    }
+    job_policies::failure(spec, out);
+    job_policies::success(spec, out);
+    let replacement = spec.get("podReplacementPolicy");
+    match spec.get("podFailurePolicy").is_set() {
+        true => out.one_of_if_set(&replacement, &["Failed"]),
+        false => out.one_of_if_set(&replacement, &["Failed", "TerminatingOrFailed"]),
+    }
+    let manager = spec.get("managedBy");
+    if manager.is_set() {
+        network::domain_path(&manager, out);
+        if manager.text().len() > MANAGED_BY_MAX_BYTES {
+            out.too_long(&manager, MANAGED_BY_MAX_BYTES);
         }
     }
-    failure_policy(&spec.get("podFailurePolicy"), out);
-    out.one_of_if_set(&spec.get("podReplacementPolicy"), &["Failed", "TerminatingOrFailed"]);
     pod::template(&spec.get("template"), out);
     let policy = spec.get("template.spec.restartPolicy");
-    if !matches!(policy.text(), "OnFailure" | "Never") {
-        out.required(&policy, r#"valid values: "OnFailure", "Never""#);
-    } else if spec.get("podFailurePolicy").is_set() && policy.text() != "Never" {
-        let why = r#"only "Never" is supported when podFailurePolicy is specified"#;
-        out.invalid(&policy, why);
+    match policy.text() {
+        "" | "Always" => out.required(&policy, r#"valid values: "OnFailure", "Never""#),
+        "OnFailure" => {
+            if spec.get("podFailurePolicy").is_set() {
+                let why = r#"only "Never" is supported when podFailurePolicy is specified"#;
+                out.invalid(&policy, why);
+            }
+        }
+        "Never" => {}
+        _ => out.not_supported(&policy, &["OnFailure", "Never"]),
     }
 }
 
-fn failure_policy(at: &At<'_>, out: &mut Errors) {
-    for rule in at.get("rules").items() {
-        out.one_of(&rule.get("action"), &["Count", "FailIndex", "FailJob", "Ignore"]);
-        let codes = rule.get("onExitCodes");
-        let conditions = rule.get("onPodConditions");
-        match (codes.is_set(), conditions.len() > 0) {
-            (true, true) => {
-                out.invalid(
-                    &rule,
-                    "specifying both OnExitCodes and OnPodConditions is not supported",
-                );
-            }
-            (false, false) => {
-                out.invalid(&rule, "specifying one of OnExitCodes and OnPodConditions is required");
-            }
-            _ => {}
-        }
-        if codes.is_set() {
-            out.one_of(&codes.get("operator"), &["In", "NotIn"]);
-            if codes.get("values").len() == 0 {
-                out.invalid(&codes.get("values"), "at least one value is required");
-            }
+/// A Job whose pods are numbered.
+fn indexed(spec: &At<'_>, out: &mut Errors) {
+    let (completions, parallelism) = (spec.get("completions"), spec.get("parallelism"));
+    let failed = spec.get("maxFailedIndexes");
+    if !completions.is_set() {
+        out.required(&completions, "when completion mode is Indexed");
+    }
+    if parallelism.number() > INDEXED_MAX_COUNT {
+        let why = format!(
+            "must be less than or equal to {INDEXED_MAX_COUNT} when completion mode is Indexed"
+        );
+        out.invalid(&parallelism, why);
+    }
+    if completions.is_set() && failed.number() > completions.number() {
+        out.invalid(&failed, "must be less than or equal to completions");
+    }
+    if failed.number() > FAILED_INDEXES_MAX_COUNT {
+        out.invalid(&failed, format!("must be less than or equal to {FAILED_INDEXES_MAX_COUNT}"));
+    }
+    let per_index = spec.get("backoffLimitPerIndex").is_set();
+    if !per_index || completions.number() <= COMPLETIONS_SOFT_LIMIT {
+        return;
+    }
+    if !failed.is_set() {
+        let why = format!("must be specified when completions is above {COMPLETIONS_SOFT_LIMIT}");
+        out.required(&failed, &why);
+    }
+    for at in [&parallelism, &failed] {
+        if at.number() > HIGH_COMPLETIONS_MAX_COUNT {
+            let why = format!(
+                "must be less than or equal to {HIGH_COMPLETIONS_MAX_COUNT} when completions are above {COMPLETIONS_SOFT_LIMIT} and used with backoff limit per index"
+            );
+            out.invalid(at, why);
         }
     }
 }
@@ -229,6 +279,36 @@ mod tests {
 
     fn job(spec: &str) -> String {
         format!("{{metadata: {{uid: u}}, spec: {{{SELECTOR}, {TEMPLATE}, {spec}}}}}")
+    }
+
+    #[test]
+    fn jobs_that_count_failures_by_index() {
+        let job = |spec: &str| job(&format!("{spec}, completionMode: Indexed"));
+        created(
+            "batch/jobs",
+            &[
+                (&job("completions: 3, backoffLimitPerIndex: 1, maxFailedIndexes: 2"), ""),
+                (
+                    &job("completions: 3, maxFailedIndexes: 4"),
+                    "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified\nspec.maxFailedIndexes: Invalid value: 4: must be less than or equal to completions",
+                ),
+                (
+                    &job("completions: 3, backoffLimitPerIndex: 1").replace(
+                        "completionMode: Indexed",
+                        "successPolicy: {rules: [{succeededCount: 1}]}",
+                    ),
+                    "spec.backoffLimitPerIndex: Invalid value: 1: requires indexed completion mode\nspec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires indexed completion mode",
+                ),
+                (
+                    &job("completions: 100001, parallelism: 10001, backoffLimitPerIndex: 1"),
+                    "spec.maxFailedIndexes: Required value: must be specified when completions is above 100000\nspec.parallelism: Invalid value: 10001: must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index",
+                ),
+                (
+                    &job("completions: 1, managedBy: x"),
+                    "spec.managedBy: Invalid value: \"x\": must be a domain-prefixed path (such as \"acme.io/foo\")",
+                ),
+            ],
+        );
     }
 
     #[test]

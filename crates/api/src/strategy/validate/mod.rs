@@ -22,6 +22,7 @@ mod flow;
 mod formats;
 mod handler;
 mod ingress;
+mod job_policies;
 mod limits;
 mod meta;
 mod network;

@@ -32,7 +32,7 @@ pub(super) fn ingress_class(object: &At<'_>, out: &mut Errors) {
 }
 
 /// A domain, a slash and a path.
-fn domain_path(at: &At<'_>, out: &mut Errors) {
+pub(super) fn domain_path(at: &At<'_>, out: &mut Errors) {
     if !out.needed(at) {
         return;
     }
