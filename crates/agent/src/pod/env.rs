@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
 
+use super::env_file;
 use super::expand::expand;
 use super::fields::{self, Place};
 
@@ -16,6 +17,15 @@ pub struct Sources {
     pub config_maps: HashMap<String, ConfigMap>,
     /// Secrets by name.
     pub secrets: HashMap<String, Secret>,
+    /// Contents of files in volumes, by the volume and the path.
+    pub files: HashMap<(String, String), String>,
+}
+
+/// Files in volumes that a container's environment refers to: volume and path.
+pub fn files(container: &Container) -> impl Iterator<Item = (&str, &str)> {
+    let sources = container.env.iter().flatten().filter_map(|e| e.value_from.as_ref());
+    let files = sources.filter_map(|source| source.file_key_ref.as_ref());
+    files.map(|file| (file.volume_name.as_str(), file.path.as_str()))
 }
 
 /// Names of ConfigMaps and Secrets that a container's environment refers to.
@@ -165,6 +175,25 @@ fn from_one(
             }),
         };
     }
+    if let Some(selector) = &source.file_key_ref {
+        let optional = selector.optional == Some(true);
+        let place = (selector.volume_name.clone(), selector.path.clone());
+        let Some(text) = sources.files.get(&place) else {
+            return absent(optional, || {
+                format!("file {:?} not found in volume {:?}", selector.path, selector.volume_name)
+            });
+        };
+        let value = env_file::value(text, &selector.key);
+        return match value.map_err(|why| format!("couldn't parse env file: {why}"))? {
+            Some(value) => Ok(Some(value)),
+            None => absent(optional, || {
+                format!(
+                    "environment variable key {:?} not found in file {:?}",
+                    selector.key, selector.path
+                )
+            }),
+        };
+    }
     Ok(None)
 }
 
@@ -272,6 +301,28 @@ mod tests {
             resolve(from("configMapKeyRef"), &empty).unwrap_err(),
             "couldn't find key k in ConfigMap ns/n"
         );
+    }
+
+    #[test]
+    fn variables_of_files() {
+        let from = |key: &str, optional: bool| {
+            json!({"name": "c", "env": [{"name": "X", "valueFrom": {"fileKeyRef":
+                {"volumeName": "v", "path": "f", "key": key, "optional": optional}}}]})
+        };
+        let none = Sources::default();
+        let files = HashMap::from([(("v".into(), "f".into()), "K='one'\nwrong".into())]);
+        let there = Sources { files, ..Sources::default() };
+        assert_eq!(resolve(from("K", false), &there).unwrap(), "X=one SVC=10.43.0.9");
+        assert_eq!(resolve(from("K", true), &none).unwrap(), "SVC=10.43.0.9");
+        for (sources, why) in [
+            (&none, "file \"f\" not found in volume \"v\""),
+            (
+                &there,
+                "couldn't parse env file: invalid environment variable format at line 2: missing '='",
+            ),
+        ] {
+            assert_eq!(resolve(from("L", false), sources).unwrap_err(), why);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod conditions;
 pub mod env;
+mod env_file;
 pub mod expand;
 pub mod fields;
 pub mod hosts;

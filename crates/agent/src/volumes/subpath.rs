@@ -3,7 +3,7 @@
 //! within the volume, and what was found is bound to a place that nobody else can change.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path};
 
@@ -46,6 +46,29 @@ pub fn bind(root: &Path, sub: &str, target: &Path) -> io::Result<()> {
     .map_err(io::Error::from)
 }
 
+/// Reads a file of the directory `root` that has no more than `max` bytes of text.
+pub fn read(root: &Path, sub: &str, max: u64) -> io::Result<String> {
+    let dir = open(root, OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY, Mode::empty())?;
+    // A pipe that nobody writes to must not keep us.
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = fs::File::from(openat2(&dir, sub, beneath(flags))?);
+    let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    if !file.metadata()?.is_file() {
+        return refused("it is no regular file".to_owned());
+    }
+    let mut text = String::new();
+    if file.take(max + 1).read_to_string(&mut text)? as u64 > max {
+        return refused(format!("it has more than {max} bytes"));
+    }
+    Ok(text)
+}
+
+/// How to open what links cannot lead out of.
+fn beneath(flags: OFlag) -> OpenHow {
+    let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS;
+    OpenHow::new().flags(flags).resolve(resolve)
+}
+
 /// The path of what is open, wherever it is by now.
 fn by_descriptor(open: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", open.as_raw_fd())
@@ -55,9 +78,7 @@ fn by_descriptor(open: &OwnedFd) -> String {
 fn resolve(root: &Path, sub: &str) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let dir = open(root, flags | OFlag::O_DIRECTORY, Mode::empty())?;
-    let how = OpenHow::new()
-        .flags(flags)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let how = beneath(flags);
     match openat2(&dir, sub, how) {
         Err(Errno::ENOENT) => {}
         other => return other.map_err(io::Error::from),
@@ -84,6 +105,25 @@ fn resolve(root: &Path, sub: &str) -> io::Result<OwnedFd> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_short_files_within_the_volume_are_read() {
+        let outside = tempfile::tempdir().unwrap();
+        fs::write(outside.path().join("secret"), "x").unwrap();
+        let volume = tempfile::tempdir().unwrap();
+        let at = |name: &str| volume.path().join(name);
+        fs::write(at("file"), "12345").unwrap();
+        std::os::unix::fs::symlink("file", at("near")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("secret"), at("far")).unwrap();
+        nix::unistd::mkfifo(&at("pipe"), Mode::S_IRWXU).unwrap();
+        let read = |name: &str, max| read(volume.path(), name, max).map_err(|error| error.kind());
+        assert_eq!(read("near", 5).as_deref(), Ok("12345"));
+        assert_eq!(read("file", 4), Err(io::ErrorKind::InvalidData));
+        assert_eq!(read("none", 5), Err(io::ErrorKind::NotFound));
+        for name in ["far", "../secret", "pipe", "."] {
+            assert!(read(name, 5).is_err(), "{name}");
+        }
+    }
 
     #[test]
     fn what_is_made_is_as_open_as_the_volume() {

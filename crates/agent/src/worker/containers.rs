@@ -1,6 +1,6 @@
 //! A container of a pod as the runtime wants it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::PermissionsExt;
@@ -38,6 +38,9 @@ const TERMINATION_MAX_BYTES: u64 = 4096;
 const TERMINATION_LOG_MAX_BYTES: u64 = 2048;
 /// Most that is taken from the log instead, in lines.
 const TERMINATION_LOG_MAX_LINES: usize = 80;
+
+/// Longest file that variables are taken from, in bytes.
+const ENV_FILE_MAX_BYTES: u64 = 64 << 10;
 
 /// What a new container is made from.
 pub(super) struct Wish<'a> {
@@ -130,11 +133,34 @@ async fn environment(
             sources.secrets.insert(name.to_owned(), secret);
         }
     }
+    sources.files = env_files(shared, pod, container).await?;
     ctx.services.synced().await;
     let links = spec(pod).enable_service_links != Some(false);
     let services = ctx.services.list();
     let services = env::service_variables(services.iter().map(|s| &**s), namespace, links);
     env::environment(pod, container, &services, &sources, &ctx.place(shared.ips()))
+}
+
+/// What is in the files that variables come from; those that are missing are left out.
+async fn env_files(
+    shared: &Shared,
+    pod: &Pod,
+    container: &Container,
+) -> Result<HashMap<(String, String), String>, String> {
+    let mut files = HashMap::new();
+    for (name, path) in env::files(container) {
+        let volume = spec(pod).volumes.iter().flatten().find(|v| v.name == name);
+        let volume = volume
+            .filter(|volume| volume.empty_dir.is_some())
+            .ok_or_else(|| format!("cannot find the volume {name:?} referenced by FileKeyRef"))?;
+        let folder = shared.volumes.lock().await.path(volume);
+        match subpath::read(&folder, path, ENV_FILE_MAX_BYTES) {
+            Ok(text) => drop(files.insert((name.to_owned(), path.to_owned()), text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(format!("reading file {path:?} of volume {name:?}: {error}")),
+        }
+    }
+    Ok(files)
 }
 
 async fn mounts(

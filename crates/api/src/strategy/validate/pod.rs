@@ -339,6 +339,12 @@ mod tests {
                        spec.containers[0].envFrom: Invalid value: "": must specify one of: `configMapRef` or `secretRef`"#,
                 ),
                 (
+                    "spec: {containers: [{name: a, image: i, env: [{name: c, valueFrom: {fileKeyRef: {path: ../x}}}]}]}",
+                    r#"spec.containers[0].env[0].valueFrom.fileKeyRef.key: Required value
+                       spec.containers[0].env[0].valueFrom.fileKeyRef.path: Invalid value: "../x": must not contain '..'
+                       spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Required value"#,
+                ),
+                (
                     "spec: {containers: [{name: a, image: i, env: [{name: c, valueFrom: {secretKeyRef: {name: A, key: 'x y'}}}, {name: d, valueFrom: {resourceFieldRef: {resource: limits.disk}}}, {name: e, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 2m}}}]}]}",
                     r#"spec.containers[0].env[0].valueFrom.secretKeyRef.name: Invalid value: "A": a lowercase RFC 1123 subdomain…
                        spec.containers[0].env[0].valueFrom.secretKeyRef.key: Invalid value: "x y": a valid config key must consist…

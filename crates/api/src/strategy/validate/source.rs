@@ -2,7 +2,7 @@
 
 use super::at::{At, Errors};
 use super::formats;
-use super::meta;
+use super::{meta, volume};
 
 /// Fields that an environment variable may show.
 pub(super) const ENV_FIELDS: [&str; 9] = [
@@ -68,7 +68,10 @@ fn value_from(variable: &At<'_>, out: &mut Errors) {
         count += 1;
         key_selector(&reference, out);
     }
-    count += usize::from(from.get("fileKeyRef").is_set());
+    if let Some(reference) = from.get("fileKeyRef").set() {
+        count += 1;
+        file_key(&reference, out);
+    }
     let why = match (count, variable.get("value").text()) {
         (0, _) => {
             "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`"
@@ -103,6 +106,19 @@ pub(super) fn env_from(at: &At<'_>, out: &mut Errors) {
         };
         // Upstream's path names the list, not the item.
         out.invalid_as(at, "", why);
+    }
+}
+
+fn file_key(at: &At<'_>, out: &mut Errors) {
+    let (key, path, home) = (at.get("key"), at.get("path"), at.get("volumeName"));
+    if out.needed(&key) {
+        out.all(&key, formats::env_name(key.text()));
+    }
+    if out.needed(&path) {
+        volume::local_path(&path, out);
+    }
+    if out.needed(&home) {
+        out.all(&home, formats::dns_label(home.text()));
     }
 }
 

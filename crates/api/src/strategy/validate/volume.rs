@@ -166,7 +166,7 @@ pub(super) fn has_backsteps(path: &str) -> bool {
 }
 
 /// The same, and no name that the kubelet keeps for itself.
-fn local_path(at: &At<'_>, out: &mut Errors) {
+pub(super) fn local_path(at: &At<'_>, out: &mut Errors) {
     descending(at, out);
     let text = at.text();
     if text.starts_with("..") && !text.starts_with("../") {
