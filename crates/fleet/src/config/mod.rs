@@ -19,7 +19,7 @@ mod tests;
 pub use cluster::SCHEMA;
 pub use model::*;
 pub use problem::{Problem, Problems, Spot};
-pub use rules::{DECIDED, DEFAULT_PODS, DEFAULT_SERVICES, Flags};
+pub use rules::{DECIDED, DEFAULT_PODS, DEFAULT_SERVICES, Flags, Refuses};
 pub use secret::{Hidden, SecretError};
 pub(crate) use syntax::dns_label;
 pub use syntax::{bytes, mac};

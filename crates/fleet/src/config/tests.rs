@@ -344,7 +344,7 @@ fn addresses_are_looked_at_without_a_network_around_them_too() {
 
 #[test]
 fn what_the_binary_says_of_a_value_is_told_with_its_place() {
-    let refuses: fn(&str, &str, &serde_json::Value) -> Option<String> =
+    let refuses: Refuses =
         |command, key, value| (value == "many").then(|| format!("{command} --{key} is odd"));
     let flags = Flags { refuses: Some(refuses), ..flags() };
     let text = FINE.replace("{disable-agent: true}", "{max-pods: many}");

@@ -56,7 +56,10 @@ pub fn run(options: &Options) -> Outcome {
         .filter(|one| one.board.is_server() && one.facts.is_ok() && !crew.takes(&one.board.name))
         .collect();
     if !options.no_backup && stays.is_empty() {
-        save(&crew, server, &options.backup)?;
+        match has_cluster(&found) {
+            true => save(&crew, server, &options.backup)?,
+            false => println!("no server holds a cluster: there is nothing to save"),
+        }
     }
     let (servers, others): (Vec<&Found>, Vec<&Found>) =
         there.into_iter().partition(|one| one.board.is_server());
@@ -79,6 +82,15 @@ pub fn run(options: &Options) -> Outcome {
         failures.extend(options.kubeconfig.take_out(&crew.cluster).err());
     }
     together("not all boards are as before", failures)
+}
+
+/// Whether there may be a cluster to save. One that was taken away before and had left something on an
+/// agent is not there any more.
+fn has_cluster(found: &[Found]) -> bool {
+    found.iter().filter(|one| one.board.is_server()).any(|one| match &one.facts {
+        Ok(facts) => facts.identity().is_some() || facts.has("holds-data"),
+        Err(_) => true,
+    })
 }
 
 /// Takes a snapshot, and the token without which it is of no use.
@@ -161,4 +173,33 @@ fn remove(crew: &Crew, target: &Target, table: &str) -> Outcome {
     );
     crew.system.run(target, &Work::new("removing Coracle", script))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::config::{Cluster, Flags};
+    use fleet::facts::Facts;
+    use fleet::ssh::{Refusal, SshError};
+
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_was_taken_away_is_not_saved_again() {
+        let text = "name: home\nboards:\n- {name: a, address: 10.0.0.1, roles: [server]}\n\
+                    - {name: b, address: 10.0.0.2}\n";
+        let cluster = Cluster::parse(text, "cluster.yaml", &Flags::default()).expect("fine");
+        let facts = |text: &str| Ok(Facts::parse(&format!("{text}done=yes\n")).expect("facts"));
+        let away = || Err(SshError::new("a", Refusal::Unreachable, "gone"));
+        for (server, expected) in
+            [(facts(""), false), (facts("holds-data=yes\n"), true), (away(), true)]
+        {
+            let all = [server, facts("holds-data=yes\n")];
+            let found = cluster.boards.iter().zip(all).map(|(board, facts)| Found {
+                board,
+                target: Target::new(board, &cluster.ssh(board)),
+                facts,
+            });
+            assert_eq!(has_cluster(&found.collect::<Vec<_>>()), expected);
+        }
+    }
 }

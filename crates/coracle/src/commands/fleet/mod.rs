@@ -129,8 +129,7 @@ fn flags() -> Flags {
         let all = arguments.chain(command.get_arguments()).filter_map(|a| a.get_long());
         Some(all.map(str::to_owned).collect())
     };
-    let refuses = Some(crate::config::refused as fn(&str, &str, &_) -> _);
-    Flags { server: of("server"), agent: of("agent"), refuses }
+    Flags { server: of("server"), agent: of("agent"), refuses: Some(crate::config::refused) }
 }
 
 #[cfg(test)]

@@ -20,6 +20,9 @@ use crate::nearest;
 pub const DEFAULT_PODS: &str = "10.42.0.0/16";
 /// Addresses for services where none are named.
 pub const DEFAULT_SERVICES: &str = "10.43.0.0/16";
+/// Says what is wrong with a flag's value.
+pub type Refuses = fn(&str, &str, &Value) -> Option<String>;
+
 /// Flags of the binary, which may be keys of `server`, `agent` and `config`. The crate does not know
 /// them; without them keys are not checked.
 #[derive(Debug, Clone, Default)]
@@ -29,7 +32,7 @@ pub struct Flags {
     /// Of `coracle agent`.
     pub agent: Option<Vec<String>>,
     /// What is wrong with a value, by the command's name (`server`, `agent`) and the flag's.
-    pub refuses: Option<fn(&str, &str, &Value) -> Option<String>>,
+    pub refuses: Option<Refuses>,
 }
 
 impl Flags {
