@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodIP, PodStatus,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodIP, PodStatus, VolumeMount,
+    VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -198,8 +199,27 @@ fn one(pod: &Pod, container: &Container, init: bool, facts: &Facts) -> Container
         allocated_resources: run
             .and(container.resources.as_ref())
             .and_then(|resources| resources.requests.clone()),
+        volume_mounts: run.and(container.volume_mounts.as_deref()).map(mounted),
         ..ContainerStatus::default()
     }
+}
+
+/// How volumes are there: what is asked for is done, or the container does not start.
+fn mounted(mounts: &[VolumeMount]) -> Vec<VolumeMountStatus> {
+    let shown = |mount: &VolumeMount| {
+        let read_only = mount.read_only == Some(true);
+        let below = mount.recursive_read_only.as_deref();
+        let below = matches!(below, Some("Enabled" | "IfPossible"));
+        let below = if below { "Enabled" } else { "Disabled" };
+        VolumeMountStatus {
+            name: mount.name.clone(),
+            mount_path: mount.mount_path.clone(),
+            read_only: read_only.then_some(true),
+            recursive_read_only: read_only.then(|| below.to_owned()),
+            volume_status: None,
+        }
+    };
+    mounts.iter().map(shown).collect()
 }
 
 fn state(

@@ -284,3 +284,25 @@ fn what_is_about_to_be_replaced_is_not_said_to_have_ended() {
     assert_eq!(shown(Life::Running), ("Running".into(), true, true));
     assert_eq!(shown(Life::Ended), ("Succeeded".into(), false, false));
 }
+
+#[test]
+fn how_volumes_are_mounted() {
+    let pod = pod(json!({"containers": [{"name": "a", "volumeMounts": [
+        {"name": "v", "mountPath": "/v"},
+        {"name": "w", "mountPath": "/w", "readOnly": true},
+        {"name": "x", "mountPath": "/x", "readOnly": true, "recursiveReadOnly": "IfPossible"},
+    ]}]}));
+    let shown = |view: &View| {
+        let status = show(&pod, view, &Plan::default(), Life::Running);
+        serde_json::to_value(&status.container_statuses.unwrap()[0].volume_mounts).unwrap()
+    };
+    assert_eq!(
+        shown(&view(vec![running("a")])),
+        json!([
+            {"name": "v", "mountPath": "/v"},
+            {"name": "w", "mountPath": "/w", "readOnly": true, "recursiveReadOnly": "Disabled"},
+            {"name": "x", "mountPath": "/x", "readOnly": true, "recursiveReadOnly": "Enabled"},
+        ])
+    );
+    assert_eq!(shown(&View::default()), json!(null), "nothing is made");
+}
