@@ -7,11 +7,15 @@ use client::EventKind;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 use runtime::{ContainerId, SandboxId};
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::containers::{self, Wish};
 use super::{Shared, image, resize};
 use crate::lifecycle;
+use crate::pod::fields::Place;
 use crate::pod::view::{Volumes, Waiting, container as by_name, spec};
+use crate::volumes::{MountError, PodVolumes};
 
 /// Pause after volumes could not be made, doubling.
 const MOUNT_RETRY: base::Backoff =
@@ -36,21 +40,34 @@ fn later(now: Timestamp, backoff: base::Backoff, failures: u32) -> Timestamp {
     now + SignedDuration::try_from(backoff.delay(failures)).unwrap_or_default()
 }
 
+/// Volumes of a pod, unless it is to end first: what they need of the API may take long where the pod is
+/// gone from it already.
+async fn unless(
+    ending: &CancellationToken,
+    volumes: &Mutex<PodVolumes>,
+    pod: &Pod,
+    place: &Place,
+) -> Option<Result<Option<Timestamp>, MountError>> {
+    ending.run_until_cancelled(async { volumes.lock().await.prepare(pod, place).await }).await
+}
+
 /// Makes the volumes, or brings them up to date when they are there already.
 pub(super) async fn prepare_volumes(shared: Arc<Shared>, first: bool) {
     let pod = shared.pod();
     let place = shared.ctx.place(shared.ips());
-    let result = shared.volumes.lock().await.prepare(&pod, &place).await;
+    let result = unless(&shared.ending, &shared.volumes, &pod, &place).await;
     let mut state = shared.state();
     match result {
-        Ok(renew_at) => {
+        None if first => state.view.volumes = Volumes::Todo,
+        None => {}
+        Some(Ok(renew_at)) => {
             state.renew_at = renew_at;
             state.mount_failures = 0;
             if first {
                 state.view.volumes = Volumes::Ready;
             }
         }
-        Err(error) => {
+        Some(Err(error)) => {
             state.mount_failures += 1;
             let retry = later(Timestamp::now(), MOUNT_RETRY, state.mount_failures);
             if first {
@@ -212,5 +229,40 @@ async fn post_start(shared: &Shared, pod: &Pod, container: &Container, id: &Cont
     ctx.event(pod, Some(name), EventKind::Normal, "Killing", "FailedPostStartHook");
     if let Err(error) = ctx.runtime.stop_container(id, HOOK_FAILED_GRACE).await {
         tracing::warn!(container = %id, error = %base::chain(&error), "not stopped");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::pending;
+    use std::pin::pin;
+
+    use futures::FutureExt;
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+    use crate::objects::Objects;
+
+    #[tokio::test]
+    async fn a_pod_that_goes_waits_for_no_answer() {
+        let silent = tower::service_fn(|_: http::Request<Body>| {
+            pending::<Result<http::Response<Body>, Infallible>>()
+        });
+        let client = kube::Client::new(silent, "default");
+        let nowhere = std::path::PathBuf::from("/nonexistent");
+        let objects = Objects::new(client.clone());
+        let volumes = PodVolumes::new(client, objects, Arc::default(), nowhere.clone(), nowhere);
+        let volumes = Mutex::new(volumes);
+        let volume = json!({"name": "v", "configMap": {"name": "m"}});
+        let pod = json!({"metadata": {"namespace": "n"}, "spec": {"containers": [], "volumes": [volume]}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let place = Place { host_ips: vec![], pod_ips: vec![], allocatable: Default::default() };
+        let ending = CancellationToken::new();
+        let mut made = pin!(unless(&ending, &volumes, &pod, &place));
+        assert!((&mut made).now_or_never().is_none(), "the API has yet to say what is in it");
+        ending.cancel();
+        assert!(made.await.is_none());
     }
 }
