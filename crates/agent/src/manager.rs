@@ -21,7 +21,7 @@ use crate::pod::status::Verdict;
 use crate::pod::view::spec;
 use crate::refusals::Refusals;
 use crate::volumes;
-use crate::worker::{self, Handle, NOTE_GRACE, Pending, Refused, Wanted};
+use crate::worker::{self, Handle, Leaver, NOTE_GRACE, Pending, Refused, Wanted};
 
 /// How long the API server may take to say what this node is like now.
 const NODE_ANSWER: Duration = Duration::from_secs(2);
@@ -165,7 +165,7 @@ impl Manager {
         if wanted.removed {
             return;
         }
-        let refused = self.refusal(&wanted.pod).await;
+        let admitted = self.admit(&wanted.pod).await;
         let wanted = match started(&wanted.pod) {
             true => {
                 let has = resize::as_told(&wanted.pod);
@@ -173,7 +173,7 @@ impl Manager {
             }
             false => wanted,
         };
-        let (handle, task) = worker::spawn(self.ctx.clone(), wanted, refused);
+        let (handle, task) = worker::spawn(self.ctx.clone(), wanted, admitted);
         self.workers().insert(uid.clone(), handle);
         let this = self.clone();
         tokio::spawn(async move {
@@ -227,44 +227,49 @@ impl Manager {
         }
     }
 
-    /// The verdict over a new pod that cannot run here, told in an event too.
-    async fn refusal(&self, pod: &Pod) -> Option<Refused> {
-        let Verdict { reason, message } = self.judge(pod).await?;
+    /// Who leaves for a new pod, or the verdict over one that cannot run here, told in an event too.
+    async fn admit(&self, pod: &Pod) -> Result<Vec<Leaver>, Refused> {
+        let Verdict { reason, message } = match self.judge(pod).await {
+            Ok(leavers) => return Ok(leavers),
+            Err(verdict) => verdict,
+        };
         self.ctx.event(pod, None, EventKind::Warning, &reason, &message);
         let verdict = Verdict { reason, message: format!("Pod was rejected: {message}") };
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         let pause = refusals.pause(pod, Instant::now());
-        Some(Refused { verdict, tell_at: Timestamp::now() + pause })
+        Err(Refused { verdict, tell_at: Timestamp::now() + pause })
     }
 
     /// A pod that has started before keeps its place, also where the agent is new; one that is to end
     /// takes none.
-    async fn judge(&self, pod: &Pod) -> Option<Verdict> {
+    async fn judge(&self, pod: &Pod) -> Result<Vec<Leaver>, Verdict> {
         if started(pod) || pod.metadata.deletion_timestamp.is_some() {
-            return None;
+            return Ok(Vec::new());
         }
         if self.ctx.leaving.is_announced() {
-            return Some(Verdict {
+            return Err(Verdict {
                 reason: "NodeShutdown".to_owned(),
                 message: "Pod was rejected as the node is shutting down.".to_owned(),
             });
         }
         let seen = self.ctx.node();
-        if let Some(node) = &seen {
-            self.unfit(pod, node)?;
+        if seen.as_ref().is_some_and(|node| self.unfit(pod, node).is_none()) {
+            return Ok(Vec::new());
         }
         // The watch of nodes may be behind that of pods: whoever sent the pod has seen more.
         let nodes: Api<Node> = Api::all(self.ctx.client.clone());
         let newest = tokio::time::timeout(NODE_ANSWER, nodes.get(&self.ctx.config.node_name)).await;
         let newest = newest.ok().and_then(Result::ok).map(Arc::new);
-        let node = newest.or(seen)?;
-        let verdict = self.unfit(pod, &node)?;
-        (!self.makes_room(pod, &node)).then_some(verdict)
+        let Some(node) = newest.or(seen) else { return Ok(Vec::new()) };
+        match self.unfit(pod, &node) {
+            None => Ok(Vec::new()),
+            Some(verdict) => self.makes_room(pod, &node).ok_or(verdict),
+        }
     }
 
-    /// Has others leave for a pod that the node leans on, if that is all it needs. It begins while they
-    /// end: what they have asked for is taken as given back from here on.
-    fn makes_room(&self, pod: &Pod, node: &Node) -> bool {
+    /// Has others leave for a pod that the node leans on, if that is all it needs; it begins when they
+    /// are gone.
+    fn makes_room(&self, pod: &Pod, node: &Node) -> Option<Vec<Leaver>> {
         let workers = self.workers();
         let staying = workers.values().filter(|handle| !handle.is_condemned());
         let others: Vec<_> = staying.filter_map(Handle::resident).collect();
@@ -273,17 +278,19 @@ impl Manager {
         let board = Board { node, others: &specs, unsafe_sysctls };
         let others: Vec<&Pod> = others.iter().map(|other| &**other).collect();
         let victims = admission::lacks_room_only(pod, &board)
-            .and_then(|short| preemption::victims(pod, &others, &short));
-        for victim in victims.iter().flatten() {
+            .and_then(|short| preemption::victims(pod, &others, &short))?;
+        let mut leavers = Vec::new();
+        for victim in victims {
             let (reason, message) = (preemption::REASON, preemption::MESSAGE);
             self.ctx.event(victim, None, EventKind::Warning, reason, message);
             let uid = victim.metadata.uid.as_deref().unwrap_or_default();
             if let Some(handle) = workers.get(uid) {
                 let verdict = Verdict { reason: reason.to_owned(), message: message.to_owned() };
                 handle.condemn(verdict);
+                leavers.push(handle.leaver());
             }
         }
-        victims.is_some()
+        Some(leavers)
     }
 
     fn unfit(&self, pod: &Pod, node: &Node) -> Option<Verdict> {

@@ -106,7 +106,7 @@ pub fn given(pod: &Pod, view: &View) -> Option<ResourceRequirements> {
     let limits = Resources(limits.collect()).listed();
     let (requests, limits) = (allocated(&pod), Some(limits).filter(|list| !list.is_empty()));
     let some = requests.is_some() || limits.is_some();
-    some.then(|| ResourceRequirements { requests, limits, claims: None })
+    some.then_some(ResourceRequirements { requests, limits, claims: None })
 }
 
 /// The pod with the resources of another version of it.

@@ -4,6 +4,7 @@
 
 mod containers;
 mod image;
+mod leaver;
 mod observe;
 mod resize;
 mod sandbox;
@@ -11,6 +12,7 @@ mod start;
 mod status;
 mod stop;
 
+pub use leaver::Leaver;
 pub(crate) use sandbox::NOTE_GRACE;
 
 use std::collections::{HashMap, HashSet};
@@ -109,6 +111,11 @@ impl Handle {
         self.shared.wake.notify_one();
     }
 
+    /// The pod as one that another waits for.
+    pub fn leaver(&self) -> Leaver {
+        Leaver::new(&self.shared.pod(), self.shared.left.clone())
+    }
+
     /// Whether it has been failed as a whole.
     pub fn is_condemned(&self) -> bool {
         self.shared.state().verdict.is_some()
@@ -118,7 +125,7 @@ impl Handle {
     /// the API.
     pub fn resident(&self) -> Option<Arc<Pod>> {
         let wanted = self.wanted.borrow();
-        let takes_room = !wanted.removed && !self.shared.state().over;
+        let takes_room = !wanted.removed && !self.shared.left.is_cancelled();
         takes_room.then(|| wanted.pod.clone())
     }
 
@@ -153,6 +160,9 @@ pub(crate) struct Shared {
     volumes: tokio::sync::Mutex<PodVolumes>,
     /// Cancelled when the pod is to end: nothing new begins.
     ending: CancellationToken,
+    /// Cancelled when it takes no room any more, before the API is told: whoever hears of it there
+    /// may send the next pod at once.
+    left: CancellationToken,
     /// The moment by which the pod's containers must have ended.
     deadline: watch::Sender<Option<Timestamp>>,
 }
@@ -165,9 +175,6 @@ pub(crate) struct State {
     pub verdict: Option<Verdict>,
     /// What has been told of other resources.
     pub resizing: Resizing,
-    /// It takes no room any more. Set before the API is told: whoever hears of it there may send
-    /// the next pod at once.
-    pub over: bool,
     /// Failed pulls by container.
     pub pulls: HashMap<String, image::PullFailure>,
     /// The status as the API server has it.
@@ -211,13 +218,17 @@ impl Shared {
     }
 }
 
-/// Starts the worker of a pod, of which nothing begins where it has been refused; the task ends when
-/// the pod is gone from the API and from here.
+/// Starts the worker of a pod, of which nothing begins where it has been refused, nor while others leave
+/// for it; the task ends when the pod is gone from the API and from here.
 pub fn spawn(
     ctx: Arc<Context>,
     wanted: Wanted,
-    refused: Option<Refused>,
+    admitted: Result<Vec<Leaver>, Refused>,
 ) -> (Handle, tokio::task::JoinHandle<()>) {
+    let (leavers, refused) = match admitted {
+        Ok(leavers) => (leavers, None),
+        Err(refused) => (Vec::new(), Some(refused)),
+    };
     let uid = wanted.pod.metadata.uid.clone().unwrap_or_default();
     let status = wanted.pod.status.clone();
     let (sender, receiver) = watch::channel(wanted);
@@ -229,10 +240,13 @@ pub fn spawn(
         ctx.memory_dir(&uid),
         ctx.pod_dir(&uid),
     );
+    let left = CancellationToken::new();
+    if refused.is_some() || terminal(phase(&status)) {
+        left.cancel();
+    }
     let state = State {
         view: View::default(),
         ended: HashMap::new(),
-        over: refused.is_some() || terminal(phase(&status)),
         tell_at: refused.as_ref().map(|refused| refused.tell_at),
         verdict: refused.map(|refused| refused.verdict),
         resizing: Resizing::default(),
@@ -259,11 +273,12 @@ pub fn spawn(
         volumes_wake,
         volumes: tokio::sync::Mutex::new(volumes),
         ending: CancellationToken::new(),
+        left,
         deadline: watch::Sender::new(None),
     });
     let worker =
         Worker { shared: shared.clone(), ops: JoinSet::new(), probers: Probers::default() };
-    let task = tokio::spawn(worker.run());
+    let task = tokio::spawn(worker.run(leavers));
     (Handle { wanted: sender, shared, task: task.abort_handle() }, task)
 }
 
@@ -274,7 +289,8 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self) {
+    async fn run(mut self, leavers: Vec<Leaver>) {
+        self.let_leave(&leavers).await;
         loop {
             let wake = match self.step().await {
                 Step::Wait(wake) => wake,
@@ -292,6 +308,22 @@ impl Worker {
                 () = shared.volumes_wake.notified() => self.refresh_volumes(),
                 Some(result) = self.ops.join_next() => self.after_op(result),
                 () = timer => {}
+            }
+        }
+    }
+
+    /// Waits until those who leave for this pod are gone, unless it is to end itself.
+    async fn let_leave(&self, leavers: &[Leaver]) {
+        let shared = &self.shared;
+        let mut gone = std::pin::pin!(leaver::all_gone(leavers));
+        loop {
+            tokio::select! {
+                () = &mut gone => return,
+                () = shared.wake.notified() => {}
+            }
+            let deleted = shared.removed() || shared.pod().metadata.deletion_timestamp.is_some();
+            if deleted || shared.state().verdict.is_some() {
+                return;
             }
         }
     }
@@ -367,7 +399,7 @@ impl Worker {
 
     /// Where the pod is in its life; notes when it is to end.
     fn life(&self, pod: &Pod, removed: bool) -> Life {
-        let mut state = self.shared.state();
+        let state = self.shared.state();
         let over = terminal(phase(&state.status))
             || state.verdict.is_some()
             || plan::done(pod, &state.view);
@@ -382,8 +414,10 @@ impl Worker {
             && !state.view.sandbox_busy
             && state.view.volumes != Volumes::Doing
             && state.view.ready_sandbox().is_none();
-        state.over |= gone;
         drop(state);
+        if gone {
+            self.shared.left.cancel();
+        }
         self.shared.ending.cancel();
         stop::set_deadline(&self.shared, pod);
         if gone { Life::Ended } else { Life::Ending }
@@ -535,8 +569,10 @@ impl Worker {
             return None;
         }
         state.writing = true;
-        state.over |= terminal(new.phase.as_deref());
         drop(state);
+        if terminal(new.phase.as_deref()) {
+            self.shared.left.cancel();
+        }
         let shared = self.shared.clone();
         match same {
             true => self.ops.spawn(status::delete(shared, pod.clone())),

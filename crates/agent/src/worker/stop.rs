@@ -19,7 +19,7 @@ const MIN_AFTER_HOOK: Duration = Duration::from_secs(2);
 /// Pause before a container that could not be stopped is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
-fn grace(pod: &Pod) -> i64 {
+pub(super) fn grace(pod: &Pod) -> i64 {
     let own = spec(pod).termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_S);
     pod.metadata.deletion_grace_period_seconds.unwrap_or(own).max(0)
 }

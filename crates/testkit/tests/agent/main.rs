@@ -475,6 +475,26 @@ async fn who_is_refused(rig: &Rig) {
     rig.phase("picky", "Running").await;
     rig.delete("third").await;
     rig.delete("picky").await;
+    // What the node leans on begins when those are gone that left for it, however slow they are.
+    let board = nodes.get("board").await.unwrap();
+    let all = board.status.unwrap().allocatable.unwrap()["cpu"].0.clone();
+    let whole = |script: &str, more: Value| {
+        let mut spec = json!({"terminationGracePeriodSeconds": 1, "containers": [main()]});
+        spec["containers"][0]["command"] = json!(["sh", "-c", script]);
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": all}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        spec
+    };
+    rig.create("slow", whole("trap '' TERM; while true; do sleep 1; done", json!({}))).await;
+    rig.phase("slow", "Running").await;
+    let critical = json!({"priorityClassName": "system-node-critical"});
+    rig.create("critical", whole("exec sleep 1000", critical)).await;
+    rig.phase("critical", "Running").await;
+    let slow = rig.until("slow", "there", |_| true).await;
+    assert_eq!(slow["status"]["phase"], "Failed", "{slow:#}");
+    assert_eq!(slow["status"]["reason"], "Preempting");
+    rig.delete("critical").await;
+    rig.delete("slow").await;
 }
 
 async fn death_of_a_shim(rig: &Rig) {

@@ -36,7 +36,6 @@ pub struct Options {
 /// Compares, shows, asks, does.
 pub fn run(options: &Options) -> Outcome {
     let crew = options.asks.open()?;
-    options.kubeconfig.must_be_one()?;
     let binaries = binaries(&options.binary)?;
     let secrets = secrets(&crew)?;
     let keys = authorized_keys(&crew)?;
