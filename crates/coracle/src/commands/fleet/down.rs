@@ -157,7 +157,7 @@ fn remove(crew: &Crew, target: &Target, table: &str) -> Outcome {
         "set -e\nexec 9>/run/coracle-up.lock; flock -w 60 9\n\
          if [ -x {binary} ]; then {binary} uninstall --yes >&2; fi\n\
          for unit in coracle-router.service coracle-address.timer; do systemctl disable -q --now $unit 2>/dev/null || :; done\n\
-         rm -rf /etc/coracle-address /etc/systemd/system/coracle-address.* {sysctl} {journald} {timesyncd} {logind} {restart} /etc/coracle-router.nft \
+         rm -rf {binary}.new /etc/coracle-address /etc/systemd/system/coracle-address.* {sysctl} {journald} {timesyncd} {logind} {restart} /etc/coracle-router.nft \
          /etc/systemd/system/coracle-router.service /etc/dnsmasq.d/coracle.conf \
          /etc/systemd/system/coracle.service.d /etc/systemd/system/coracle-agent.service.d\n\
          rmdir /etc/coracle 2>/dev/null || :\n\

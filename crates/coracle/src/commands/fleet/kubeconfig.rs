@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::crew::Crew;
 use crate::commands::kubeconfig::to_yaml;
-use crate::failure::{Failure, Outcome, While};
+use crate::failure::{Failure, Hint, Outcome, While};
 use crate::files;
 
 /// The API's port unless the file names another.
@@ -28,6 +28,14 @@ pub struct Kubeconfig {
 }
 
 impl Kubeconfig {
+    /// Refuses a file that could not be written anew later, when the boards are up.
+    pub fn must_be_one(&self) -> Outcome {
+        match self.no_kubeconfig {
+            true => Ok(()),
+            false => read(&self.path()?).map(drop),
+        }
+    }
+
     /// The admin's kubeconfig is taken from a server and merged into the person's.
     pub fn merge(&self, crew: &Crew, seed: &Target) -> Outcome {
         if self.no_kubeconfig {
@@ -109,14 +117,18 @@ fn servers(cluster: &Cluster) -> Vec<String> {
     addresses.map(|address| server(cluster, address)).collect()
 }
 
-/// A kubeconfig; one that is not there is empty.
+/// A kubeconfig; one that is not there is empty, and what is none is left as it is.
 fn read(path: &Path) -> Outcome<Value> {
     let doing = || format!("reading the kubeconfig {}", path.display());
-    match std::fs::read_to_string(path) {
-        Ok(text) if text.trim().is_empty() => Ok(json!({})),
-        Ok(text) => serde_saphyr::from_str(&text).doing(doing),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(json!({})),
-        Err(error) => Err(error).doing(doing),
+    let hint = || "name another with --kubeconfig, or use --no-kubeconfig".to_owned();
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(json!({})),
+        read => read.doing(doing).hint(hint)?,
+    };
+    match serde_saphyr::from_str(&text).doing(doing).hint(hint)? {
+        Value::Null => Ok(json!({})),
+        file @ Value::Object(_) => Ok(file),
+        _ => Err(Failure::new(format!("{} is no kubeconfig", path.display())).hint(hint())),
     }
 }
 
@@ -169,9 +181,6 @@ fn without(mut file: Value, name: &str, servers: &[String]) -> Without {
 
 /// The file with cluster, user and context of this name in it; all else stays as it is.
 fn merged(mut file: Value, name: &str, server: &str, admin: &Value) -> Value {
-    if !file.is_object() {
-        file = json!({});
-    }
     let authority = &admin["clusters"][0]["cluster"]["certificate-authority-data"];
     let cluster = json!({ "certificate-authority-data": authority, "server": server });
     let user = admin["users"][0]["user"].clone();
@@ -227,7 +236,7 @@ mod tests {
         let context = json!({ "cluster": "home", "user": "home", "namespace": "web" });
         assert_eq!(after["contexts"], json!([{ "name": "home", "context": context }]));
         assert_eq!(merged(after.clone(), "home", "https://10.0.0.9:6443", &admin), after);
-        assert_eq!(merged(json!(null), "home", "x", &admin)["current-context"], "home");
+        assert_eq!(merged(json!({}), "home", "x", &admin)["current-context"], "home");
     }
 
     #[test]
@@ -269,6 +278,27 @@ mod tests {
             (&led["contexts"], &json!("home"))
         );
         assert_eq!(left["clusters"].as_array().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn what_is_no_kubeconfig_is_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config");
+        assert_eq!(read(&path).expect("not there"), json!({}));
+        for (text, fine) in [
+            ("", true),
+            ("# nothing yet\n", true),
+            ("kind: Config\n", true),
+            ("- a\n- list\n", false),
+            ("words\n", false),
+            ("clusters: [\n", false),
+        ] {
+            std::fs::write(&path, text).expect("written");
+            let said = read(&path);
+            assert_eq!(said.is_ok(), fine, "{text:?}");
+            let hint = said.err().and_then(|error| error.next_step().map(str::to_owned));
+            assert_eq!(hint.is_some_and(|hint| hint.contains("--kubeconfig")), !fine, "{text:?}");
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ pub struct Options {
 /// Compares, shows, asks, does.
 pub fn run(options: &Options) -> Outcome {
     let crew = options.asks.open()?;
+    options.kubeconfig.must_be_one()?;
     let binaries = binaries(&options.binary)?;
     let secrets = secrets(&crew)?;
     let keys = authorized_keys(&crew)?;
