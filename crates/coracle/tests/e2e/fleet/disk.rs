@@ -61,10 +61,6 @@ fn a_whole_disk_gets_one_partition_unless_it_holds_anything() {
     let name = device.trim_start_matches("/dev/");
     let part = format!("{device}p1");
     fleet.boot([0]);
-    // The board has no udev that would make its devices, and the one of the partition is needed at once.
-    let numbers =
-        fs::read_to_string(format!("/sys/block/{name}/{name}p1/dev")).expect("a partition");
-    fleet.on(0, &format!("mknod {part} b {}", numbers.trim().replace(':', " ")));
     fleet.on(0, &format!("mknod {device} b 7 {}", name.trim_start_matches("loop")));
     fleet.on(0, "umount /var/lib/coracle");
     // What lsblk calls a loop is a disk here, and a kernel without code for partition tables (this test's
@@ -72,7 +68,9 @@ fn a_whole_disk_gets_one_partition_unless_it_holds_anything() {
     let script =
         "#!/bin/sh\n/usr/bin/lsblk \"$@\" | sed 's/TYPE=\"loop\"/TYPE=\"disk\"/; s/^loop$/disk/'\n";
     fleet.program(0, "lsblk", script);
-    let script = "#!/bin/sh\n/usr/sbin/sfdisk \"$@\" && for disk; do :; done && { partx -a \"$disk\" 2>/dev/null || :; }\n";
+    // The board has no udev that would make the device of the partition, whose number is another each time.
+    let script = "#!/bin/sh\n/usr/sbin/sfdisk \"$@\" && for disk; do :; done && { partx -a \"$disk\" 2>/dev/null || :; }\n\
+        name=${disk##*/}; [ -e \"${disk}p1\" ] || mknod \"${disk}p1\" b $(tr : ' ' <\"/sys/block/$name/${name}p1/dev\")\n";
     fleet.program(0, "sfdisk", script);
     let describe = |device: &str| {
         let data = format!("data: {{device: {device}, format: true}}");
