@@ -35,6 +35,7 @@ fn with(mut view: View, runs: &[&str]) -> View {
             message: String::new(),
             image: String::new(),
             image_id: String::new(),
+            user: None,
             resources: None,
             hash: hash(&Container { name: name.into(), ..Container::default() }),
             delay_s: 0,

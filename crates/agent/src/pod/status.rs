@@ -182,6 +182,7 @@ fn one(pod: &Pod, container: &Container, init: bool, facts: &Facts) -> Container
             None => container.image.clone().unwrap_or_default(),
         },
         image_id: run.map(|run| run.image_id.clone()).unwrap_or_default(),
+        user: run.and_then(|run| run.user.clone()),
         container_id: run.map(|run| format!("{ID_SCHEME}{}", run.id)),
         restart_count: run.map_or(0, |run| i32::try_from(run.attempt).unwrap_or(i32::MAX)),
         ready,

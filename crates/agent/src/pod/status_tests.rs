@@ -30,6 +30,7 @@ fn run(name: &str, state: RunState, exit_code: i32) -> Run {
         message: String::new(),
         image: "img".into(),
         image_id: "img@sha256:1".into(),
+        user: None,
         hash: String::new(),
         resources: None,
         delay_s: 0,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ContainerUser, Pod, PodSpec, ResourceRequirements};
 
 /// Where a run of a container stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Run {
     pub image: String,
     /// The image's digest reference.
     pub image_id: String,
+    /// Whom its first process runs as.
+    pub user: Option<ContainerUser>,
     /// Hash of the part of the specification whose change needs a new run.
     pub hash: String,
     /// The resources that it was made with.

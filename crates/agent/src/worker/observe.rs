@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus as ApiStatus, Pod};
+use k8s_openapi::api::core::v1::{
+    ContainerStatus as ApiStatus, ContainerUser, LinuxContainerUser, Pod,
+};
 use runtime::{
     ContainerFilter, ContainerInfo, ContainerState, ContainerStatus, SandboxFilter, SandboxState,
 };
@@ -113,6 +115,13 @@ fn translate(status: &ContainerStatus) -> Run {
         message: status.message.clone(),
         image: status.image_ref.clone(),
         image_id: status.image_digest.clone(),
+        user: Some(ContainerUser {
+            linux: Some(LinuxContainerUser {
+                uid: status.uid.into(),
+                gid: status.gid.into(),
+                supplemental_groups: Some(status.groups.iter().copied().map(i64::from).collect()),
+            }),
+        }),
         hash: note(containers::NOTE_HASH),
         resources: serde_json::from_str(&note(containers::NOTE_RESOURCES)).unwrap_or_default(),
         delay_s: note(containers::NOTE_DELAY).parse().unwrap_or(0),
@@ -207,6 +216,7 @@ fn lost(known: &ApiStatus) -> Option<Run> {
         message: end.map_or(unknown.into(), |e| e.message.clone().unwrap_or_default()),
         image: known.image.clone(),
         image_id: known.image_id.clone(),
+        user: known.user.clone(),
         hash: String::new(),
         resources: None,
         delay_s: 0,

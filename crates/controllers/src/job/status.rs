@@ -70,10 +70,10 @@ impl Round<'_> {
         let (reason, message) = match self.failure.take() {
             Some(failure) if !success => failure,
             _ => match self.policy_succeeds() {
-                Some(rule) if self.succeeded() < self.completions().unwrap_or(0) => {
-                    ("SuccessPolicy", format!("Matched rules at index {rule}"))
+                Some(rule) => ("SuccessPolicy", format!("Matched rules at index {rule}")),
+                None => {
+                    ("CompletionsReached", "Reached expected number of succeeded pods".to_owned())
                 }
-                _ => ("CompletionsReached", "Reached expected number of succeeded pods".to_owned()),
             },
         };
         self.set(type_, "True", reason, &message);

@@ -192,6 +192,16 @@ fn an_index_fails_for_good_and_the_others_go_on() {
 }
 
 #[test]
+fn a_success_policy_is_the_reason_also_when_all_have_succeeded() {
+    let spec =
+        "completions: 1, completionMode: Indexed, successPolicy: {rules: [{succeededCount: 1}]}";
+    let yaml = [job(spec, ""), pod("a", "Succeeded", true, &index_of(0, 0))].concat();
+    let end = plan(&JOB, "default/sum", &yaml, None).actions[1].to_string();
+    let said = end.matches(r#""message":"Matched rules at index 0","reason":"SuccessPolicy""#);
+    assert_eq!(said.count(), 2, "{end}");
+}
+
+#[test]
 fn of_two_pods_with_one_index_one_stays_and_none_beyond_the_last() {
     let spec = "completions: 2, parallelism: 2, completionMode: Indexed";
     let yaml = [
