@@ -34,6 +34,10 @@ const TO_BE_SAID: [&str; 6] =
     ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
 /// What a storage class's names in a quota end in.
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
+/// What a device class's name in a quota ends in.
+const DEVICES_SUFFIX: &str = ".deviceclass.resource.k8s.io/devices";
+/// As many devices as one claim can get at most.
+const DEVICES_MAX: i64 = 32;
 
 /// Adds amount by amount.
 pub fn add(total: &mut Amounts, more: &Amounts) {
@@ -64,7 +68,7 @@ pub fn counts(resource: &Resource, name: &str) -> bool {
         return true;
     }
     if !resource.group.is_empty() {
-        return false;
+        return asks_for_devices(resource) && name.ends_with(DEVICES_SUFFIX);
     }
     let plural = &*resource.plural;
     if PLAIN.contains(&plural) && name == plural {
@@ -88,6 +92,9 @@ pub fn counts(resource: &Resource, name: &str) -> bool {
 pub fn usage(resource: &Resource, object: &Value, now: Timestamp) -> Amounts {
     let one = Quantity::from_units(1);
     let mut used = Amounts::from([(count_name(resource), one)]);
+    if asks_for_devices(resource) {
+        devices(object, &mut used);
+    }
     if !resource.group.is_empty() || !PLAIN.contains(&&*resource.plural) {
         return used;
     }
@@ -156,6 +163,30 @@ fn claim(claim: &Value, used: &mut Amounts) {
     used.insert("requests.storage".to_owned(), storage);
     if !class.is_empty() {
         used.insert(format!("{class}{CLASS_SUFFIX}requests.storage"), storage);
+    }
+}
+
+fn asks_for_devices(resource: &Resource) -> bool {
+    resource.group == "resource.k8s.io" && resource.plural == "resourceclaims"
+}
+
+/// By device class, the most that a claim may get: of alternatives the largest counts.
+fn devices(claim: &Value, used: &mut Amounts) {
+    for request in claim["spec"]["devices"]["requests"].as_array().into_iter().flatten() {
+        let alternatives = request["firstAvailable"].as_array().filter(|all| !all.is_empty());
+        let exactly = std::slice::from_ref(&request["exactly"]);
+        let mut most = Amounts::new();
+        for one in alternatives.map_or(exactly, Vec::as_slice) {
+            let Some(class) = one["deviceClassName"].as_str() else { continue };
+            let count = match one["allocationMode"].as_str() {
+                None | Some("ExactCount") => one["count"].as_i64().unwrap_or(1),
+                Some("All") => DEVICES_MAX,
+                Some(_) => 0,
+            };
+            let known = most.entry(format!("{class}{DEVICES_SUFFIX}")).or_default();
+            *known = Quantity::from_units(count).max(*known);
+        }
+        add(used, &most);
     }
 }
 
@@ -262,7 +293,28 @@ mod tests {
             "count/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/persistentvolumeclaims=1 \
              gold.storageclass.storage.k8s.io/requests.storage=1Gi persistentvolumeclaims=1 requests.storage=1Gi"
         );
+        let of = |class: &str, mode: &str, count: i64| {
+            let mut one = json!({"deviceClassName": class, "allocationMode": mode});
+            if mode == "ExactCount" {
+                one["count"] = count.into();
+            }
+            one
+        };
+        let claim = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": of("gpu", "ExactCount", 5)},
+            {"name": "b", "firstAvailable": [of("gpu", "ExactCount", 2), of("gpu", "ExactCount", 1),
+                of("tpu", "All", 0)]}]}}});
+        assert_eq!(
+            line("resource.k8s.io", "v1", "resourceclaims", claim),
+            "count/resourceclaims.resource.k8s.io=1 gpu.deviceclass.resource.k8s.io/devices=7 \
+             tpu.deviceclass.resource.k8s.io/devices=32"
+        );
+        let claims = ("resource.k8s.io", "v1", "resourceclaims");
         for (resource, name, expected) in [
+            (claims, "gpu.deviceclass.resource.k8s.io/devices", true),
+            (claims, "gpu.deviceclass.resource.k8s.io/storage", false),
+            (claims, "resourceclaims", false),
+            (("", "v1", "pods"), "gpu.deviceclass.resource.k8s.io/devices", false),
             (("", "v1", "pods"), "requests.example.com/x", true),
             (("", "v1", "pods"), "requests.storage", false),
             (("", "v1", "pods"), "secrets", false),
