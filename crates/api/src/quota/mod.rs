@@ -215,17 +215,23 @@ pub fn in_scope(quota: &Value, resource: &Resource, object: &Value) -> bool {
     let selected = quota["spec"]["scopeSelector"]["matchExpressions"].as_array();
     let selected = selected.into_iter().flatten();
     let selected = selected.map(|one| (one["scopeName"].as_str().unwrap_or_default(), Some(one)));
-    plain.chain(selected).all(|(scope, expression)| {
-        let pod = resource.group.is_empty() && resource.plural == "pods";
-        pod && pod_in_scope(scope, expression, object)
+    let kind = (&*resource.group, &*resource.plural);
+    plain.chain(selected).all(|(scope, expression)| match kind {
+        ("", "pods") => pod_in_scope(scope, expression, object),
+        ("", "persistentvolumeclaims") => claim_in_scope(scope, expression, object),
+        _ => false,
     })
 }
 
+/// Whether a pod's time is limited, which makes it one of another scope.
+pub fn is_terminating(pod: &Value) -> bool {
+    pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|n| n >= 0)
+}
+
 fn pod_in_scope(scope: &str, expression: Option<&Value>, pod: &Value) -> bool {
-    let terminating = || pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|n| n >= 0);
     match scope {
-        "Terminating" => terminating(),
-        "NotTerminating" => !terminating(),
+        "Terminating" => is_terminating(pod),
+        "NotTerminating" => !is_terminating(pod),
         "BestEffort" => pods::is_best_effort(pod),
         "NotBestEffort" => !pods::is_best_effort(pod),
         "CrossNamespacePodAffinity" => crosses_namespaces(&pod["spec"]["affinity"]),
@@ -235,6 +241,24 @@ fn pod_in_scope(scope: &str, expression: Option<&Value>, pod: &Value) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a class of volume attributes that a claim has, is to have or is about to get is meant.
+fn claim_in_scope(scope: &str, expression: Option<&Value>, claim: &Value) -> bool {
+    let (spec, status) = (&claim["spec"], &claim["status"]);
+    let names = [
+        &spec["volumeAttributesClassName"],
+        &status["currentVolumeAttributesClassName"],
+        &status["modifyVolumeStatus"]["targetVolumeAttributesClassName"],
+    ];
+    let classes = names.into_iter().filter_map(Value::as_str).filter(|class| !class.is_empty());
+    let classes: Vec<&str> = classes.collect();
+    let meant = match expression {
+        None => !classes.is_empty(),
+        Some(one) if classes.is_empty() => class_matches(one, None),
+        Some(one) => classes.iter().any(|&class| class_matches(one, Some(class))),
+    };
+    scope == "VolumeAttributesClass" && meant
 }
 
 fn class_matches(expression: &Value, class: Option<&str>) -> bool {
@@ -348,6 +372,28 @@ mod tests {
             {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}});
         assert!(in_scope(&selector, pods, &plain) && !in_scope(&selector, pods, &ending));
         assert!(!in_scope(&selector, find("", "v1", "services").unwrap(), &plain));
+    }
+
+    #[test]
+    fn scopes_choose_claims() {
+        let claims = find("", "v1", "persistentvolumeclaims").unwrap();
+        let none = json!({"spec": {}});
+        let gold = json!({"spec": {"volumeAttributesClassName": "gold"}});
+        let both = json!({"spec": {"volumeAttributesClassName": "silver"},
+            "status": {"currentVolumeAttributesClassName": "gold"}});
+        let found = |spec: Value| {
+            let quota = json!({"spec": spec});
+            [&none, &gold, &both].map(|claim| in_scope(&quota, claims, claim))
+        };
+        let term = |operator: &str, values: &[&str]| {
+            json!({"scopeSelector": {"matchExpressions": [{"scopeName": "VolumeAttributesClass",
+                "operator": operator, "values": values}]}})
+        };
+        assert_eq!(found(json!({"scopes": ["VolumeAttributesClass"]})), [false, true, true]);
+        assert_eq!(found(term("In", &["gold"])), [false, true, true]);
+        assert_eq!(found(term("In", &["silver"])), [false, false, true]);
+        assert_eq!(found(term("NotIn", &["gold"])), [true, false, true]);
+        assert_eq!(found(json!({"scopes": ["Terminating"]})), [false; 3]);
     }
 
     #[test]
