@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::authz;
+use crate::authz::{Attributes, node_name};
 use crate::objects;
 use crate::request::{Request, RequestInfo, Response};
 use crate::response;
@@ -40,13 +40,13 @@ pub(crate) async fn handle(
     // The pod may have been bound at another server just now.
     context.refreshed().await;
     let made = match crate::body::object(request, limit, (GROUP, "v1", "TokenRequest")).await {
-        Ok(asked) => make(&context, &info, &user, asked),
+        Ok(asked) => make(&context, &info, &user, asked).await,
         Err(status) => Err(status),
     };
     made.unwrap_or_else(|status| response::status(&status))
 }
 
-fn make(
+async fn make(
     context: &Context,
     info: &RequestInfo,
     user: &User,
@@ -67,9 +67,6 @@ fn make(
         .flatten()
         .filter_map(|audience| audience.as_str().map(str::to_owned))
         .collect();
-    if audiences.is_empty() {
-        audiences = context.tokens.audiences().to_vec();
-    }
     let mut binding = Binding {
         namespace: info.namespace.clone(),
         node: None,
@@ -78,7 +75,10 @@ fn make(
         serviceaccount: Reference { name: info.name.clone(), uid: account.uid },
     };
     bind(context, info, &spec["boundObjectRef"], &mut binding)?;
-    check_node(context, user, &spec["boundObjectRef"], &binding, &audiences)?;
+    check_node(context, user, &spec["boundObjectRef"], &binding, &audiences).await?;
+    if audiences.is_empty() {
+        audiences = context.tokens.audiences().to_vec();
+    }
 
     let now = Timestamp::now().as_second();
     let token = context.tokens.issue(binding, audiences.clone(), granted, now);
@@ -171,15 +171,15 @@ fn bind(
 }
 
 /// A node gets tokens only for pods that are bound to it, and only for whom these want to talk
-/// to by what their volumes say.
-fn check_node(
+/// to by what their volumes say, or for whom it may ask.
+async fn check_node(
     context: &Context,
     user: &User,
     reference: &Value,
     binding: &Binding,
     audiences: &[String],
 ) -> Result<(), Status> {
-    let Some(node) = authz::node_name(user) else { return Ok(()) };
+    let Some(node) = node_name(user) else { return Ok(()) };
     let forbidden = |why: &str| {
         let name = &binding.serviceaccount.name;
         Err(Status::forbidden(("", "serviceaccounts"), name, why))
@@ -194,19 +194,36 @@ fn check_node(
     let Some(pod) = found.filter(|pod| pod["spec"]["nodeName"] == node) else {
         return forbidden("node requested token bound to a pod scheduled on a different node");
     };
-    let own = context.tokens.audiences();
-    let foreign = |audience: &&String| !own.contains(audience) && !wants(&pod, audience);
-    match audiences.iter().find(foreign) {
-        Some(audience) => forbidden(&format!("audience {audience:?} not found in pod spec volume")),
-        None => Ok(()),
+    let audience = match audiences {
+        [] => "",
+        [audience] => audience.as_str(),
+        _ => return forbidden("node may only request 0 or 1 audiences"),
+    };
+    if wants(&pod, audience) {
+        return Ok(());
     }
+    let want = Attributes {
+        version: "v1",
+        namespace: &binding.namespace,
+        name: &binding.serviceaccount.name,
+        ..Attributes::on(user, "request-serviceaccounts-token-audience", "", audience)
+    };
+    if context.decide(&want).await.allowed {
+        return Ok(());
+    }
+    forbidden(&format!(
+        "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this audience",
+        user.name
+    ))
 }
 
-/// Whether a volume of the pod carries a token for this audience.
+/// Whether a volume of the pod carries a token for this audience; the empty one is this server's.
 fn wants(pod: &Value, audience: &str) -> bool {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     list(&pod["spec"]["volumes"]).iter().any(|volume| {
         let sources = list(&volume["projected"]["sources"]);
-        sources.iter().any(|source| source["serviceAccountToken"]["audience"] == audience)
+        sources.iter().map(|source| &source["serviceAccountToken"]).any(|token| {
+            token.is_object() && token["audience"].as_str().unwrap_or_default() == audience
+        })
     })
 }

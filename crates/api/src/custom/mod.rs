@@ -170,20 +170,31 @@ impl Custom {
         let Some(made) = self.made(version) else { return Vec::new() };
         let mut errors = value::validate(&made.schema, object, old);
         let Some(rules) = &made.rules else { return errors };
-        // Rules may rely on types, on what is required, and on sizes.
+        // Rules may rely on types, on what is required, on enumerated values and on sizes.
         let blocks = |error: &FieldError| {
-            use FieldErrorKind::{Required, TooLong, TooMany, TypeInvalid};
-            matches!(error.kind, Required | TooLong | TooMany | TypeInvalid)
+            use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+            matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid)
         };
         if errors.iter().any(blocks) {
             errors.push(FieldError::invalid(Path::default(), Value::Null, NOT_CHECKED));
         } else {
-            let mut judge = rules::Judge::default();
-            judge.check(rules, object, old, &Path::default());
-            errors.extend(judge.errors);
+            errors.extend(judged(rules, object, old));
         }
         errors
     }
+
+    /// What is wrong with a change that leaves all values of an object as they are: what rules
+    /// about changes say, since nothing else is held against what stays.
+    pub fn validate_kept(&self, version: &str, object: &Value) -> Vec<FieldError> {
+        let rules = self.made(version).and_then(|made| made.rules.as_ref());
+        rules.map_or_else(Vec::new, |rules| judged(rules, object, Some(object)))
+    }
+}
+
+fn judged(rules: &rules::Rules, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut judge = rules::Judge::default();
+    judge.check(rules, object, old, &Path::default());
+    judge.errors
 }
 
 impl Version {

@@ -158,10 +158,22 @@ impl Default for Judge {
 impl Judge {
     /// What is wrong with a value by the rules; `old` is what stood in its place.
     pub fn check(&mut self, rules: &Rules, value: &Value, old: Option<&Value>, path: &Path) {
+        self.descend(rules, value, (old, false), path);
+    }
+
+    /// `within` tells whether something that the value is a part of is as it was: then so is the
+    /// value, also where nobody knows which one of a list it was before.
+    fn descend(
+        &mut self,
+        rules: &Rules,
+        value: &Value,
+        (old, within): (Option<&Value>, bool),
+        path: &Path,
+    ) {
         if value.is_null() || self.is_over {
             return;
         }
-        let unchanged = old == Some(value);
+        let unchanged = within || old == Some(value);
         for rule in &rules.own {
             // What was let pass before is let pass again as long as it stays.
             if !unchanged || rule.is_transition() {
@@ -174,18 +186,20 @@ impl Judge {
         match value {
             Value::Object(members) => {
                 for (name, member) in members {
-                    let below = rules.fields.get(name).or(rules.others.as_deref());
+                    let (below, path) = match (rules.fields.get(name), rules.others.as_deref()) {
+                        (Some(below), _) => (below, path.child(name)),
+                        (None, Some(below)) => (below, path.key(name)),
+                        (None, None) => continue,
+                    };
                     let before = old.and_then(|old| old.get(name));
-                    if let Some(below) = below {
-                        self.check(below, member, before, &path.child(name));
-                    }
+                    self.descend(below, member, (before, unchanged), &path);
                 }
             }
             Value::Array(items) => {
                 let Some(below) = &rules.others else { return };
                 for (index, item) in items.iter().enumerate() {
                     let before = rules.before(item, old);
-                    self.check(below, item, before, &path.index(index));
+                    self.descend(below, item, (before, unchanged), &path.index(index));
                 }
             }
             _ => {}
@@ -466,5 +480,33 @@ mod tests {
                 "{rule}"
             );
         }
+    }
+
+    #[test]
+    fn what_stays_is_held_against_rules_about_changes_alone() {
+        let text =
+            |rule: &str| json!({"type": "string", "x-kubernetes-validations": [{"rule": rule}]});
+        let schema = |rule: &str| {
+            let item =
+                json!({"type": "object", "properties": {"f": text(rule), "g": {"type": "string"}}});
+            json!({"type": "object", "properties": {
+                "field": text(rule),
+                "plain": {"type": "array", "items": text(rule)},
+                "map": {"type": "object", "additionalProperties": item}}})
+        };
+        let old = json!({"field": "a", "plain": ["a"], "map": {"x": {"f": "a"}}});
+        let check = |rule: &str, new: &Value| wrong(schema(rule), new.clone(), Some(old.clone()));
+        assert_eq!(check("self != 'a'", &old), "");
+        let changed = "failed rule: self != oldSelf";
+        let expected = ["field", "map[x].f"]
+            .map(|at| format!("{at}: Invalid value: \"string\": {changed}"))
+            .join("; ");
+        assert_eq!(check("self != oldSelf", &old), expected);
+        // A list whose items nobody can tell apart stays as a whole or not at all.
+        let mut new = old.clone();
+        new["plain"] = json!(["a", "b"]);
+        new["map"]["x"]["g"] = json!("more");
+        let expected = "plain[0]: Invalid value: \"string\": failed rule: self != 'a'";
+        assert_eq!(check("self != 'a'", &new), expected);
     }
 }

@@ -34,6 +34,10 @@ const TO_BE_SAID: [&str; 6] =
     ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
 /// What a storage class's names in a quota end in.
 const CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
+/// What a device class's name in a quota ends in.
+const DEVICES_SUFFIX: &str = ".deviceclass.resource.k8s.io/devices";
+/// As many devices as one claim can get at most.
+const DEVICES_MAX: i64 = 32;
 
 /// Adds amount by amount.
 pub fn add(total: &mut Amounts, more: &Amounts) {
@@ -64,7 +68,7 @@ pub fn counts(resource: &Resource, name: &str) -> bool {
         return true;
     }
     if !resource.group.is_empty() {
-        return false;
+        return asks_for_devices(resource) && name.ends_with(DEVICES_SUFFIX);
     }
     let plural = &*resource.plural;
     if PLAIN.contains(&plural) && name == plural {
@@ -88,6 +92,9 @@ pub fn counts(resource: &Resource, name: &str) -> bool {
 pub fn usage(resource: &Resource, object: &Value, now: Timestamp) -> Amounts {
     let one = Quantity::from_units(1);
     let mut used = Amounts::from([(count_name(resource), one)]);
+    if asks_for_devices(resource) {
+        devices(object, &mut used);
+    }
     if !resource.group.is_empty() || !PLAIN.contains(&&*resource.plural) {
         return used;
     }
@@ -159,6 +166,30 @@ fn claim(claim: &Value, used: &mut Amounts) {
     }
 }
 
+fn asks_for_devices(resource: &Resource) -> bool {
+    resource.group == "resource.k8s.io" && resource.plural == "resourceclaims"
+}
+
+/// By device class, the most that a claim may get: of alternatives the largest counts.
+fn devices(claim: &Value, used: &mut Amounts) {
+    for request in claim["spec"]["devices"]["requests"].as_array().into_iter().flatten() {
+        let alternatives = request["firstAvailable"].as_array().filter(|all| !all.is_empty());
+        let exactly = std::slice::from_ref(&request["exactly"]);
+        let mut most = Amounts::new();
+        for one in alternatives.map_or(exactly, Vec::as_slice) {
+            let Some(class) = one["deviceClassName"].as_str() else { continue };
+            let count = match one["allocationMode"].as_str() {
+                None | Some("ExactCount") => one["count"].as_i64().unwrap_or(1),
+                Some("All") => DEVICES_MAX,
+                Some(_) => 0,
+            };
+            let known = most.entry(format!("{class}{DEVICES_SUFFIX}")).or_default();
+            *known = Quantity::from_units(count).max(*known);
+        }
+        add(used, &most);
+    }
+}
+
 /// What a pod fails to say though a quota counts it, in upstream's words.
 pub fn unsaid<'a>(pod: &Value, counted: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut missing = Vec::new();
@@ -184,17 +215,23 @@ pub fn in_scope(quota: &Value, resource: &Resource, object: &Value) -> bool {
     let selected = quota["spec"]["scopeSelector"]["matchExpressions"].as_array();
     let selected = selected.into_iter().flatten();
     let selected = selected.map(|one| (one["scopeName"].as_str().unwrap_or_default(), Some(one)));
-    plain.chain(selected).all(|(scope, expression)| {
-        let pod = resource.group.is_empty() && resource.plural == "pods";
-        pod && pod_in_scope(scope, expression, object)
+    let kind = (&*resource.group, &*resource.plural);
+    plain.chain(selected).all(|(scope, expression)| match kind {
+        ("", "pods") => pod_in_scope(scope, expression, object),
+        ("", "persistentvolumeclaims") => claim_in_scope(scope, expression, object),
+        _ => false,
     })
 }
 
+/// Whether a pod's time is limited, which makes it one of another scope.
+pub fn is_terminating(pod: &Value) -> bool {
+    pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|n| n >= 0)
+}
+
 fn pod_in_scope(scope: &str, expression: Option<&Value>, pod: &Value) -> bool {
-    let terminating = || pod["spec"]["activeDeadlineSeconds"].as_i64().is_some_and(|n| n >= 0);
     match scope {
-        "Terminating" => terminating(),
-        "NotTerminating" => !terminating(),
+        "Terminating" => is_terminating(pod),
+        "NotTerminating" => !is_terminating(pod),
         "BestEffort" => pods::is_best_effort(pod),
         "NotBestEffort" => !pods::is_best_effort(pod),
         "CrossNamespacePodAffinity" => crosses_namespaces(&pod["spec"]["affinity"]),
@@ -204,6 +241,24 @@ fn pod_in_scope(scope: &str, expression: Option<&Value>, pod: &Value) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a class of volume attributes that a claim has, is to have or is about to get is meant.
+fn claim_in_scope(scope: &str, expression: Option<&Value>, claim: &Value) -> bool {
+    let (spec, status) = (&claim["spec"], &claim["status"]);
+    let names = [
+        &spec["volumeAttributesClassName"],
+        &status["currentVolumeAttributesClassName"],
+        &status["modifyVolumeStatus"]["targetVolumeAttributesClassName"],
+    ];
+    let classes = names.into_iter().filter_map(Value::as_str).filter(|class| !class.is_empty());
+    let classes: Vec<&str> = classes.collect();
+    let meant = match expression {
+        None => !classes.is_empty(),
+        Some(one) if classes.is_empty() => class_matches(one, None),
+        Some(one) => classes.iter().any(|&class| class_matches(one, Some(class))),
+    };
+    scope == "VolumeAttributesClass" && meant
 }
 
 fn class_matches(expression: &Value, class: Option<&str>) -> bool {
@@ -262,7 +317,28 @@ mod tests {
             "count/persistentvolumeclaims=1 gold.storageclass.storage.k8s.io/persistentvolumeclaims=1 \
              gold.storageclass.storage.k8s.io/requests.storage=1Gi persistentvolumeclaims=1 requests.storage=1Gi"
         );
+        let of = |class: &str, mode: &str, count: i64| {
+            let mut one = json!({"deviceClassName": class, "allocationMode": mode});
+            if mode == "ExactCount" {
+                one["count"] = count.into();
+            }
+            one
+        };
+        let claim = json!({"spec": {"devices": {"requests": [
+            {"name": "a", "exactly": of("gpu", "ExactCount", 5)},
+            {"name": "b", "firstAvailable": [of("gpu", "ExactCount", 2), of("gpu", "ExactCount", 1),
+                of("tpu", "All", 0)]}]}}});
+        assert_eq!(
+            line("resource.k8s.io", "v1", "resourceclaims", claim),
+            "count/resourceclaims.resource.k8s.io=1 gpu.deviceclass.resource.k8s.io/devices=7 \
+             tpu.deviceclass.resource.k8s.io/devices=32"
+        );
+        let claims = ("resource.k8s.io", "v1", "resourceclaims");
         for (resource, name, expected) in [
+            (claims, "gpu.deviceclass.resource.k8s.io/devices", true),
+            (claims, "gpu.deviceclass.resource.k8s.io/storage", false),
+            (claims, "resourceclaims", false),
+            (("", "v1", "pods"), "gpu.deviceclass.resource.k8s.io/devices", false),
             (("", "v1", "pods"), "requests.example.com/x", true),
             (("", "v1", "pods"), "requests.storage", false),
             (("", "v1", "pods"), "secrets", false),
@@ -296,6 +372,28 @@ mod tests {
             {"scopeName": "PriorityClass", "operator": "In", "values": ["high"]}]}}});
         assert!(in_scope(&selector, pods, &plain) && !in_scope(&selector, pods, &ending));
         assert!(!in_scope(&selector, find("", "v1", "services").unwrap(), &plain));
+    }
+
+    #[test]
+    fn scopes_choose_claims() {
+        let claims = find("", "v1", "persistentvolumeclaims").unwrap();
+        let none = json!({"spec": {}});
+        let gold = json!({"spec": {"volumeAttributesClassName": "gold"}});
+        let both = json!({"spec": {"volumeAttributesClassName": "silver"},
+            "status": {"currentVolumeAttributesClassName": "gold"}});
+        let found = |spec: Value| {
+            let quota = json!({"spec": spec});
+            [&none, &gold, &both].map(|claim| in_scope(&quota, claims, claim))
+        };
+        let term = |operator: &str, values: &[&str]| {
+            json!({"scopeSelector": {"matchExpressions": [{"scopeName": "VolumeAttributesClass",
+                "operator": operator, "values": values}]}})
+        };
+        assert_eq!(found(json!({"scopes": ["VolumeAttributesClass"]})), [false, true, true]);
+        assert_eq!(found(term("In", &["gold"])), [false, true, true]);
+        assert_eq!(found(term("In", &["silver"])), [false, false, true]);
+        assert_eq!(found(term("NotIn", &["gold"])), [true, false, true]);
+        assert_eq!(found(json!({"scopes": ["Terminating"]})), [false; 3]);
     }
 
     #[test]

@@ -28,18 +28,54 @@ struct Source<'v> {
     /// Whether a condition: it knows no variables and no parameters.
     condition: bool,
     /// What its value has to be.
-    wanted: Option<Kind>,
+    wanted: Option<Wanted>,
+}
+
+/// What the value of an expression has to be.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Bool,
+    Text,
+    /// Of an annotation that is null nothing is noted.
+    TextOrNull,
+    Object,
+    Patches,
+}
+
+impl Wanted {
+    /// Whether a value of this kind may be what is wanted: of null nobody knows a kind, and
+    /// objects and patches are maps.
+    fn allows(self, kind: &Kind) -> bool {
+        match kind {
+            Kind::Any => true,
+            Kind::Bool => matches!(self, Wanted::Bool),
+            Kind::Text => matches!(self, Wanted::Text | Wanted::TextOrNull),
+            Kind::Map(_) | Kind::Object(_) => matches!(self, Wanted::Object),
+            Kind::List(..) => matches!(self, Wanted::Patches),
+            _ => false,
+        }
+    }
+
+    /// Upstream's name of it.
+    fn name(self) -> &'static str {
+        match self {
+            Wanted::Bool => "bool",
+            Wanted::Text => "string",
+            Wanted::TextOrNull => "one of [string null_type]",
+            Wanted::Object => "Object",
+            Wanted::Patches => "list(JSONPatch)",
+        }
+    }
 }
 
 impl Source<'_> {
     /// Why this is no expression for its place, with what is known of these names.
     fn refused(&self, policy: &Value, known: &[(&str, Kind)]) -> Option<String> {
         let language = language(policy, self.condition);
-        match (compile_as(self.text, known, language), &self.wanted) {
+        match (compile_as(self.text, known, language), self.wanted) {
             (Err(error), _) => Some(format!("compilation failed: {error}")),
-            (Ok(program), Some(wanted)) if !program.may_be(wanted) => {
-                let name = if *wanted == Kind::Bool { "bool" } else { "string" };
-                Some(format!("must evaluate to {name}"))
+            (Ok(program), Some(wanted)) if !wanted.allows(program.result()) => {
+                Some(format!("must evaluate to {}", wanted.name()))
             }
             _ => None,
         }
@@ -55,11 +91,13 @@ fn language(policy: &Value, condition: bool) -> Language {
 }
 
 /// What the value of an expression in this field has to be.
-fn wanted(list: &str, field: &str) -> Option<Kind> {
+fn wanted(list: &str, field: &str) -> Option<Wanted> {
     match (list.rsplit('.').next().unwrap_or_default(), field) {
-        ("matchConditions" | "validations", "expression") => Some(Kind::Bool),
-        (_, "messageExpression") => Some(Kind::Text),
-        // Of an annotation that is null nothing is noted.
+        ("matchConditions" | "validations", "expression") => Some(Wanted::Bool),
+        (_, "messageExpression") => Some(Wanted::Text),
+        (_, "valueExpression") => Some(Wanted::TextOrNull),
+        (_, "applyConfiguration.expression") => Some(Wanted::Object),
+        (_, "jsonPatch.expression") => Some(Wanted::Patches),
         _ => None,
     }
 }
@@ -305,6 +343,37 @@ mod tests {
         ] {
             let said = said(expression);
             assert!(said.contains("spec.validations[0].expression: Invalid value"), "{said}");
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_what_its_place_wants_is_refused() {
+        let cluster = Few::default();
+        let said = |plural: &str, member: &str, item: Value| {
+            let write = attributes(&cluster, (GROUP, "v1", plural), "");
+            let mut policy = json!({"metadata": {"name": "p"}, "spec": {}});
+            policy["spec"][member] = json!([item]);
+            check(&write, &policy).err().map_or_else(String::new, |status| status.message)
+        };
+        let mutation = |field: &str, text: &str| {
+            let mut mutation = json!({});
+            mutation[field] = json!({"expression": text});
+            said("mutatingadmissionpolicies", "mutations", mutation)
+        };
+        let annotation = |text: &str| {
+            let item = json!({"key": "k", "valueExpression": text});
+            said("validatingadmissionpolicies", "auditAnnotations", item)
+        };
+        for (said, expected) in [
+            (mutation("applyConfiguration", "Object{metadata: Object.metadata{}}"), ""),
+            (mutation("applyConfiguration", "'x'"), "must evaluate to Object"),
+            (mutation("jsonPatch", "[JSONPatch{op: 'remove', path: '/x'}]"), ""),
+            (mutation("jsonPatch", "Object{}"), "must evaluate to list(JSONPatch)"),
+            (annotation("object.x == 1 ? 'one' : null"), ""),
+            (annotation("1"), "must evaluate to one of [string null_type]"),
+        ] {
+            assert_eq!(said.is_empty(), expected.is_empty(), "{said}");
             assert!(said.contains(expected), "{said}");
         }
     }

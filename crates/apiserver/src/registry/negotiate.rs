@@ -12,7 +12,7 @@ use super::Outcome;
 pub use super::accept::{Format, Shape};
 use super::accept::{clauses, understand};
 use super::call::{Call, Content, Reply, Target};
-use crate::request::{Response, query_value};
+use crate::request::{Response, query_true, query_value};
 use crate::response;
 
 /// What client and server agreed on.
@@ -57,9 +57,10 @@ impl Negotiated {
         } else {
             clauses(accept)
                 .into_iter()
-                .find_map(|clause| {
-                    understand(clause)
-                        .filter(|(_, format, _)| messages || *format != Format::Protobuf)
+                .filter_map(understand)
+                .find(|(shape, format, _)| {
+                    (messages || *format != Format::Protobuf)
+                        && !(streams_list(query) && matches!(shape, Shape::Table(_)))
                 })
                 .ok_or_else(|| Status::not_acceptable(served(messages)))?
         };
@@ -127,6 +128,12 @@ impl Negotiated {
         bytes.push(b'\n');
         Ok(bytes)
     }
+}
+
+/// Whether a watch is to begin with what is there, as a list would. Upstream shows that in no
+/// Table, and a client that takes nothing else is refused.
+fn streams_list(query: &str) -> bool {
+    ["sendInitialEvents", "allowWatchBookmarks"].iter().all(|key| query_true(query, key))
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> &str {
@@ -288,6 +295,23 @@ pub fn render(call: &Call, reply: Reply) -> Outcome<Response> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_that_is_streamed_is_no_table() {
+        const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let agreed = |accept: &str, query: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            Negotiated::new(&headers, query, true).map(|n| n.shape).map_err(|status| status.code)
+        };
+        let both = format!("{TABLE},application/json");
+        let streamed = "watch=true&sendInitialEvents=true&allowWatchBookmarks=true";
+        assert_eq!(agreed(TABLE, streamed), Err(406));
+        assert_eq!(agreed(&both, streamed), Ok(Shape::Object));
+        for other in ["watch=true&allowWatchBookmarks=true", "watch=true&sendInitialEvents=true"] {
+            assert_eq!(agreed(&both, other), Ok(Shape::Table(Include::Metadata)), "{other}");
+        }
+    }
 
     #[test]
     fn accept_is_read_as_clients_mean_it() {

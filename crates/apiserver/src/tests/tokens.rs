@@ -147,6 +147,52 @@ async fn a_bound_token_dies_with_its_pod() {
 }
 
 #[tokio::test]
+async fn a_node_asks_for_whom_its_pods_talk_to_or_for_whom_it_may() {
+    const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let server = started().await;
+    account(&server, "web").await;
+    let volume = json!({"name": "t", "projected": {"sources": [
+        {"serviceAccountToken": {"path": "t", "audience": "vault"}}]}});
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "serviceAccountName": "web", "automountServiceAccountToken": false, "nodeName": "pi-1",
+        "volumes": [volume], "containers": [{"name": "c", "image": "i"}]}});
+    let pod = create(&server, "/api/v1/namespaces/default/pods", pod).await;
+    let reference =
+        json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod["metadata"]["uid"]});
+    let node = User::node("pi-1");
+    let refusal = |audiences: &[&str]| {
+        let spec = json!({"boundObjectRef": reference, "audiences": audiences});
+        let (server, node) = (&server, &node);
+        async move {
+            let (_, answer) = token(server, node, spec).await;
+            answer["message"].as_str().unwrap_or_default().to_owned()
+        }
+    };
+    let unknown = |audience: &str| {
+        format!(
+            "serviceaccounts \"web\" is forbidden: audience {audience:?} not found in pod spec volume, system:node:pi-1 is not authorized to request tokens for this audience"
+        )
+    };
+    assert_eq!(refusal(&["vault"]).await, "");
+    assert_eq!(refusal(&["other"]).await, unknown("other"));
+    assert_eq!(refusal(&[]).await, unknown(""), "the pod has no token for this server");
+    let two = refusal(&["vault", "other"]).await;
+    assert!(two.ends_with("node may only request 0 or 1 audiences"), "{two}");
+
+    let rule = json!({"apiGroups": [""], "resources": ["other"], "resourceNames": ["web"],
+        "verbs": ["request-serviceaccounts-token-audience"]});
+    let role = json!({"metadata": {"name": "asks"}, "rules": [rule]});
+    create(&server, &format!("{RBAC}/roles"), role).await;
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({"metadata": {"name": "asks"},
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "asks"},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": "system:node:pi-1"}]});
+    create(&server, &format!("{RBAC}/rolebindings"), binding).await;
+    assert_eq!(refusal(&["other"]).await, "");
+    assert_eq!(refusal(&["third"]).await, unknown("third"));
+}
+
+#[tokio::test]
 async fn relying_parties_find_the_keys() {
     let server = started().await;
     let pod = User::service_account("default", "default");

@@ -237,21 +237,23 @@ fn new_object(resource: &Resource, object: At<'_>) -> Vec<FieldError> {
 
 /// Rules of kinds that have none of their own here: what their schema says.
 fn unruled(resource: &Resource, object: &At<'_>, old: Option<&Value>, out: &mut Errors) {
-    match &resource.custom {
-        Some(custom) => {
-            let version = object.value["apiVersion"].as_str().unwrap_or_default();
-            let version = split_api_version(version).1;
-            out.0.extend(custom.validate(version, object.value, old));
+    let Some(custom) = &resource.custom else { return structural::check(resource, object, out) };
+    let version = object.value["apiVersion"].as_str().unwrap_or_default();
+    let version = split_api_version(version).1;
+    out.0.extend(match old {
+        Some(old) if only_metadata(object.value, old) => {
+            custom.validate_kept(version, object.value)
         }
-        None => structural::check(resource, object, out),
-    }
+        _ => custom.validate(version, object.value, old),
+    });
 }
 
 /// What is wrong with a change; `subresource` is empty for the object itself.
 ///
 /// Views that write one part of a kind have rules of their own in `VIEWS`; for all others only
-/// metadata counts. While nothing but metadata changes, only metadata is looked at: an object on its way out is not
-/// held up by rules that its old state breaks too.
+/// metadata counts. While nothing but metadata changes, only metadata is looked at: an object on
+/// its way out is not held up by rules that its old state breaks too. Rules of defined kinds about
+/// changes are asked nevertheless, as upstream's are.
 pub fn validate_update(
     resource: &Resource,
     subresource: &str,
@@ -292,7 +294,7 @@ fn changed_object(
             }
             None => unruled(resource, &object, Some(old), &mut out),
         }
-    } else if resource.custom.is_some() && !only_metadata(new, old) {
+    } else if resource.custom.is_some() {
         unruled(resource, &object, Some(old), &mut out);
     }
     out.0
@@ -328,6 +330,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn rules_about_changes_hold_while_only_labels_change() {
+        let text =
+            |rule: &str| json!({"type": "string", "x-kubernetes-validations": [{"rule": rule}]});
+        let schema = json!({"type": "object", "required": ["later"], "properties": {
+            "later": {"type": "string"}, "kept": text("self != 'a'"), "moving": text("self != oldSelf")}});
+        let names =
+            json!({"plural": "ones", "singular": "one", "kind": "One", "listKind": "OneList"});
+        let definition = json!({
+            "spec": {"group": "example.com", "scope": "Cluster", "names": names, "versions": [
+                {"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]},
+            "status": {"acceptedNames": names,
+                "conditions": [{"type": "Established", "status": "True"}]}});
+        let source = std::sync::Arc::new(definition.to_string());
+        let resources = crate::custom::resources(&definition, source, None);
+        let old = json!({"apiVersion": "example.com/v1", "kind": "One", "kept": "a", "moving": "a",
+            "metadata": {"name": "one", "uid": "u", "resourceVersion": "1"}});
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"a": "b"});
+        let said = |new: &Value| {
+            let errors = validate_update(&resources[0], "", new, &old);
+            errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        const MOVING: &str = "moving: Invalid value: \"string\": failed rule: self != oldSelf";
+        assert_eq!(said(&new), [MOVING]);
+        new["moving"] = json!("b");
+        assert_eq!(said(&new)[0], "later: Required value");
     }
 
     #[test]
