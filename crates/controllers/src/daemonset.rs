@@ -13,6 +13,7 @@ use kube::ResourceExt;
 
 use crate::action::{Action, Plan};
 use crate::context::{Cx, Key};
+use crate::deployment::scaled;
 use crate::driver::{Controller, Reconcile, Watches};
 use crate::hash::template_hash;
 use crate::history::History;
@@ -183,10 +184,10 @@ impl Round<'_> {
                     _ => living.push(pod),
                 }
             }
-            // Of several the oldest stays.
             living.sort_by_key(|pod| (pod.metadata.creation_timestamp.clone(), pod.name_any()));
-            deletions.extend(living.iter().skip(1).map(|pod| delete_pod(self.set, pod)));
-            let going = self.pods_on(&name).iter().any(|pod| pods::is_terminating(pod));
+            deletions.extend(self.excess(&living).into_iter().map(|p| delete_pod(self.set, p)));
+            let mut there = self.pods_on(&name).iter();
+            let going = !self.surges() && there.any(|pod| pods::is_terminating(pod));
             if should_run && living.is_empty() && !going && deletions.len() == before {
                 creations.push(self.create(&name));
             }
@@ -234,6 +235,53 @@ impl Round<'_> {
         pods::is_active(pod) && pods::is_available(pod, self.min_ready_seconds(), self.cx.now)
     }
 
+    /// On how many of these nodes a new pod may run beside an old one that is well.
+    fn max_surge(&self, nodes: usize) -> i32 {
+        let strategy = self.set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
+        let surge = strategy.and_then(|s| s.rolling_update.as_ref()?.max_surge.as_ref());
+        surge.map_or(0, |value| scaled(value, count(nodes), true))
+    }
+
+    fn surges(&self) -> bool {
+        self.max_surge(1) > 0
+    }
+
+    /// Which of a node's pods, the oldest first, are too many: all but the oldest. A set that surges
+    /// keeps one of the new template too, and one of an older only until the new one is available or
+    /// as long as it is ready itself.
+    fn excess<'p>(&self, living: &[&'p Arc<Pod>]) -> Vec<&'p Arc<Pod>> {
+        if !self.surges() {
+            return living.iter().skip(1).copied().collect();
+        }
+        let (new, old): (Vec<_>, Vec<_>) =
+            living.iter().copied().partition(|pod| self.is_current(pod));
+        let replaced = match (old.first(), new.first()) {
+            (Some(old), Some(new)) => !pods::is_ready(old) || self.is_available(new),
+            _ => false,
+        };
+        let old = old.into_iter().skip(usize::from(!replaced));
+        old.chain(new.into_iter().skip(1)).collect()
+    }
+
+    /// New pods beside old ones: where those are not available, and on as many other nodes as may
+    /// have both. The old ones are in excess when the new ones are available.
+    fn surge(&self, nodes: &[String]) -> Vec<Action> {
+        let mut budget = self.max_surge(nodes.len());
+        let (mut sick, mut well) = (Vec::new(), Vec::new());
+        for node in nodes {
+            let living = self.pods_on(node).iter().filter(|pod| !pods::is_terminating(pod));
+            let (new, old): (Vec<_>, Vec<_>) = living.partition(|pod| self.is_current(pod));
+            match (old.first(), new.first()) {
+                (Some(_), Some(new)) if !self.is_available(new) => budget -= 1,
+                (Some(old), None) if self.is_available(old) => well.push(node),
+                (Some(_), None) => sick.push(node),
+                _ => {}
+            }
+        }
+        let well = well.into_iter().take(usize::try_from(budget).unwrap_or(0));
+        sick.into_iter().chain(well).map(|node| self.create(node)).collect()
+    }
+
     /// Replaces pods of an older template, as many at once as may be unavailable.
     fn update(&self) -> Vec<Action> {
         let strategy = self.set.spec.as_ref().and_then(|s| s.update_strategy.clone());
@@ -244,10 +292,13 @@ impl Round<'_> {
         let nodes = self.cx.world.list::<Node>("");
         let wanted: Vec<String> =
             nodes.iter().filter(|node| self.judge(node).0).map(|node| node.name_any()).collect();
+        if self.surges() {
+            return self.surge(&wanted);
+        }
         let most = strategy
             .rolling_update
             .and_then(|r| r.max_unavailable)
-            .map_or(1, |value| crate::deployment::scaled(&value, count(wanted.len()), true));
+            .map_or(1, |value| scaled(&value, count(wanted.len()), true));
         let missing = wanted
             .iter()
             .filter(|node| !self.pods_on(node).iter().any(|pod| self.is_available(pod)));
@@ -411,6 +462,29 @@ status: {{phase: Running, conditions: [{{type: Ready, status: 'True', lastTransi
         let yaml = [SET, &pod("one", "a", "old"), &pod("two", "b", "old")].concat();
         assert_eq!(pods_changed(&yaml), ["delete Pod default/one"]);
     }
+
+    #[test]
+    fn a_set_that_surges_keeps_the_old_pod_until_the_new_one_is_available() {
+        let rolling = "updateStrategy: {rollingUpdate: {maxSurge: 50%, maxUnavailable: 0}}";
+        let set = SET.replace("  template:\n", &format!("  {rolling}\n  template:\n"));
+        let made = plan(&DAEMON_SET, "default/log", &set, None);
+        let Action::Create { body, .. } = &made.actions[0] else { panic!("no revision") };
+        let hash = body["metadata"]["labels"][REVISION_HASH].as_str().expect("a hash").to_owned();
+        let sick = |pod: &str| pod.replace("status: 'True'", "status: 'False'");
+        let [one, two] = [pod("one", "a", "old"), pod("two", "b", "old")];
+        let new = pod("new", "a", &hash);
+        let changed = |pods: &[&str]| pods_changed(&[set.clone(), pods.concat()].concat());
+        let created = "create Pod default/log-*";
+        assert_eq!(changed(&[&one, &two]), [created]);
+        assert_eq!(changed(&[&one, &sick(&two)]), [created, created]);
+        assert!(changed(&[&one, &two, &sick(&new)]).is_empty());
+        assert_eq!(changed(&[&one, &two, &new]), ["delete Pod default/one"]);
+        assert_eq!(changed(&[&sick(&one), &two, &sick(&new)]), ["delete Pod default/one"]);
+        let going = "owner: DaemonSet/log, deletionTimestamp: '2026-01-01T11:59:00Z'}";
+        let going = one.replace("owner: DaemonSet/log}", going);
+        assert_eq!(changed(&[&going, &two]), [created]);
+    }
+
     #[test]
     fn a_revision_that_somebody_else_made_of_the_template_is_the_newest_one() {
         let made = plan(&DAEMON_SET, "default/log", SET, None);
