@@ -40,9 +40,10 @@ fn plan(cx: &Cx, key: &Key) -> Plan {
     let mut status = cron.status.clone().unwrap_or_default();
     note_ended(&cron, &jobs, &mut status, &mut plan);
     plan.push(surplus(spec, &jobs));
-    let active: Vec<_> = jobs.iter().filter(|job| ended(job).is_none()).cloned().collect();
+    plan.push(missing(&cron, &jobs));
+    let mut active: Vec<_> = jobs.iter().filter(|job| ended(job).is_none()).cloned().collect();
     if cron.metadata.deletion_timestamp.is_none() && spec.suspend != Some(true) {
-        start_due(cx, &cron, spec, &active, &mut status, &mut plan);
+        start_due(cx, &cron, spec, &mut active, &mut status, &mut plan);
     }
     let references = active.iter().map(|job| ObjectReference {
         // The version changes with every status; the reference must not.
@@ -79,6 +80,17 @@ fn note_ended(cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus, pla
     }
 }
 
+/// Tells of Jobs that somebody deleted while they ran.
+fn missing(cron: &CronJob, jobs: &[Arc<Job>]) -> Vec<Action> {
+    let known = cron.status.iter().flat_map(|status| status.active.iter().flatten());
+    let gone = known.filter(|known| !jobs.iter().any(|job| job.metadata.uid == known.uid));
+    gone.map(|job| {
+        let name = job.name.as_deref().unwrap_or_default();
+        Action::event(cron, false, "MissingJob", format!("Active job went missing: {name}"))
+    })
+    .collect()
+}
+
 /// Ended Jobs beyond the history limits, the oldest first.
 fn surplus(spec: &CronJobSpec, jobs: &[Arc<Job>]) -> Vec<Action> {
     let limits = [
@@ -108,7 +120,7 @@ fn start_due(
     cx: &Cx,
     cron: &CronJob,
     spec: &CronJobSpec,
-    active: &[Arc<Job>],
+    active: &mut Vec<Arc<Job>>,
     status: &mut CronJobStatus,
     plan: &mut Plan,
 ) {
@@ -145,9 +157,8 @@ fn start_due(
         }
         Some("Replace") => {
             let announce = announce(cron, "Deleted job ", "FailedDelete");
-            plan.push(
-                active.iter().map(|job| Action::delete(job.as_ref(), Some(announce.clone()))),
-            );
+            let replaced = active.drain(..);
+            plan.push(replaced.map(|job| Action::delete(job.as_ref(), Some(announce.clone()))));
         }
         _ => {}
     }
@@ -260,6 +271,11 @@ status: {{startTime: '{started}', conditions: [{{type: {condition}, status: 'Tru
         );
         assert_eq!(replace.actions[0].to_string(), "delete Job default/old");
         assert_eq!(replace.actions[1].to_string(), "create Job default/tick-29454480");
+        // What goes is not looked for afterwards.
+        assert_eq!(
+            replace.actions[2].to_string(),
+            r#"patch CronJob default/tick/status {"status":{"lastScheduleTime":"2026-01-01T12:00:00Z","active":null}}"#
+        );
         check(&CRON_JOB, "default/tick", &cron(", suspend: true", ""), "");
         check(
             &CRON_JOB,
@@ -272,6 +288,20 @@ status: {{startTime: '{started}', conditions: [{{type: {condition}, status: 'Tru
             "default/tick",
             &cron("", "").replace("*/5 * * * *", "59 23 31 2 *"),
             "event Warning InvalidSchedule: invalid schedule: 59 23 31 2 * : it never comes",
+        );
+    }
+
+    #[test]
+    fn a_job_that_somebody_deleted_is_missed() {
+        let active = "lastScheduleTime: '2026-01-01T12:00:00Z', active: [{apiVersion: batch/v1, kind: Job, name: old, namespace: default, uid: Job-old}]";
+        check(
+            &CRON_JOB,
+            "default/tick",
+            &cron("", active),
+            r#"
+            event Normal MissingJob: Active job went missing: old
+            patch CronJob default/tick/status {"status":{"active":null}}
+            "#,
         );
     }
 
