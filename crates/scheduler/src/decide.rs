@@ -83,6 +83,12 @@ pub fn decide(
     }
 }
 
+/// Whether this one node can take the pod.
+pub fn fits(pod: &PodInfo, snapshot: &Snapshot, node: &str) -> bool {
+    let prepared = filters::Prepared::new(pod, snapshot);
+    snapshot.node(node).is_some_and(|node| filters::check(pod, node, &prepared).is_ok())
+}
+
 fn best(
     pod: &PodInfo,
     snapshot: &Snapshot,

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Config;
-use crate::decide::{Unschedulable, decide};
+use crate::decide::{Unschedulable, decide, fits};
 use crate::preempt::{self, Preemption};
 use crate::queue::{Change, Queue};
 use crate::snapshot::{PodInfo, Snapshot};
@@ -90,8 +90,25 @@ pub async fn run(client: Client, informers: Informers, config: Config, stop: Can
 /// What came of one turn.
 enum Turn {
     Bind(Arc<Pod>, String),
-    Report(Arc<Pod>, String, Option<Preemption>),
+    Report(Arc<Pod>, String, Nomination),
     Idle(Option<Timestamp>),
+}
+
+/// What becomes of the node that is kept for a pod.
+enum Nomination {
+    /// It is, or is not, as before.
+    Stays,
+    /// No pods can be pushed out any more that would make room there.
+    Ends,
+    /// Others have to leave a node.
+    Begins(Preemption),
+}
+
+/// Why a pod fits nowhere, and what follows.
+struct Refusal {
+    filters: Vec<&'static str>,
+    message: String,
+    nomination: Nomination,
 }
 
 impl Scheduler {
@@ -138,6 +155,12 @@ impl Scheduler {
                         && old.annotations() == pod.annotations()
                 };
                 state.pending.insert(key.clone(), pod.clone());
+                // What was kept before this process began, or somebody else wishes to be kept.
+                let node = nominated_node(pod);
+                if let Some(node) = node.filter(|_| old.and_then(nominated_node) != node) {
+                    let info = Arc::new(PodInfo::new(pod.clone()));
+                    state.nominated.insert(key.clone(), (info, node.to_owned()));
+                }
                 if !state.queue.contains(&key) || !old.is_some_and(same) {
                     state.queue.add(key, pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0));
                 }
@@ -217,12 +240,7 @@ impl Scheduler {
         };
         let info = PodInfo::new(pod.clone());
         let siblings = self.siblings.selector(&pod);
-        let reserved = state.reserve(&key, info.priority());
-        let decision = decide(&info, &state.snapshot, siblings.as_ref());
-        for key in &reserved {
-            state.snapshot.remove_pod(key);
-        }
-        match decision {
+        match state.decide(&key, &info, siblings.as_ref()) {
             Ok(node) => {
                 state.nominated.remove(&key);
                 state.snapshot.place(Arc::new(info), &node);
@@ -230,13 +248,17 @@ impl Scheduler {
                 state.assumed.insert(key);
                 Turn::Bind(pod, node)
             }
-            Err(unschedulable) => {
-                state.queue.unschedulable(&key, unschedulable.filters(), now);
-                let (message, preemption) = make_room(&info, &state.snapshot, &unschedulable);
-                if let Some(preemption) = &preemption {
-                    state.nominated.insert(key, (Arc::new(info), preemption.node.clone()));
+            Err(Refusal { filters, message, nomination }) => {
+                state.queue.unschedulable(&key, filters, now);
+                match &nomination {
+                    Nomination::Stays => {}
+                    Nomination::Ends => drop(state.nominated.remove(&key)),
+                    Nomination::Begins(preemption) => {
+                        let nominated = (Arc::new(info), preemption.node.clone());
+                        state.nominated.insert(key, nominated);
+                    }
                 }
-                Turn::Report(pod, message, preemption)
+                Turn::Report(pod, message, nomination)
             }
         }
     }
@@ -244,10 +266,9 @@ impl Scheduler {
     async fn write(&self, turn: Turn) {
         match turn {
             Turn::Idle(_) => {}
-            Turn::Report(pod, message, preemption) => {
-                let node = preemption.as_ref().map(|preemption| preemption.node.as_str());
-                self.report(&pod, &message, node).await;
-                if let Some(preemption) = preemption {
+            Turn::Report(pod, message, nomination) => {
+                self.report(&pod, &message, &nomination).await;
+                if let Nomination::Begins(preemption) = nomination {
                     self.push_out(&pod, &preemption).await;
                 }
             }
@@ -302,7 +323,12 @@ impl Scheduler {
         self.changed.notify_one();
     }
 
-    async fn report(&self, pod: &Pod, message: &str, nominated: Option<&str>) {
+    async fn report(&self, pod: &Pod, message: &str, nomination: &Nomination) {
+        let nominated = match nomination {
+            Nomination::Begins(preemption) => Some(preemption.node.as_str().into()),
+            Nomination::Ends if nominated_node(pod).is_some() => Some(serde_json::Value::Null),
+            _ => None,
+        };
         let kind = EventKind::Warning;
         self.recorder.event(&pod.object_ref(&()), kind, "FailedScheduling", message);
         let present = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
@@ -327,7 +353,7 @@ impl Scheduler {
         });
         let mut status = json!({ "conditions": [condition] });
         if let Some(node) = nominated {
-            status["nominatedNodeName"] = node.into();
+            status["nominatedNodeName"] = node;
         }
         self.patch_status(pod, status).await;
     }
@@ -376,6 +402,29 @@ impl Scheduler {
 }
 
 impl State {
+    /// Decides on a pod, and where it fits nowhere on what would make room, while others have the
+    /// room that is kept for them. The node that is kept for the pod itself comes first.
+    fn decide(
+        &mut self,
+        key: &Key,
+        info: &PodInfo,
+        siblings: Option<&LabelSelector>,
+    ) -> Result<String, Refusal> {
+        let reserved = self.reserve(key, info.priority());
+        let own = self.nominated.get(key).map(|(_, node)| node.clone());
+        let decision = match own.filter(|node| fits(info, &self.snapshot, node)) {
+            Some(node) => Ok(node),
+            None => decide(info, &self.snapshot, siblings).map_err(|unschedulable| {
+                let (message, nomination) = make_room(info, &self.snapshot, &unschedulable);
+                Refusal { filters: unschedulable.filters(), message, nomination }
+            }),
+        };
+        for key in &reserved {
+            self.snapshot.remove_pod(key);
+        }
+        decision
+    }
+
     /// Puts the more important nominated pods on their nodes for one decision.
     fn reserve(&mut self, but: &Key, priority: i32) -> Vec<Key> {
         let State { nominated, pending, snapshot, .. } = self;
@@ -395,21 +444,22 @@ impl State {
     }
 }
 
-/// What is told of a pod that fits nowhere, and what would make room for it.
+/// What is told of a pod that fits nowhere, and what would make room for it beside those that room
+/// is kept for already.
 fn make_room(
     info: &PodInfo,
     snapshot: &Snapshot,
     unschedulable: &Unschedulable,
-) -> (String, Option<Preemption>) {
+) -> (String, Nomination) {
     if unschedulable.nodes.is_empty() {
-        return (unschedulable.to_string(), None);
+        return (unschedulable.to_string(), Nomination::Stays);
     }
     if let Some(why) = preempt::refused(info, snapshot) {
-        return (format!("{} preemption: {why}", unschedulable.reasons()), None);
+        return (format!("{} preemption: {why}", unschedulable.reasons()), Nomination::Stays);
     }
     match preempt::preempt(info, snapshot, unschedulable) {
-        Some(preemption) => (unschedulable.reasons(), Some(preemption)),
-        None => (unschedulable.to_string(), None),
+        Some(preemption) => (unschedulable.reasons(), Nomination::Begins(preemption)),
+        None => (unschedulable.to_string(), Nomination::Ends),
     }
 }
 
@@ -446,8 +496,16 @@ fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
+/// The node that is kept for a pod, as its status says.
+fn nominated_node(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref()?.nominated_node_name.as_deref().filter(|name| !name.is_empty())
+}
+
 /// Whether a change of the node may help a waiting pod; a heartbeat does not.
 fn offers_something_else(old: &Node, new: &Node) -> bool {
     let allocatable = |node: &Node| node.status.as_ref().and_then(|s| s.allocatable.clone());
     old.spec != new.spec || old.labels() != new.labels() || allocatable(old) != allocatable(new)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use client::Key;
 
-use crate::decide::Unschedulable;
-use crate::filters::{self, Prepared};
+use crate::decide::{Unschedulable, fits};
 use crate::snapshot::{PodInfo, Snapshot};
 
 /// Where an important pod can go once others have gone.
@@ -69,17 +68,13 @@ fn victims(pod: &PodInfo, snapshot: &Snapshot, name: &str) -> Option<Vec<Arc<Pod
     for other in &lower {
         without.remove_pod(&Key::of(other.pod.as_ref()));
     }
-    let fits = |snapshot: &Snapshot| {
-        let node = snapshot.node(name);
-        node.is_some_and(|n| filters::check(pod, n, &Prepared::new(pod, snapshot)).is_ok())
-    };
-    if lower.is_empty() || !fits(&without) {
+    if lower.is_empty() || !fits(pod, &without, name) {
         return None;
     }
     let mut victims = Vec::new();
     for other in lower {
         without.place(other.clone(), name);
-        if !fits(&without) {
+        if !fits(pod, &without, name) {
             without.remove_pod(&Key::of(other.pod.as_ref()));
             victims.push(other);
         }
