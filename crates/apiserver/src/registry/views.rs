@@ -24,7 +24,7 @@ impl Registry {
         let now = names::time(self.now());
         let build = |live: Option<&Value>| {
             let live = live.ok_or_else(|| Status::not_found(&*target.resource, &target.name))?;
-            bound(&target, live, &binding, &now)
+            bound(&target.name, live, &binding, &now)
         };
         let writer = Writer {
             user: &call.user,
@@ -80,8 +80,7 @@ fn check_binding(binding: &Value, name: &str) -> Outcome<()> {
 }
 
 /// The pod on its node, with the condition that says so.
-fn bound(target: &Target, live: &Value, binding: &Value, now: &str) -> Outcome<Value> {
-    let name = &target.name;
+fn bound(name: &str, live: &Value, binding: &Value, now: &str) -> Outcome<Value> {
     let refuse = |why: String| Err(Status::conflict(("", "pods/binding"), name, &why));
     let uid = meta::uid(binding);
     if !uid.is_empty() && uid != meta::uid(live) {
@@ -111,6 +110,26 @@ fn bound(target: &Target, live: &Value, binding: &Value, now: &str) -> Outcome<V
     let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
     conditions.retain(|condition| condition["type"] != "PodScheduled");
     conditions.push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
-    meta::member(&mut pod, "status").insert("conditions".to_owned(), conditions.into());
+    let status = meta::member(&mut pod, "status");
+    status.insert("conditions".to_owned(), conditions.into());
+    // It has a node; the one that was kept for it says nothing any more.
+    status.shift_remove("nominatedNodeName");
     Ok(pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_kept_for_a_pod_that_has_a_node() {
+        let live = json!({"metadata": {"name": "p"}, "status": {"nominatedNodeName": "a",
+            "conditions": [{"type": "PodScheduled", "status": "False"}]}});
+        let binding = json!({"metadata": {"name": "p"}, "target": {"name": "b"}});
+        let Ok(pod) = bound("p", &live, &binding, "now") else { panic!("not bound") };
+        assert_eq!(pod["spec"]["nodeName"], "b");
+        let scheduled = json!({"type": "PodScheduled", "status": "True",
+            "lastProbeTime": null, "lastTransitionTime": "now"});
+        assert_eq!(pod["status"], json!({"conditions": [scheduled]}));
+    }
 }
