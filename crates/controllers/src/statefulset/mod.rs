@@ -246,7 +246,7 @@ impl<'a> Round<'a> {
             // One that is away already costs nothing.
             if !self.is_away(Some(pod)) {
                 if budget <= 0 {
-                    break;
+                    continue;
                 }
                 budget -= 1;
             }

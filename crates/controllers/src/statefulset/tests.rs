@@ -145,6 +145,20 @@ fn the_template_reaches_the_last_pod_first() {
 }
 
 #[test]
+fn a_pod_that_is_away_anyway_goes_before_those_that_are_well() {
+    let set = |most: i32| {
+        set(&format!(
+            "podManagementPolicy: Parallel\n  updateStrategy: {{type: RollingUpdate, rollingUpdate: {{maxUnavailable: {most}}}}}"
+        ))
+    };
+    let old = [pod(0, "sick", "old"), pod(1, "ready", "old"), pod(2, "ready", "old")].concat();
+    assert_eq!(done(&[&set(1), &old]), ["delete Pod web-0"]);
+    assert_eq!(done(&[&set(2), &old]), ["delete Pod web-2", "delete Pod web-0"]);
+    let going = [pod(0, "ready", "old"), pod(1, "ready", "old"), pod(2, "going", "old")].concat();
+    assert!(done(&[&set(1), &going]).is_empty());
+}
+
+#[test]
 fn below_the_partition_a_pod_comes_back_as_it_was() {
     let set = set("updateStrategy: {type: RollingUpdate, rollingUpdate: {partition: 2}}");
     let pods = [pod(0, "ready", "old"), pod(2, "ready", "new")].concat();
