@@ -188,29 +188,41 @@ fn completions(now: &At<'_>, before: &At<'_>, out: &mut Errors) {
     }
 }
 
-/// A suspended Job that never ran may still be steered to other nodes.
+/// A suspended Job without running pods may still be steered to other nodes and be given more or
+/// less.
 fn template_update(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
     let (now, before) = (new.get("spec.template"), old.get("spec.template"));
     let mut template = now.value.clone();
-    let waiting = old.get("spec.suspend").is_true() && !old.get("status.startTime").is_set();
+    let waiting = old.get("spec.suspend").is_true() && old.get("status.active").number() == 0;
     if waiting {
         for (part, fields) in [
             ("metadata", &["labels", "annotations"][..]),
             ("spec", &["nodeSelector", "tolerations", "affinity", "schedulingGates"]),
         ] {
-            let Some(part_now) = template.get_mut(part).and_then(Value::as_object_mut) else {
-                continue;
-            };
-            for field in fields {
-                match before.value[part].get(field) {
-                    Some(value) => drop(part_now.insert((*field).to_owned(), value.clone())),
-                    None => drop(part_now.shift_remove(*field)),
+            let Some(part_now) = template.get_mut(part) else { continue };
+            fields.iter().for_each(|field| restore(part_now, &before.value[part], field));
+        }
+        for list in ["containers", "initContainers"] {
+            let all = template.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
+            let known = before.value["spec"][list].as_array();
+            for (container, was) in all.into_iter().flatten().zip(known.into_iter().flatten()) {
+                if container["resources"]["claims"] == was["resources"]["claims"] {
+                    restore(container, was, "resources");
                 }
             }
         }
     }
     if template != *before.value {
         out.invalid(&now, "field is immutable");
+    }
+}
+
+/// Makes a field what it was.
+fn restore(now: &mut Value, was: &Value, field: &str) {
+    let Some(now) = now.as_object_mut() else { return };
+    match was.get(field) {
+        Some(value) => drop(now.insert(field.to_owned(), value.clone())),
+        None => drop(now.shift_remove(field)),
     }
 }
 
@@ -331,6 +343,8 @@ mod tests {
                 ),
             ],
         );
+        let suspended = job("completions: 2, suspend: true");
+        let more = "image: i, resources: {requests: {cpu: '1'}}";
         updated(
             "batch/jobs",
             &[
@@ -350,6 +364,12 @@ mod tests {
                     &job("completions: 2, suspend: true")
                         .replace("restartPolicy", "nodeSelector: {a: b}, restartPolicy"),
                     "",
+                ),
+                (&suspended, &suspended.replace("image: i", more), ""),
+                (
+                    &suspended.replacen("spec: ", "status: {active: 1}, spec: ", 1),
+                    &suspended.replace("image: i", more),
+                    "spec.template: Invalid value: {\"metadata\":…",
                 ),
             ],
         );
