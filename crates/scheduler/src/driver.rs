@@ -9,6 +9,7 @@ use client::{EventKind, Informer, Informers, Key, Pod, Recorder};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
@@ -84,6 +85,17 @@ pub async fn run(client: Client, informers: Informers, config: Config, stop: Can
     namespaces.on_change(move |change| this.namespace_changed(change.latest()));
     let this = scheduler.clone();
     pods.on_change(move |change| this.pod_changed(change.old.as_deref(), change.new.as_ref()));
+    // Not waited for: without them pods are pushed out all the same.
+    let this = scheduler.clone();
+    informers.of::<PodDisruptionBudget>().on_change(move |change| {
+        let mut state = this.state();
+        let budgets = &mut state.snapshot.budgets;
+        match (&change.old, &change.new) {
+            (_, Some(budget)) => drop(budgets.insert(Key::of(budget.as_ref()), budget.clone())),
+            (Some(budget), None) => drop(budgets.remove(&Key::of(budget.as_ref()))),
+            (None, None) => {}
+        }
+    });
     scheduler.work(stop).await;
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use api::placement::ports::{HostPort, host_ports};
 use client::{Key, Pod};
 use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 
 use crate::resources::{self, Resources};
@@ -108,6 +109,8 @@ pub struct Snapshot {
     placed: HashMap<Key, String>,
     /// Labels of each namespace, for affinity terms with a namespace selector.
     pub namespaces: HashMap<String, BTreeMap<String, String>>,
+    /// How many pods may leave of an application, for the choice of those that have to.
+    pub budgets: HashMap<Key, Arc<PodDisruptionBudget>>,
 }
 
 impl Snapshot {
