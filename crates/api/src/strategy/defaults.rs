@@ -265,7 +265,7 @@ fn rolling_update(strategy: Option<&mut Value>, defaults: Value) {
 }
 
 /// Where no kind of update is named it rolls, with all that this has; where one is named what
-/// is missing stays missing, but for the partition.
+/// is missing stays missing, but for what a roll-out that is there lacks.
 fn stateful_set(strategy: Option<&mut Value>) {
     let Some(strategy) = strategy else { return };
     if strategy["type"].as_str().is_none_or(str::is_empty) {
@@ -274,6 +274,7 @@ fn stateful_set(strategy: Option<&mut Value>) {
     }
     if strategy["type"] == "RollingUpdate" {
         set(strategy, "rollingUpdate.partition", "0");
+        set(strategy, "rollingUpdate.maxUnavailable", "1");
     }
 }
 

@@ -131,7 +131,7 @@ fn what_follows_from_other_fields() {
             "apps/statefulsets",
             json!({"spec": {}}),
             "/spec/updateStrategy",
-            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}}),
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0, "maxUnavailable": 1}}),
         ),
         (
             "apps/statefulsets",

@@ -94,7 +94,14 @@ pub(super) fn stateful_set(object: &At<'_>, out: &mut Errors) {
             out.invalid(&rolling, "only allowed for updateStrategy 'RollingUpdate'");
         }
         "OnDelete" => {}
-        "RollingUpdate" => out.not_negative(&rolling.get("partition")),
+        "RollingUpdate" => {
+            out.not_negative(&rolling.get("partition"));
+            let most = rolling.get("maxUnavailable");
+            part(&most, out);
+            if most.is_set() && is_zero(&most) {
+                out.invalid(&most, "cannot be 0");
+            }
+        }
         _ => out.invalid(&update, "must be 'RollingUpdate' or 'OnDelete'"),
     }
     let retention = spec.get("persistentVolumeClaimRetentionPolicy");
@@ -241,12 +248,8 @@ fn rolling_update(at: &At<'_>, out: &mut Errors) {
 /// A DaemonSet's pods are either made before old ones go or after, never both.
 fn daemon_rolling_update(at: &At<'_>, out: &mut Errors) {
     let (unavailable, surge) = (at.get("maxUnavailable"), at.get("maxSurge"));
-    for at in [&unavailable, &surge] {
-        count_or_percent(at, out);
-        if percent(at.text()).is_some_and(|percent| percent > 100) {
-            out.invalid(at, "must not be greater than 100%");
-        }
-    }
+    part(&unavailable, out);
+    part(&surge, out);
     match (is_zero(&unavailable), is_zero(&surge)) {
         (false, false) => out.invalid(&surge, "may not be set when maxUnavailable is non-zero"),
         (true, true) => out.required(&unavailable, "cannot be 0 when maxSurge is 0"),
@@ -275,6 +278,14 @@ pub(super) fn count_or_percent(at: &At<'_>, out: &mut Errors) {
     }
 }
 
+/// The same of what is not more than the whole.
+fn part(at: &At<'_>, out: &mut Errors) {
+    count_or_percent(at, out);
+    if percent(at.text()).is_some_and(|percent| percent > 100) {
+        out.invalid(at, "must not be greater than 100%");
+    }
+}
+
 /// A PodDisruptionBudget.
 pub(super) fn disruption_budget(object: &At<'_>, out: &mut Errors) {
     let spec = object.get("spec");
@@ -286,12 +297,8 @@ pub(super) fn disruption_budget(object: &At<'_>, out: &mut Errors) {
             "minAvailable and maxUnavailable cannot be both set",
         );
     }
-    for at in [&least, &most] {
-        count_or_percent(at, out);
-        if percent(at.text()).is_some_and(|percent| percent > 100) {
-            out.invalid(at, "must not be greater than 100%");
-        }
-    }
+    part(&least, out);
+    part(&most, out);
     selectors::label_selector(&spec.get("selector"), out);
     out.one_of_if_set(&spec.get("unhealthyPodEvictionPolicy"), &["AlwaysAllow", "IfHealthyBudget"]);
 }
@@ -419,6 +426,14 @@ mod tests {
             "apps/statefulsets",
             &[
                 ("spec: {selector: {matchLabels: {a: b}}, POD}", ""),
+                (
+                    "spec: {updateStrategy: {type: RollingUpdate, rollingUpdate: {maxUnavailable: 0}}, selector: {matchLabels: {a: b}}, POD}",
+                    "spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0",
+                ),
+                (
+                    "spec: {updateStrategy: {type: RollingUpdate, rollingUpdate: {maxUnavailable: 101%}}, selector: {matchLabels: {a: b}}, POD}",
+                    r#"spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: "101%": must not be greater than 100%"#,
+                ),
                 (
                     "spec: {podManagementPolicy: x, updateStrategy: {type: OnDelete, rollingUpdate: {}}, POD}",
                     r#"spec.podManagementPolicy: Invalid value: "x": must be 'OrderedReady' or 'Parallel'
