@@ -168,10 +168,14 @@ impl Scheduler {
                 };
                 state.pending.insert(key.clone(), pod.clone());
                 // What was kept before this process began, or somebody else wishes to be kept.
-                let node = nominated_node(pod);
-                if let Some(node) = node.filter(|_| old.and_then(nominated_node) != node) {
-                    let info = Arc::new(PodInfo::new(pod.clone()));
-                    state.nominated.insert(key.clone(), (info, node.to_owned()));
+                let kept = nominated_node(pod);
+                match kept {
+                    _ if old.and_then(nominated_node) == kept => {}
+                    None => drop(state.nominated.remove(&key)),
+                    Some(node) => {
+                        let info = Arc::new(PodInfo::new(pod.clone()));
+                        state.nominated.insert(key.clone(), (info, node.to_owned()));
+                    }
                 }
                 if !state.queue.contains(&key) || !old.is_some_and(same) {
                     state.queue.add(key, pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0));
@@ -181,7 +185,8 @@ impl Scheduler {
                 state.pending.remove(&key);
                 state.queue.remove(&key);
                 state.assumed.remove(&key);
-                if state.snapshot.remove_pod(&key).is_some() {
+                let kept = state.nominated.remove(&key).is_some();
+                if state.snapshot.remove_pod(&key).is_some() || kept {
                     state.queue.wake(Change::PodGone, now);
                 }
             }
@@ -264,7 +269,11 @@ impl Scheduler {
                 state.queue.unschedulable(&key, filters, now);
                 match &nomination {
                     Nomination::Stays => {}
-                    Nomination::Ends => drop(state.nominated.remove(&key)),
+                    Nomination::Ends => {
+                        if state.nominated.remove(&key).is_some() {
+                            state.queue.wake(Change::PodGone, now);
+                        }
+                    }
                     Nomination::Begins(preemption) => {
                         let nominated = (Arc::new(info), preemption.node.clone());
                         state.nominated.insert(key, nominated);
