@@ -133,15 +133,17 @@ fn start_due(
         let note = format!("invalid timeZone: {name:?}");
         return plan.push([Action::event(cron, true, "UnknownTimeZone", note)]);
     };
-    let Some(next) = schedule.next(cx.now, &zone) else {
+    let known = status.last_schedule_time.as_ref().or(cron.metadata.creation_timestamp.as_ref());
+    let since = known.map_or(cx.now, |time| time.0);
+    let Some(first) = schedule.next(since, &zone) else {
         // Such as the 31st of February.
         let note = format!("invalid schedule: {} : it never comes", spec.schedule);
         return plan.push([Action::event(cron, true, "InvalidSchedule", note)]);
     };
-    plan.look_again(next);
-    let known = status.last_schedule_time.as_ref().or(cron.metadata.creation_timestamp.as_ref());
-    let since = known.map_or(cx.now, |time| time.0);
-    let Some(due) = schedule.last(since, cx.now, &zone) else { return };
+    let Some(due) = schedule.last(since, cx.now, &zone) else { return plan.look_again(first) };
+    if let Some(next) = schedule.next(due, &zone) {
+        plan.look_again(next);
+    }
     if let Some(seconds) = spec.starting_deadline_seconds {
         let deadline = due.saturating_add(SignedDuration::from_secs(seconds)).unwrap_or(due);
         if deadline < cx.now {

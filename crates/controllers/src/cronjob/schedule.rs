@@ -1,15 +1,57 @@
-//! Cron schedules: five fields, names, ranges, steps, `@daily` and its like.
+//! Cron schedules: five fields, names, ranges, steps, `@daily` and its like, `@every 90m`.
 
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::{SignedDuration, Timestamp, ToSpan};
 
 /// How far ahead a match is looked for. 29 February of a leap year is at most eight years off.
 const MAX_DAYS_AHEAD: usize = 366 * 8 + 2;
 
+/// When something is due.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Schedule {
+    /// So many seconds after the last time.
+    Every(i64),
+    /// At these minutes.
+    At(Minutes),
+}
+
+impl Schedule {
+    /// Parses a schedule; none where it is not one.
+    pub fn parse(text: &str) -> Option<Schedule> {
+        let Some(pause) = text.trim().strip_prefix("@every ") else {
+            return Minutes::parse(text).map(Schedule::At);
+        };
+        let pause: SignedDuration = pause.trim().parse().ok()?;
+        Some(Schedule::Every(pause.as_secs().max(1)))
+    }
+
+    /// The first time after `after`; none: never.
+    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Schedule::Every(pause) => {
+                Timestamp::from_second(after.as_second().checked_add(*pause)?).ok()
+            }
+            Schedule::At(minutes) => minutes.next(after, zone),
+        }
+    }
+
+    /// The last time after `after` that is not later than `now`.
+    pub fn last(&self, after: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match self {
+            Schedule::Every(pause) => {
+                let times = (now.as_second() - after.as_second()) / pause;
+                let last = after.as_second() + times * pause;
+                (times > 0).then_some(last).and_then(|at| Timestamp::from_second(at).ok())
+            }
+            Schedule::At(minutes) => minutes.last(after, now, zone),
+        }
+    }
+}
+
 /// The minutes at which something is due.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Schedule {
+pub struct Minutes {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -23,9 +65,8 @@ const MONTHS: &[&str] =
     &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
-impl Schedule {
-    /// Parses a schedule; none where it is not one.
-    pub fn parse(text: &str) -> Option<Schedule> {
+impl Minutes {
+    fn parse(text: &str) -> Option<Minutes> {
         let text = match text.trim() {
             "@yearly" | "@annually" => "0 0 1 1 *",
             "@monthly" => "0 0 1 * *",
@@ -38,7 +79,7 @@ impl Schedule {
         let [minutes, hours, days, months, weekdays] = fields.as_slice() else { return None };
         let restricts = |field: &str| !field.starts_with(['*', '?']);
         let seven = field(weekdays, 0, 7, WEEKDAYS, 0)?;
-        Some(Schedule {
+        Some(Minutes {
             minutes: field(minutes, 0, 59, &[], 0)?,
             hours: field(hours, 0, 23, &[], 0)?,
             days: field(days, 1, 31, &[], 0)?,
@@ -49,8 +90,7 @@ impl Schedule {
         })
     }
 
-    /// The first time after `after`; none: never.
-    pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         let start = after.to_zoned(zone.clone()).datetime();
         let mut date = start.date();
         for day in 0..MAX_DAYS_AHEAD {
@@ -69,8 +109,7 @@ impl Schedule {
         None
     }
 
-    /// The last time after `after` that is not later than `now`, and whether there were others.
-    pub fn last(&self, after: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    fn last(&self, after: Timestamp, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
         // Going back in growing steps finds it without walking through years of minutes.
         let mut step = 1_i64;
         loop {
@@ -153,6 +192,7 @@ mod tests {
         next("0 0 29 2 *", "2026-01-01T00:00:00Z", "2028-02-29T00:00:00Z");
         next("0 0 13 * 5", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
         next("0 0 * * 7", "2026-01-01T00:00:00Z", "2026-01-04T00:00:00Z");
+        next("@every 1h30m", "2026-01-01T00:10:00Z", "2026-01-01T01:40:00Z");
         next("@monthly", "2026-01-15T00:00:00Z", "2026-02-01T00:00:00Z");
         next("5/20 1 * jan,JUL *", "2026-02-01T00:00:00Z", "2026-07-01T01:05:00Z");
     }
@@ -167,13 +207,24 @@ mod tests {
             Some(at("2026-01-01T12:00:00Z"))
         );
         assert_eq!(last("2026-01-01T12:00:00Z", "2026-01-01T12:30:00Z"), None);
+        let schedule = Schedule::parse("@every 7m").expect("a schedule");
+        let last = |now| schedule.last(at("2026-01-01T12:00:10Z"), at(now), &TimeZone::UTC);
+        assert_eq!(last("2026-01-01T12:30:00Z"), Some(at("2026-01-01T12:28:10Z")));
+        assert_eq!(last("2026-01-01T12:07:09Z"), None);
     }
 
     #[test]
     fn nonsense() {
-        for text in
-            ["", "* * * *", "60 * * * *", "* * 0 * *", "*/0 * * * *", "5-1 * * * *", "x * * * *"]
-        {
+        for text in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* * 0 * *",
+            "*/0 * * * *",
+            "5-1 * * * *",
+            "x * * * *",
+            "@every x",
+        ] {
             assert_eq!(Schedule::parse(text), None, "{text}");
         }
     }
