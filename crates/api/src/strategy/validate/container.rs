@@ -9,12 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Protocols of ports.
 pub(super) const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
+const RESTART_RULES_MAX_COUNT: usize = 20;
+const EXIT_CODES_MAX_COUNT: usize = 255;
 /// What an ephemeral container may not have.
-const NOT_EPHEMERAL: [&str; 8] = [
+const NOT_EPHEMERAL: [&str; 9] = [
     "ports",
     "resources",
     "resizePolicy",
     "restartPolicy",
+    "restartPolicyRules",
     "livenessProbe",
     "readinessProbe",
     "startupProbe",
@@ -32,11 +36,7 @@ pub(super) fn regular(pod: &Pod<'_>, out: &mut Errors) {
         common(pod, &container, out);
         out.unique(&container.get("name"), &mut names);
         handler::check(&container, pod.grace, out);
-        let policy = container.get("restartPolicy");
-        out.one_of_if_set(&policy, &["Always", "Never", "OnFailure"]);
-        if container.get("restartPolicyRules").len() > 0 && !policy.is_set() {
-            out.required(&policy, "must specify restartPolicy when restart rules are used");
-        }
+        restart_policy(&container, out);
     }
     let mut taken = BTreeSet::new();
     at.items().for_each(|container| host_ports(&container, &mut taken, out));
@@ -48,8 +48,7 @@ pub(super) fn init(pod: &Pod<'_>, out: &mut Errors) {
     let mut names: BTreeSet<&str> = pod.names("containers").collect();
     for container in pod.spec.get("initContainers").items() {
         common(pod, &container, out);
-        let policy = container.get("restartPolicy");
-        out.one_of_if_set(&policy, &["Always"]);
+        restart_policy(&container, out);
         let name = container.get("name");
         if names.contains(name.text()) {
             out.duplicate(&name, name.text());
@@ -57,7 +56,7 @@ pub(super) fn init(pod: &Pod<'_>, out: &mut Errors) {
             names.insert(name.text());
         }
         host_ports(&container, &mut BTreeSet::new(), out);
-        if policy.text() == "Always" {
+        if container.get("restartPolicy").text() == "Always" {
             handler::check(&container, pod.grace, out);
             continue;
         }
@@ -66,6 +65,35 @@ pub(super) fn init(pod: &Pod<'_>, out: &mut Errors) {
             if at.is_set() {
                 out.forbidden(&at, NOT_SIDECAR);
             }
+        }
+    }
+}
+
+/// A container's own restart policy, and its rules by exit codes.
+fn restart_policy(container: &At<'_>, out: &mut Errors) {
+    let supported = |at: &At<'_>, known: &[&str], out: &mut Errors| {
+        if !known.contains(&at.text()) {
+            out.not_supported(at, known);
+        }
+    };
+    let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
+    out.one_of_if_set(&policy, &RESTART_POLICIES);
+    if rules.len() > 0 && !policy.is_set() {
+        out.required(&policy, "must specify restartPolicy when restart rules are used");
+    }
+    if rules.len() > RESTART_RULES_MAX_COUNT {
+        out.too_many(&rules, RESTART_RULES_MAX_COUNT);
+    }
+    for rule in rules.items() {
+        supported(&rule.get("action"), &["Restart", "RestartAllContainers"], out);
+        let codes = rule.get("exitCodes");
+        if !codes.is_set() {
+            out.required(&codes, "must be specified");
+            continue;
+        }
+        supported(&codes.get("operator"), &["In", "NotIn"], out);
+        if codes.get("values").len() > EXIT_CODES_MAX_COUNT {
+            out.too_many(&codes.get("values"), EXIT_CODES_MAX_COUNT);
         }
     }
 }

@@ -307,6 +307,14 @@ mod tests {
                     r#"spec.containers[0].restartPolicy: Unsupported value: "Often": supported values: "Always", "Never", "OnFailure""#,
                 ),
                 (
+                    "spec: {initContainers: [{name: i, image: i, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: NotIn, values: [0]}}]}, {name: j, image: i, restartPolicy: OnFailure}, {name: k, image: i, restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}]}], containers: [{name: a, image: i, restartPolicy: Never, restartPolicyRules: [{action: Stop}, {exitCodes: {values: [1]}}]}]}",
+                    r#"spec.containers[0].restartPolicyRules[0].action: Unsupported value: "Stop": supported values: "Restart", "RestartAllContainers"
+                       spec.containers[0].restartPolicyRules[0].exitCodes: Required value: must be specified
+                       spec.containers[0].restartPolicyRules[1].action: Unsupported value: "": supported values: "Restart", "RestartAllContainers"
+                       spec.containers[0].restartPolicyRules[1].exitCodes.operator: Unsupported value: "": supported values: "In", "NotIn"
+                       spec.initContainers[2].restartPolicy: Required value: must specify restartPolicy when restart rules are used"#,
+                ),
+                (
                     "spec: {containers: [{name: a.b, image: ' i'}, {image: i}, {name: c}, {name: c, image: i, imagePullPolicy: Maybe, terminationMessagePolicy: x}]}",
                     r#"spec.containers[0].name: Invalid value: "a.b": must not contain dots
                        spec.containers[1].name: Required value
