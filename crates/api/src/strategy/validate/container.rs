@@ -35,7 +35,7 @@ pub(super) fn regular(pod: &Pod<'_>, out: &mut Errors) {
     for container in at.items() {
         common(pod, &container, out);
         out.unique(&container.get("name"), &mut names);
-        handler::check(&container, pod.grace, out);
+        handler::check(&container, pod, out);
         restart_policy(&container, out);
     }
     let mut taken = BTreeSet::new();
@@ -57,7 +57,7 @@ pub(super) fn init(pod: &Pod<'_>, out: &mut Errors) {
         }
         host_ports(&container, &mut BTreeSet::new(), out);
         if container.get("restartPolicy").text() == "Always" {
-            handler::check(&container, pod.grace, out);
+            handler::check(&container, pod, out);
             continue;
         }
         for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {

@@ -2,18 +2,28 @@
 
 use super::at::{At, Errors};
 use super::formats;
+use super::pod::Pod;
 use serde_json::Value;
 
 const ONLY_ONE: &str = "may not specify more than 1 handler type";
 
-/// `lifecycle`, `livenessProbe`, `readinessProbe` and `startupProbe` of a container; `grace` is
-/// the pod's time to end.
-pub(super) fn check(container: &At<'_>, grace: Option<i64>, out: &mut Errors) {
+/// Signals that ask a container to end, without what all begin with.
+const SIGNALS: &str = "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV \
+    STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX";
+/// How far those in real time go up from the first and down from the last.
+const REAL_TIME: [(&str, usize); 2] = [("SIGRTMIN+", 15), ("SIGRTMAX-", 14)];
+
+/// `lifecycle`, `livenessProbe`, `readinessProbe` and `startupProbe` of a container.
+pub(super) fn check(container: &At<'_>, pod: &Pod<'_>, out: &mut Errors) {
+    let grace = pod.grace;
     let lifecycle = container.get("lifecycle");
     for name in ["postStart", "preStop"] {
         if let Some(hook) = lifecycle.get(name).set() {
             handler(&hook, &["exec", "httpGet", "tcpSocket", "sleep"], grace, out);
         }
+    }
+    if let Some(signal) = lifecycle.get("stopSignal").set() {
+        stop_signal(&signal, &pod.spec.get("os"), out);
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(at) = container.get(name).set() else { continue };
@@ -26,6 +36,27 @@ pub(super) fn check(container: &At<'_>, grace: Option<i64>, out: &mut Errors) {
         } else if at.get("successThreshold").number() != 1 {
             out.invalid(&at.get("successThreshold"), "must be 1");
         }
+    }
+}
+
+fn stop_signal(at: &At<'_>, os: &At<'_>, out: &mut Errors) {
+    if !os.is_set() {
+        return out.forbidden(at, "may not be set for containers with empty `spec.os.name`");
+    }
+    let mut known: Vec<String> = match os.get("name").text() {
+        "windows" => vec!["SIGKILL".to_owned(), "SIGTERM".to_owned()],
+        "linux" => {
+            let plain = SIGNALS.split_whitespace().map(|name| format!("SIG{name}"));
+            let more =
+                |(base, most): (&'static str, usize)| (1..=most).map(move |n| format!("{base}{n}"));
+            plain.chain(REAL_TIME.into_iter().flat_map(more)).collect()
+        }
+        _ => return,
+    };
+    known.sort();
+    if !known.iter().any(|name| name == at.text()) {
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        out.not_supported(at, &known);
     }
 }
 

@@ -9,6 +9,8 @@ const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Def
 const NAMESERVERS_MAX_COUNT: usize = 3;
 const SEARCHES_MAX_COUNT: usize = 32;
 const SEARCHES_MAX_CHARS: usize = 2048;
+/// The kernel's limit.
+const HOSTNAME_MAX_BYTES: usize = 64;
 /// Marks the image of a pod that a node runs from a file of its own.
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -133,8 +135,10 @@ fn spec(at: &At<'_>, is_pod: bool, out: &mut Errors) {
     scheduling_gates(&at.get("schedulingGates"), out);
     selectors::spread(&at.get("topologySpreadConstraints"), out);
     host_users(&pod, out);
+    host_name(at, out);
     names(at, out);
     rest(at, out);
+    env_files(at, out);
 }
 
 fn resource_claims<'v>(at: &At<'v>, out: &mut Errors) -> BTreeSet<&'v str> {
@@ -247,6 +251,40 @@ fn host_users(pod: &Pod<'_>, out: &mut Errors) {
     }
 }
 
+/// The pod's host name where it is one of its own choice.
+fn host_name(spec: &At<'_>, out: &mut Errors) {
+    let Some(name) = spec.get("hostnameOverride").set() else { return };
+    for other in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec.get(other).is_true() {
+            out.forbidden(&name, format!("may not be specified when {other} is true"));
+        }
+    }
+    if name.text().len() > HOSTNAME_MAX_BYTES {
+        out.too_long(&name, HOSTNAME_MAX_BYTES);
+    }
+    out.all(&name, formats::dns_subdomain(name.text()));
+}
+
+/// Variables come from files of volumes that the pod's own containers fill.
+fn env_files(spec: &At<'_>, out: &mut Errors) {
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    for container in lists.into_iter().flat_map(|list| spec.get(list).items()) {
+        for variable in container.get("env").items() {
+            let file = variable.get("valueFrom.fileKeyRef");
+            if !file.is_set() {
+                continue;
+            }
+            let name = file.get("volumeName");
+            let volume = spec.get("volumes").items().find(|v| v.get("name").text() == name.text());
+            match volume {
+                None => out.not_found(&name, name.text()),
+                Some(volume) if volume.get("emptyDir").is_set() => {}
+                Some(_) => out.invalid(&name, "referenced volume must be of type emptyDir"),
+            }
+        }
+    }
+}
+
 /// Names of other objects and of the pod in DNS, and its last moment, in upstream's order.
 fn names(at: &At<'_>, out: &mut Errors) {
     let named = |name: &str, format: formats::Format, out: &mut Errors| {
@@ -350,7 +388,38 @@ mod tests {
                     "spec: {containers: [{name: a, image: i, env: [{name: c, valueFrom: {fileKeyRef: {path: ../x}}}]}]}",
                     r#"spec.containers[0].env[0].valueFrom.fileKeyRef.key: Required value
                        spec.containers[0].env[0].valueFrom.fileKeyRef.path: Invalid value: "../x": must not contain '..'
-                       spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Required value"#,
+                       spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Required value
+                       spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName: Not found: """#,
+                ),
+                (
+                    "spec: {volumes: [{name: e, emptyDir: {}}, {name: h, hostPath: {path: /h}}], initContainers: [{name: i, image: i, env: [{name: c, valueFrom: {fileKeyRef: {path: x, key: c, volumeName: h}}}]}], containers: [{name: a, image: i, env: [{name: c, valueFrom: {fileKeyRef: {path: x, key: c, volumeName: e}}}, {name: d, valueFrom: {fileKeyRef: {path: x, key: d, volumeName: f}}}]}]}",
+                    r#"spec.initContainers[0].env[0].valueFrom.fileKeyRef.volumeName: Invalid value: "h": referenced volume must be of type emptyDir
+                       spec.containers[0].env[1].valueFrom.fileKeyRef.volumeName: Not found: "f""#,
+                ),
+                (
+                    "spec: {hostnameOverride: Not-A-Name, setHostnameAsFQDN: true, hostNetwork: true, containers: [{name: a, image: i}]}",
+                    r#"spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true
+                       spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true
+                       spec.hostnameOverride: Invalid value: "Not-A-Name": a lowercase RFC 1123 subdomain…"#,
+                ),
+                (
+                    &format!(
+                        "spec: {{hostnameOverride: {}, containers: [{{name: a, image: i}}]}}",
+                        "a".repeat(65)
+                    ),
+                    "spec.hostnameOverride: Too long: may not be more than 64 bytes",
+                ),
+                (
+                    "spec: {containers: [{name: a, image: i, lifecycle: {stopSignal: SIGTERM}}]}",
+                    "spec.containers[0].lifecycle.stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`",
+                ),
+                (
+                    "spec: {os: {name: linux}, containers: [{name: a, image: i, lifecycle: {stopSignal: SIGRTMAX-14}}, {name: b, image: i, lifecycle: {stopSignal: SIGRTMIN+15}}, {name: c, image: i, lifecycle: {stopSignal: SIGRTMIN+16}}]}",
+                    r#"spec.containers[2].lifecycle.stopSignal: Unsupported value: "SIGRTMIN+16": supported values: "SIGABRT", "SIGALRM",…"#,
+                ),
+                (
+                    "spec: {os: {name: windows}, containers: [{name: a, image: i, lifecycle: {stopSignal: SIGUSR1}}]}",
+                    r#"spec.containers[0].lifecycle.stopSignal: Unsupported value: "SIGUSR1": supported values: "SIGKILL", "SIGTERM""#,
                 ),
                 (
                     "spec: {containers: [{name: a, image: i, env: [{name: c, valueFrom: {secretKeyRef: {name: A, key: 'x y'}}}, {name: d, valueFrom: {resourceFieldRef: {resource: limits.disk}}}, {name: e, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 2m}}}]}]}",
