@@ -2,6 +2,8 @@
 
 use super::at::{At, Errors};
 use super::formats;
+use crate::quota::of_containers;
+use serde_json::json;
 
 /// Resources a container may ask for that have no domain before their name.
 const CONTAINER: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
@@ -57,15 +59,77 @@ fn is_extended(name: &str) -> bool {
 
 /// `resources` of a container.
 pub(super) fn requirements(at: &At<'_>, claims: &dyn Fn(&str) -> bool, out: &mut Errors) {
+    named_requirements(at, container_resource, claims, out);
+}
+
+/// `resources` of a pod as a whole, into which those of its containers have to fit.
+pub(super) fn of_pod(spec: &At<'_>, claims: &dyn Fn(&str) -> bool, out: &mut Errors) {
+    let Some(at) = spec.get("resources").set() else { return };
+    if spec.get("os.name").text() == "windows" {
+        return out.forbidden(&at, "may not be set for a windows pod");
+    }
+    if at.get("claims").is_set() {
+        out.forbidden(&at.get("claims"), "claims may not be set for Resources at pod-level");
+    }
+    named_requirements(&at, pod_resource, claims, out);
+    whole_holds_all(spec, &at, out);
+    whole_holds_each(spec, &at, out);
+}
+
+/// What a pod asks for is no less than what its containers ask for together; of limits this goes for huge
+/// pages only.
+fn whole_holds_all(spec: &At<'_>, at: &At<'_>, out: &mut Errors) {
+    let pod = json!({"spec": spec.value});
+    for kind in ["requests", "limits"] {
+        let needed = of_containers(&pod, kind);
+        for (name, whole) in
+            at.get(kind).entries().filter(|(n, _)| kind == "requests" || is_huge(n))
+        {
+            let (Some(amount), Some(needed)) = (whole.quantity(), needed.get(name)) else {
+                continue;
+            };
+            if *needed > amount {
+                let why = format!(
+                    "must be greater than or equal to aggregate container {kind} of {needed}"
+                );
+                out.invalid_as(&whole, amount.to_string(), why);
+            }
+        }
+    }
+}
+
+/// No container may have more than its pod.
+fn whole_holds_each(spec: &At<'_>, at: &At<'_>, out: &mut Errors) {
+    for (i, container) in spec.get("containers").items().enumerate() {
+        for (name, limit) in container.get("resources.limits").entries() {
+            let whole = at.get("limits").entries().find(|(other, _)| *other == name);
+            let whole = whole.and_then(|(_, whole)| whole.quantity());
+            let (Some(amount), Some(whole)) = (limit.quantity(), whole) else { continue };
+            if amount > whole {
+                // Upstream's path stands below the pod's resources.
+                let path = at.path.child("containers").index(i).key(name).child("limits");
+                let why = format!("must be less than or equal to pod limits of {whole}");
+                out.invalid_as(&At { value: limit.value, path }, amount.to_string(), why);
+            }
+        }
+    }
+}
+
+fn named_requirements(
+    at: &At<'_>,
+    named: fn(&str, &At<'_>, &mut Errors),
+    claims: &dyn Fn(&str) -> bool,
+    out: &mut Errors,
+) {
     let (limits, requests) = (at.get("limits"), at.get("requests"));
     let mut huge = false;
     for (name, amount) in limits.entries() {
-        container_resource(name, &amount, out);
+        named(name, &amount, out);
         value(name, &amount, out);
         huge |= is_huge(name);
     }
     for (name, amount) in requests.entries() {
-        container_resource(name, &amount, out);
+        named(name, &amount, out);
         value(name, &amount, out);
         huge |= is_huge(name);
         within_limit(name, &amount, &limits, &requests, out);
@@ -114,6 +178,15 @@ fn container_resource(name: &str, at: &At<'_>, out: &mut Errors) {
         out.invalid_as(at, name, "must be a standard resource for containers");
     } else if !is_native(name) && !is_extended(name) {
         out.invalid_as(at, name, "doesn't follow extended resource name standard");
+    }
+}
+
+fn pod_resource(name: &str, at: &At<'_>, out: &mut Errors) {
+    let known = out.0.len();
+    resource(name, at, out);
+    if out.0.len() == known && !matches!(name, "cpu" | "memory") && !is_huge(name) {
+        let name = json!(name);
+        out.not_supported(&at.with(&name), &["cpu", "hugepages-", "memory"]);
     }
 }
 

@@ -121,6 +121,7 @@ fn spec(at: &At<'_>, is_pod: bool, out: &mut Errors) {
     container::regular(&pod, out);
     container::init(&pod, out);
     container::ephemeral(&pod, out);
+    amounts::of_pod(at, &|claim| pod.claims.contains(claim), out);
     host_network_ports(at, is_pod, out);
     out.one_of(&at.get("restartPolicy"), &["Always", "OnFailure", "Never"]);
     out.one_of(&at.get("dnsPolicy"), &DNS_POLICIES);
@@ -395,6 +396,20 @@ mod tests {
                     "spec: {volumes: [{name: e, emptyDir: {}}, {name: h, hostPath: {path: /h}}], initContainers: [{name: i, image: i, env: [{name: c, valueFrom: {fileKeyRef: {path: x, key: c, volumeName: h}}}]}], containers: [{name: a, image: i, env: [{name: c, valueFrom: {fileKeyRef: {path: x, key: c, volumeName: e}}}, {name: d, valueFrom: {fileKeyRef: {path: x, key: d, volumeName: f}}}]}]}",
                     r#"spec.initContainers[0].env[0].valueFrom.fileKeyRef.volumeName: Invalid value: "h": referenced volume must be of type emptyDir
                        spec.containers[0].env[1].valueFrom.fileKeyRef.volumeName: Not found: "f""#,
+                ),
+                (
+                    "spec: {resources: {claims: [], requests: {cpu: 300m, ephemeral-storage: 1Mi}, limits: {memory: 10Mi, hugepages-2Mi: 2Mi}}, initContainers: [{name: i, image: i, restartPolicy: Always, resources: {requests: {cpu: 200m}}}], containers: [{name: a, image: i, resources: {requests: {cpu: 200m, memory: 1Mi}, limits: {memory: 20Mi, hugepages-2Mi: 4Mi}}}]}",
+                    r#"spec.resources.claims: Forbidden: claims may not be set for Resources at pod-level
+                       spec.resources.requests[ephemeral-storage]: Unsupported value: "ephemeral-storage": supported values: "cpu", "hugepages-", "memory"
+                       spec.resources.requests[cpu]: Invalid value: "300m": must be greater than or equal to aggregate container requests of 400m
+                       spec.resources.requests[hugepages-2Mi]: Invalid value: "2Mi": must be greater than or equal to aggregate container requests of 4Mi
+                       spec.resources.limits[hugepages-2Mi]: Invalid value: "2Mi": must be greater than or equal to aggregate container limits of 4Mi
+                       spec.resources.containers[0][memory].limits: Invalid value: "20Mi": must be less than or equal to pod limits of 10Mi
+                       spec.resources.containers[0][hugepages-2Mi].limits: Invalid value: "4Mi": must be less than or equal to pod limits of 2Mi"#,
+                ),
+                (
+                    "spec: {os: {name: windows}, resources: {limits: {cpu: 1}}, containers: [{name: a, image: i}]}",
+                    "spec.resources: Forbidden: may not be set for a windows pod",
                 ),
                 (
                     "spec: {hostnameOverride: Not-A-Name, setHostnameAsFQDN: true, hostNetwork: true, containers: [{name: a, image: i}]}",
