@@ -69,6 +69,7 @@ pub(super) fn fill(collection: &str, object: &mut Value) {
         pod_spec(spec);
         if collection == "pods" {
             host_ports(spec);
+            grace(spec);
         }
     }
 }
@@ -156,6 +157,14 @@ fn host_ports(spec: &mut Value) {
                 port["hostPort"] = port["containerPort"].clone();
             }
         }
+    }
+}
+
+/// A pod cannot have less than no time to end; clients are warned of it (pods only, not their templates).
+fn grace(spec: &mut Value) {
+    let seconds = &mut spec["terminationGracePeriodSeconds"];
+    if seconds.as_i64().is_some_and(|seconds| seconds < 0) {
+        *seconds = json!(1);
     }
 }
 

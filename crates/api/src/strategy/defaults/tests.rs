@@ -37,6 +37,18 @@ fn the_table_is_json() {
 }
 
 #[test]
+fn a_pod_has_no_less_than_no_time_to_end() {
+    let spec = |seconds: i64| json!({"terminationGracePeriodSeconds": seconds});
+    let pod = |seconds| filled("pods", json!({"spec": spec(seconds)}))["spec"].clone();
+    for (asked, kept) in [(-1, 1), (0, 0), (5, 5)] {
+        assert_eq!(pod(asked)["terminationGracePeriodSeconds"], kept, "{asked}");
+    }
+    let template = json!({"spec": {"template": {"spec": spec(-1)}}});
+    let kept = filled("apps/deployments", template);
+    assert_eq!(kept["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], -1);
+}
+
+#[test]
 fn a_pod_as_upstream_shows_it() {
     let pod = json!({"spec": {"volumes": [{"name": "v"}], "containers": [
         {"name": "c", "image": "nginx", "ports": [{"containerPort": 80}], "livenessProbe": {"httpGet": {"port": 80}, "periodSeconds": 0},
