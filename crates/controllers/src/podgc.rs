@@ -109,7 +109,7 @@ mod tests {
     fn pods_of_a_node_that_is_gone_fail_and_go() {
         let yaml = "
 kind: Pod
-metadata: {name: p}
+metadata: {name: p, generation: 2}
 spec: {nodeName: gone, containers: []}
 status: {phase: Running}
 ---
@@ -125,7 +125,7 @@ metadata: {name: n1}
             "default/p",
             yaml,
             r#"
-            patch Pod default/p/status {"status":{"conditions":[{"lastTransitionTime":"2026-01-01T12:00:00Z","message":"PodGC: node no longer exists","reason":"DeletionByPodGC","status":"True","type":"DisruptionTarget"}],"phase":"Failed"}}
+            patch Pod default/p/status {"status":{"conditions":[{"lastTransitionTime":"2026-01-01T12:00:00Z","message":"PodGC: node no longer exists","observedGeneration":2,"reason":"DeletionByPodGC","status":"True","type":"DisruptionTarget"}],"phase":"Failed"}}
             delete Pod default/p
             "#,
         );

@@ -407,6 +407,7 @@ impl Scheduler {
             let condition = json!({
                 "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
                 "message": message, "lastTransitionTime": Time(Timestamp::now()),
+                "observedGeneration": victim.metadata.generation,
             });
             self.patch_status(victim, json!({ "conditions": [condition] })).await;
             let pods: Api<Pod> =

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan;
+use super::preemption;
 use super::status::Facts;
 use super::view::{Resize, init_containers, is_sidecar, spec};
 
@@ -45,7 +46,7 @@ pub fn conditions(
     out.extend(resizing(pod, old, facts));
     let foreign = old.conditions.iter().flatten();
     out.extend(foreign.filter(|c| !own_name(&c.type_)).cloned());
-    out.extend(disruption(&out, facts));
+    out.extend(disruption(pod, &out, facts));
     out
 }
 
@@ -68,16 +69,20 @@ fn resizing(pod: &Pod, old: &PodStatus, facts: &Facts) -> Vec<PodCondition> {
 }
 
 /// What tells a Job's failure policy that the node, not the pod, is to blame.
-fn disruption(known: &[PodCondition], facts: &Facts) -> Option<PodCondition> {
+fn disruption(pod: &Pod, known: &[PodCondition], facts: &Facts) -> Option<PodCondition> {
+    // The pod's own status words this one differently.
+    const PREEMPTED: &str = "Pod was preempted by Kubelet to accommodate a critical pod.";
     let verdict = facts
         .verdict
         .filter(|v| matches!(v.reason.as_str(), "Evicted" | "Terminated" | "Preempting"))?;
     let told = known.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True");
+    let preempted = verdict.reason == preemption::REASON;
     (!told).then(|| PodCondition {
         type_: "DisruptionTarget".to_owned(),
         status: "True".to_owned(),
         reason: Some("TerminationByKubelet".to_owned()),
-        message: Some(verdict.message.clone()),
+        message: Some(if preempted { PREEMPTED.to_owned() } else { verdict.message.clone() }),
+        observed_generation: pod.metadata.generation,
         last_transition_time: Some(Time(facts.now)),
         ..PodCondition::default()
     })

@@ -3,6 +3,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pod::preemption;
 use crate::pod::view::Resize;
 use crate::pod::view::{Sandbox, Waiting};
 
@@ -174,6 +175,32 @@ fn a_pod_is_over_only_when_nothing_runs() {
     };
     assert_eq!(of(&view(vec![running("a")])), ("Running".into(), None));
     assert_eq!(of(&view(vec![exited("a", 0)])), ("Failed".into(), Some("Evicted".into())));
+}
+
+#[test]
+fn that_the_node_is_to_blame_is_told_in_a_condition() {
+    let mut pod = pod(json!({"containers": [{"name": "a"}]}));
+    let running =
+        json!({"phase": "Running", "containerStatuses": [], "startTime": "2026-01-01T00:00:00Z"});
+    pod.status = serde_json::from_value(running).unwrap();
+    let preempted = "Pod was preempted by Kubelet to accommodate a critical pod.";
+    for (reason, told) in [("Evicted", "low"), (preemption::REASON, preempted)] {
+        let verdict = Verdict { reason: reason.into(), message: "low".into() };
+        let facts = Facts {
+            view: &view(vec![exited("a", 0)]),
+            plan: &Plan::default(),
+            life: Life::Ended,
+            verdict: Some(&verdict),
+            pending: None,
+            host_ips: &[],
+            start_time: at(0),
+            now: at(9),
+        };
+        let status = status(&pod, &facts);
+        let mut all = status.conditions.iter().flatten();
+        let found = all.find(|c| c.type_ == "DisruptionTarget").unwrap();
+        assert_eq!((found.message.as_deref(), found.observed_generation), (Some(told), Some(3)));
+    }
 }
 
 #[test]

@@ -148,6 +148,7 @@ pub fn disrupt(
             reason: Some(reason.into()),
             message: Some(message.into()),
             last_transition_time: Some(Time(now)),
+            observed_generation: pod.metadata.generation,
             ..PodCondition::default()
         });
     }
