@@ -23,6 +23,7 @@ pub use validate::{validate, validate_update};
 pub use warnings::warnings;
 
 use crate::custom::definition;
+use crate::quota::quantity;
 use crate::resource::Resource;
 use serde_json::{Map, Value, json};
 
@@ -160,14 +161,19 @@ fn wish_changed(new: &Value, old: &Value) -> bool {
 /// The pod's quality of service class: `Guaranteed`, `Burstable` or `BestEffort`
 /// (k8s.io/kubernetes/pkg/apis/core/helper/qos).
 pub fn qos_class(pod: &Value) -> &'static str {
-    let lists = ["containers", "initContainers"].map(|list| pod["spec"][list].as_array());
+    let spec = &pod["spec"];
+    let containers = ["containers", "initContainers"].map(|list| spec[list].as_array());
+    // What a pod says for itself as a whole counts alone.
+    let holders: Vec<&Value> = match spec["resources"].is_object() {
+        true => vec![spec],
+        false => containers.into_iter().flatten().flatten().collect(),
+    };
     let (mut any, mut all) = (false, true);
-    for container in lists.into_iter().flatten().flatten() {
+    for holder in holders {
         for resource in ["cpu", "memory"] {
             let given = |kind: &str| {
-                let value = &container["resources"][kind][resource];
-                let text = value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string());
-                (!matches!(text.as_str(), "null" | "0" | "")).then_some(text)
+                let amount = quantity(&holder["resources"][kind][resource]);
+                amount.filter(|amount| !amount.is_zero())
             };
             let (request, limit) = (given("requests"), given("limits"));
             any |= request.is_some() || limit.is_some();
@@ -255,8 +261,16 @@ mod tests {
                 json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}}),
                 "Burstable",
             ),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}),
+                "Guaranteed",
+            ),
+            (json!({"requests": {"cpu": "0m"}}), "BestEffort"),
         ] {
-            assert_eq!(qos_class(&pod(resources)), expected);
+            assert_eq!(qos_class(&pod(resources.clone())), expected);
+            let mut whole = pod(json!({"requests": {"cpu": "1m"}}));
+            whole["spec"]["resources"] = resources;
+            assert_eq!(qos_class(&whole), expected, "the pod's own");
         }
     }
 }
