@@ -28,8 +28,12 @@ impl Qos {
     /// The class of `pod`, by upstream's rule over all containers and init containers.
     pub fn of(pod: &Pod) -> Qos {
         let Some(spec) = pod.spec.as_ref() else { return Qos::BestEffort };
-        if let Some(resources) = spec.resources.as_ref().filter(|r| !is_empty(r)) {
-            return if guaranteed(resources) { Qos::Guaranteed } else { Qos::Burstable };
+        if let Some(resources) = &spec.resources {
+            return match (is_empty(resources), guaranteed(resources)) {
+                (true, _) => Qos::BestEffort,
+                (false, true) => Qos::Guaranteed,
+                (false, false) => Qos::Burstable,
+            };
         }
         let containers = || spec.containers.iter().chain(spec.init_containers.iter().flatten());
         let empty = |c: &Container| c.resources.as_ref().is_none_or(is_empty);

@@ -33,14 +33,19 @@ fn quota(milli_cpu: i64) -> Option<i64> {
 /// Settings of one container on a machine with `memory_bytes` of memory.
 pub fn container(pod: &Pod, container: &Container, memory_bytes: u64) -> Resources {
     let resources = container.resources.as_ref();
-    let cpu_limit = amount(resources, true, "cpu");
+    // Who has no limit is held to its pod's.
+    let limit = |name| {
+        let own = amount(resources, true, name).filter(|amount| *amount > 0);
+        own.or_else(|| amount(spec(pod).resources.as_ref(), true, name))
+    };
+    let cpu_limit = limit("cpu");
     let cpu = amount(resources, false, "cpu").or(cpu_limit).unwrap_or(0);
     let quota = cpu_limit.and_then(quota);
     Resources {
         cpu_shares: Some(shares(cpu)),
         cpu_quota: quota,
         cpu_period: quota.map(|_| CPU_PERIOD_US),
-        memory_limit: amount(resources, true, "memory").filter(|m| *m > 0),
+        memory_limit: limit("memory").filter(|m| *m > 0),
         oom_score_adj: Some(oom_score_adj(pod, container, memory_bytes)),
         ..Resources::default()
     }
@@ -142,6 +147,21 @@ mod tests {
         assert_eq!(r.oom_score_adj, Some(1000 - 62));
         assert_eq!(cgroup(&p), "burstable/podu");
         assert_eq!(pod(&p).memory_limit, Some(128 << 20));
+    }
+
+    #[test]
+    fn a_container_without_limits_is_held_to_its_pods() {
+        let mut p = parse(
+            json!([{"name": "a"}, {"name": "b", "resources": {"limits": {"memory": "1Mi"}}}]),
+        );
+        let whole = json!({"limits": {"cpu": "500m", "memory": "64Mi"}});
+        p.spec.as_mut().unwrap().resources = serde_json::from_value(whole).unwrap();
+        let of = |index: usize| {
+            let r = container(&p, &p.spec.as_ref().unwrap().containers[index], 1 << 30);
+            (r.cpu_shares, r.cpu_quota, r.memory_limit)
+        };
+        assert_eq!(of(0), (Some(512), Some(50_000), Some(64 << 20)));
+        assert_eq!(of(1), (Some(512), Some(50_000), Some(1 << 20)));
     }
 
     #[test]
