@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan;
 use super::preemption;
+use super::restart::RESTART_ALL;
 use super::status::Facts;
 use super::view::{Resize, init_containers, is_sidecar, spec};
 
@@ -44,6 +45,7 @@ pub fn conditions(
         })
         .collect();
     out.extend(resizing(pod, old, facts));
+    out.extend(restarting(pod, old, phase, facts));
     let foreign = old.conditions.iter().flatten();
     out.extend(foreign.filter(|c| !own_name(&c.type_)).cloned());
     out.extend(disruption(pod, &out, facts));
@@ -66,6 +68,28 @@ fn resizing(pod: &Pod, old: &PodStatus, facts: &Facts) -> Vec<PodCondition> {
         Resize::Idle | Resize::Doing => told("PodResizeInProgress", None, None),
     });
     pending.into_iter().chain(in_progress).collect()
+}
+
+/// Whether all containers begin anew, told of pods with a rule that may have them do so.
+fn restarting(pod: &Pod, old: &PodStatus, phase: &str, facts: &Facts) -> Option<PodCondition> {
+    let all = init_containers(pod).iter().chain(&spec(pod).containers);
+    let mut rules = all.flat_map(|container| container.restart_policy_rules.iter().flatten());
+    rules.find(|rule| rule.action == RESTART_ALL)?;
+    let (now, reason, message) = match phase {
+        "Succeeded" => (false, "PodCompleted", ""),
+        "Failed" => (false, "PodFailed", ""),
+        _ if plan::begins_anew(pod, facts.view) => {
+            (true, "RestartAllContainersStarted", "container exited with restart policy rule")
+        }
+        _ => (false, "", ""),
+    };
+    let lack = (!now).then(|| Lack { reason: "", message: String::new() });
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Some(PodCondition {
+        reason: text(reason),
+        message: text(message),
+        ..condition(pod, old, facts, "AllContainersRestarting", lack, false)
+    })
 }
 
 /// What tells a Job's failure policy that the node, not the pod, is to blame.
@@ -99,6 +123,7 @@ pub(crate) fn own_name(name: &str) -> bool {
             | "PodScheduled"
             | "PodResizePending"
             | "PodResizeInProgress"
+            | "AllContainersRestarting"
     )
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::resize;
-use super::restart::{next_delay, not_before, policy, restarts};
+use super::restart::{next_delay, not_before, policy, restarts, restarts_all};
 use super::view::{
     Resize, Run, RunState, Slot, View, Volumes, Waiting, init_containers, is_sidecar, spec,
 };
@@ -104,6 +104,9 @@ pub fn plan(pod: &Pod, view: &View, now: Timestamp) -> Plan {
         }
         return plan;
     }
+    if end_round(pod, view, &mut plan) {
+        return plan;
+    }
     if init(pod, view, now, &mut plan) {
         for container in &spec(pod).containers {
             consider(pod, container, false, view, now, &mut plan);
@@ -121,8 +124,43 @@ pub fn plan(pod: &Pod, view: &View, now: Timestamp) -> Plan {
 fn wanted(pod: &Pod, view: &View) -> bool {
     spec(pod).containers.iter().any(|container| match view.run(&container.name) {
         None => true,
-        Some(run) => restarts(pod, container, false, run),
+        Some(run) => run.round != view.round || restarts(pod, container, false, run),
     }) && !(view.sandbox.is_some() && init_failed(pod, view))
+}
+
+/// Init containers and plain ones with their newest runs.
+fn runs<'a>(pod: &'a Pod, view: &'a View) -> impl Iterator<Item = (&'a Container, &'a Run)> {
+    let all = init_containers(pod).iter().chain(&spec(pod).containers);
+    all.filter_map(|container| Some((container, view.run(&container.name)?)))
+}
+
+/// How often all containers of the pod have begun anew, or are to, by their rules.
+pub fn round(pod: &Pod, view: &View) -> u32 {
+    let next =
+        |(container, run): (&Container, &Run)| run.round + u32::from(restarts_all(container, run));
+    runs(pod, view).map(next).max().unwrap_or(0)
+}
+
+/// Whether some container has yet to begin anew with all others.
+pub fn begins_anew(pod: &Pod, view: &View) -> bool {
+    runs(pod, view).any(|(_, run)| run.round != view.round)
+}
+
+/// Ends what is left of the round before: all end before any begins anew. True while there is any.
+fn end_round(pod: &Pod, view: &View, plan: &mut Plan) -> bool {
+    let mut left = false;
+    for (container, run) in runs(pod, view).filter(|(_, r)| r.alive() && r.round != view.round) {
+        left = true;
+        if !view.slots.get(&container.name).is_some_and(|slot| slot.busy) {
+            plan.actions.push(Action::Kill {
+                container: container.name.clone(),
+                id: run.id.clone(),
+                message: format!("Stopping container {}", container.name),
+                again: true,
+            });
+        }
+    }
+    left
 }
 
 /// True when an init container has failed for good.
@@ -139,7 +177,9 @@ pub fn done(pod: &Pod, view: &View) -> bool {
     let containers = &spec(pod).containers;
     let ended = |container: &Container| {
         let run = view.run(&container.name);
-        run.is_some_and(|run| !run.alive() && !restarts(pod, container, false, run))
+        run.is_some_and(|run| {
+            run.round == view.round && !run.alive() && !restarts(pod, container, false, run)
+        })
     };
     init_failed(pod, view) || (!containers.is_empty() && containers.iter().all(ended))
 }
@@ -193,11 +233,17 @@ fn consider(
         }
         return;
     }
-    if slot.current.as_ref().is_some_and(|run| !restarts_now(pod, container, init, run, here)) {
+    // An ended run is followed by another by policy; an init container does its work in a new sandbox
+    // again, and all do in a new round.
+    let begun = slot.current.as_ref();
+    let anew = here.is_none() && begun.is_some_and(|run| init || run.round != view.round);
+    if !anew && begun.is_some_and(|run| !restarts(pod, container, init, run)) {
         return;
     }
-    // A crash loop goes on in a new sandbox as well: only there the delay does not hold.
-    if let Some((at, delay)) = here.and_then(|run| not_before(run, now)) {
+    // A crash loop goes on in a new sandbox as well: only there the delay does not hold. Of those who
+    // begin anew together, who has them do so waits.
+    let waits = here.or(begun.filter(|run| restarts_all(container, run)));
+    if let Some((at, delay)) = waits.and_then(|run| not_before(run, now)) {
         plan.wake_at(at);
         let message = back_off_message(pod, name, delay);
         let waiting = Waiting { reason: "CrashLoopBackOff".into(), message, retry_at: Some(at) };
@@ -213,18 +259,6 @@ fn consider(
         attempt: slot.current.as_ref().map_or(0, |run| run.attempt + 1),
         delay_s: next_delay(slot.current.as_ref()),
     });
-}
-
-/// Whether an ended run is followed by another: by policy, and an init container that did its
-/// work in a former sandbox does it again.
-fn restarts_now(
-    pod: &Pod,
-    container: &Container,
-    init: bool,
-    run: &Run,
-    here: Option<&Run>,
-) -> bool {
-    (init && here.is_none()) || restarts(pod, container, init, run)
 }
 
 /// Why a living run must end, if it must, and whether another one follows however it ends.

@@ -26,6 +26,7 @@ fn with(mut view: View, runs: &[&str]) -> View {
             id: format!("{name}-id"),
             sandbox: view.sandbox.as_ref().map(|s| s.id.clone()).unwrap_or_default(),
             attempt: 0,
+            round: 0,
             state: RunState::Running,
             created: at(0),
             started: Some(at(0)),
@@ -117,6 +118,42 @@ fn init_containers_one_by_one_and_sidecars_stay() {
         slot.current.as_mut().unwrap().state = RunState::Exited;
     }
     assert_eq!(decide(&pod, &lost, 9), "start i#3+10", "a new sandbox is initialised again");
+}
+
+#[test]
+fn a_rule_has_all_containers_begin_anew() {
+    let rule =
+        json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let pod = pod(json!({"restartPolicy": "Never",
+        "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}],
+        "containers": [{"name": "a", "restartPolicy": "Never", "restartPolicyRules": [rule]},
+            {"name": "b"}, {"name": "c"}]}));
+    let begun = |mut view: View, name: &str| {
+        view.slots.get_mut(name).and_then(|slot| slot.current.as_mut()).unwrap().round = 1;
+        view
+    };
+    let mut view = with(up(), &["i:0@1", "s:running", "a:1@5", "b:running", "c:0@3"]);
+    assert_eq!(round(&pod, &view), 0, "another code has no rule");
+    view = with(view, &["a:42@5"]);
+    view.round = round(&pod, &view);
+    assert_eq!(decide(&pod, &view, 6), "kill s, kill b");
+    assert!(begins_anew(&pod, &view));
+    view = with(view, &["s:143@7", "b:137@7"]);
+    assert!(!done(&pod, &view));
+    assert_eq!(decide(&pod, &view, 8), "start i#3+10");
+    view = begun(with(view, &["i:0@9"]), "i");
+    assert_eq!(decide(&pod, &view, 10), "start s#3+10");
+    view = begun(with(view, &["s:running"]), "s");
+    assert_eq!(decide(&pod, &view, 11), "start a#3+10, start b#3+10, start c#3+10");
+    let looping = with(view.clone(), &["a:42@5+20"]);
+    let waits = "start b#3+10, start c#3+10, a=CrashLoopBackOff, wake 25";
+    assert_eq!(decide(&pod, &looping, 11), waits);
+    for name in ["a", "b", "c"] {
+        view = begun(with(view, &[&format!("{name}:running")]), name);
+    }
+    assert_eq!(decide(&pod, &view, 12), "");
+    assert!(!begins_anew(&pod, &view));
+    assert_eq!(round(&pod, &view), 1);
 }
 
 #[test]

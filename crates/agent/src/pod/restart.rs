@@ -1,7 +1,7 @@
 //! When an ended container runs again: restart policy and back-off.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRuleOnExitCodes, Pod};
 
 use super::view::{Run, is_sidecar, restart_policy};
 
@@ -11,24 +11,38 @@ const FIRST_DELAY_S: u32 = 10;
 const MAX_DELAY_S: u32 = 300;
 /// A container that lasted this long has recovered: its delays start again.
 const RECOVERED_S: i64 = 600;
+/// What a rule has all containers of the pod do.
+pub const RESTART_ALL: &str = "RestartAllContainers";
 
 /// Whether `container` of `pod` is to run again after `run` has ended.
 pub fn restarts(pod: &Pod, container: &Container, init: bool, run: &Run) -> bool {
     if run.replaced || (init && is_sidecar(container)) {
         return true;
     }
-    for rule in container.restart_policy_rules.iter().flatten() {
-        let Some(codes) = &rule.exit_codes else { continue };
-        let listed = codes.values.iter().flatten().any(|code| *code == run.exit_code);
-        if rule.action == "Restart" && listed == (codes.operator == "In") {
-            return true;
-        }
+    if matches!(action(container, run), Some("Restart" | RESTART_ALL)) {
+        return true;
     }
     match policy(pod, container) {
         "Never" => false,
         "OnFailure" => !run.succeeded(),
         _ => !init || !run.succeeded(),
     }
+}
+
+/// What the container's rules say of the end of `run`.
+fn action<'a>(container: &'a Container, run: &Run) -> Option<&'a str> {
+    let fits = |codes: &ContainerRestartRuleOnExitCodes| {
+        let listed = codes.values.iter().flatten().any(|code| *code == run.exit_code);
+        listed == (codes.operator == "In")
+    };
+    let mut rules = container.restart_policy_rules.iter().flatten();
+    let rule = rules.find(|rule| rule.exit_codes.as_ref().is_some_and(fits))?;
+    Some(rule.action.as_str())
+}
+
+/// Whether the end of `run` has all containers of its pod begin anew.
+pub fn restarts_all(container: &Container, run: &Run) -> bool {
+    !run.alive() && action(container, run) == Some(RESTART_ALL)
 }
 
 /// The container's own restart policy, or its pod's.

@@ -22,6 +22,7 @@ fn run(name: &str, state: RunState, exit_code: i32) -> Run {
         id: format!("{name}-id"),
         sandbox: "s0".into(),
         attempt: 1,
+        round: 0,
         state,
         created: at(0),
         started: Some(at(1)),
@@ -201,6 +202,20 @@ fn that_the_node_is_to_blame_is_told_in_a_condition() {
         let found = all.find(|c| c.type_ == "DisruptionTarget").unwrap();
         assert_eq!((found.message.as_deref(), found.observed_generation), (Some(told), Some(3)));
     }
+}
+
+#[test]
+fn that_all_containers_begin_anew_is_told_in_a_condition() {
+    let codes = json!({"operator": "In", "values": [42]});
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": codes}]);
+    let container = json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": rules});
+    let pod = pod(json!({"containers": [container]}));
+    let told = |view: &View| conditions(&show(&pod, view, &Plan::default(), Life::Running));
+    let mut view = view(vec![exited("a", 42)]);
+    assert!(told(&view).ends_with("; AllContainersRestarting=False"));
+    view.round = 1;
+    let words = "RestartAllContainersStarted container exited with restart policy rule";
+    assert!(told(&view).ends_with(&format!("; AllContainersRestarting=True {words}")));
 }
 
 #[test]

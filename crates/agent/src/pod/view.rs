@@ -28,6 +28,8 @@ pub struct Run {
     pub sandbox: String,
     /// How many runs went before: the pod's restart count.
     pub attempt: u32,
+    /// How often all containers of the pod had begun anew before it.
+    pub round: u32,
     /// Where it stands.
     pub state: RunState,
     /// When it was made.
@@ -157,6 +159,8 @@ pub struct View {
     pub sandbox_busy: bool,
     /// The last attempt to make a sandbox failed; not to be tried before.
     pub sandbox_retry_at: Option<Timestamp>,
+    /// How often all containers of the pod have begun anew, or are to.
+    pub round: u32,
     /// Containers by name, init and ephemeral ones too.
     pub slots: HashMap<String, Slot>,
     /// How far the volumes are.
@@ -171,6 +175,7 @@ impl Default for View {
             sandbox: None,
             sandbox_busy: false,
             sandbox_retry_at: None,
+            round: 0,
             slots: HashMap::new(),
             volumes: Volumes::Todo,
             resize: Resize::Idle,
@@ -194,10 +199,10 @@ impl View {
         }
     }
 
-    /// The newest run of a container if it belongs to the present sandbox.
+    /// The newest run of a container if it belongs to the present sandbox and round.
     pub fn run_here(&self, name: &str) -> Option<&Run> {
         let sandbox = self.sandbox.as_ref()?;
-        self.run(name).filter(|run| run.sandbox == sandbox.id)
+        self.run(name).filter(|run| run.sandbox == sandbox.id && run.round == self.round)
     }
 
     /// The sandbox, if it can carry containers.

@@ -30,6 +30,8 @@ pub(crate) const NOTE_HASH: &str = "coracle.dev/container-hash";
 pub(crate) const NOTE_DELAY: &str = "coracle.dev/restart-delay-seconds";
 /// Annotation with the resources that a container is made with, as the pod words them.
 pub(crate) const NOTE_RESOURCES: &str = "coracle.dev/resources";
+/// Annotation with how often all containers of the pod had begun anew before this one.
+pub(crate) const NOTE_ROUND: &str = "coracle.dev/restart-round";
 /// Where a container leaves its last words when nothing is said.
 const TERMINATION_PATH: &str = "/dev/termination-log";
 /// Most that is kept of them, in bytes.
@@ -66,6 +68,7 @@ pub(super) async fn config(shared: &Shared, wish: &Wish<'_>) -> Result<Container
     // A mount below another has to come after it.
     mounts.sort_by_key(|mount| mount.container_path.components().count());
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let round = shared.state().view.round;
     let stop_signal = container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone());
     Ok(ContainerConfig {
         name: container.name.clone(),
@@ -97,6 +100,7 @@ pub(super) async fn config(shared: &Shared, wish: &Wish<'_>) -> Result<Container
         annotations: BTreeMap::from([
             (NOTE_HASH.to_owned(), plan::hash(container)),
             (NOTE_DELAY.to_owned(), delay_s.to_string()),
+            (NOTE_ROUND.to_owned(), round.to_string()),
             (NOTE_RESOURCES.to_owned(), json!(container.resources).to_string()),
         ]),
     })

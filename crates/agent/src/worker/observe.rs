@@ -12,6 +12,7 @@ use runtime::{
 
 use super::{Shared, State, containers};
 use crate::context::LABEL_POD_UID;
+use crate::pod::plan;
 use crate::pod::status::ID_SCHEME;
 use crate::pod::view::{Run, RunState, Sandbox, container, spec};
 
@@ -43,6 +44,8 @@ pub(super) async fn observe(shared: &Shared) -> runtime::Result<()> {
     for (name, (current, previous)) in runs {
         note(&mut state, &pod, name, current, previous);
     }
+    let round = plan::round(&pod, &state.view);
+    state.view.round = round;
     remember_lost(&mut state, &pod);
     Ok(())
 }
@@ -102,6 +105,7 @@ fn translate(status: &ContainerStatus) -> Run {
         id: status.id.0.clone(),
         sandbox: status.sandbox.0.clone(),
         attempt: status.attempt,
+        round: note(containers::NOTE_ROUND).parse().unwrap_or(0),
         state,
         created: status.created_at,
         started: status.started_at,
@@ -183,14 +187,14 @@ fn remember_lost(state: &mut State, pod: &Pod) {
         let absent = state.view.slots.get(&known.name).is_none_or(|slot| slot.current.is_none());
         if absent
             && names.contains(&known.name.as_str())
-            && let Some(run) = lost(known)
+            && let Some(run) = lost(known, state.view.round)
         {
             state.view.slots.entry(known.name.clone()).or_default().current = Some(run);
         }
     }
 }
 
-fn lost(known: &ApiStatus) -> Option<Run> {
+fn lost(known: &ApiStatus, round: u32) -> Option<Run> {
     let id = known.container_id.as_deref()?.strip_prefix(ID_SCHEME)?.to_owned();
     let state = known.state.as_ref();
     let last = known.last_state.as_ref().and_then(|s| s.terminated.as_ref());
@@ -206,6 +210,7 @@ fn lost(known: &ApiStatus) -> Option<Run> {
         id,
         sandbox: String::new(),
         attempt: u32::try_from(known.restart_count).unwrap_or(0),
+        round,
         state: if end.is_some() { RunState::Exited } else { RunState::Unknown },
         created: started.unwrap_or(now),
         started,

@@ -213,7 +213,12 @@ pub(super) fn pod(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
 
 /// A container that ended for good does not run again.
 fn restarts(list: &At<'_>, old: &At<'_>, (policy, pod): (&str, &At<'_>), out: &mut Errors) {
-    if policy == "Always" {
+    let lists = ["containers", "initContainers"].map(|list| pod.get("spec").get(list));
+    let anew = |container: At<'_>| {
+        let mut rules = container.get("restartPolicyRules").items();
+        rules.any(|rule| rule.get("action").text() == "RestartAllContainers")
+    };
+    if policy == "Always" || lists.iter().any(|list| list.items().any(anew)) {
         return;
     }
     for before in old.items() {
@@ -226,8 +231,7 @@ fn restarts(list: &At<'_>, old: &At<'_>, (policy, pod): (&str, &At<'_>), out: &m
         let always = |container: At<'_>| {
             container.get("name").text() == name && container.get("restartPolicy").is_set()
         };
-        let lists = ["containers", "initContainers"].map(|list| pod.get("spec").get(list));
-        if lists.into_iter().any(|list| list.items().any(always)) {
+        if lists.iter().any(|list| list.items().any(always)) {
             continue;
         }
         for (i, status) in list.items().enumerate() {
@@ -301,6 +305,12 @@ mod tests {
                 r#"status.nominatedNodeName: Invalid value: "A": a lowercase RFC 1123 subdomain…
                    status.qosClass: Invalid value: "Guaranteed": field is immutable
                    status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"#,
+            ),
+            (
+                "pods",
+                "{spec: {restartPolicy: Never, containers: [{name: a}, {name: b, restartPolicyRules: [{action: RestartAllContainers}]}]}, status: {containerStatuses: [{name: a, state: {terminated: {exitCode: 1}}}]}}",
+                "{spec: {restartPolicy: Never, containers: [{name: a}, {name: b, restartPolicyRules: [{action: RestartAllContainers}]}]}, status: {containerStatuses: [{name: a, state: {running: {}}}]}}",
+                "",
             ),
             (
                 "policy/poddisruptionbudgets",
