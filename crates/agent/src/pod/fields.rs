@@ -99,8 +99,13 @@ pub fn resource(
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
     let own = set.and_then(|s| s.get(name));
-    let fallback = || place.allocatable.get(name).filter(|_| kind == "limits");
-    let Some(value) = own.or_else(fallback) else { return Ok("0".to_owned()) };
+    // Who has no limit is told its pod's, or what the node offers.
+    let whole = pod.spec.as_ref().and_then(|spec| spec.resources.as_ref()?.limits.as_ref());
+    let fallback =
+        || whole.and_then(|limits| limits.get(name)).or_else(|| place.allocatable.get(name));
+    let Some(value) = own.or_else(|| fallback().filter(|_| kind == "limits")) else {
+        return Ok("0".to_owned());
+    };
     let divisor = selector.divisor.as_ref().map_or(0, quantity::millis);
     let value = match divisor {
         // Bytes may not fit in 64 bits as thousandths, so whole divisors divide whole units.
@@ -149,5 +154,14 @@ mod tests {
         assert_eq!(resource("requests.cpu", "1m"), "250");
         assert_eq!(resource("limits.memory", "1Mi"), "65");
         assert_eq!(resource("limits.cpu", ""), "3", "the node's allocatable");
+        let mut limited = pod.clone();
+        let limits = json!({"limits": {"cpu": "1250m", "memory": "1Gi"}});
+        limited.spec.as_mut().unwrap().resources = serde_json::from_value(limits).unwrap();
+        let resource = |name: &str| {
+            let selector = ResourceFieldSelector { resource: name.into(), ..Default::default() };
+            super::resource(&limited, container, &place, &selector).unwrap()
+        };
+        assert_eq!(resource("limits.cpu"), "2", "the pod's own");
+        assert_eq!(resource("limits.memory"), (65 << 20).to_string(), "the container's own");
     }
 }
