@@ -22,7 +22,7 @@ use crate::network::{Network, NetworkParts, Peers};
 use crate::node::machine::Machine;
 use crate::node::{self, Registrar};
 use crate::shutdown::{self, Leaving};
-use crate::{server, volumes};
+use crate::{overuse, server, volumes};
 
 /// Pause after a watch broke.
 const WATCH_RETRY: Duration = Duration::from_millis(200);
@@ -189,7 +189,10 @@ async fn keep_house(manager: &Manager, stop: CancellationToken) {
     loop {
         tokio::select! {
             _ = disk.tick() => relief.collect_images(manager.context()).await,
-            _ = short.tick() => relief.look(manager).await,
+            _ = short.tick() => {
+                overuse::look(manager).await;
+                relief.look(manager).await;
+            }
             () = stop.cancelled() => return,
         }
     }

@@ -21,7 +21,9 @@ use crate::quantity;
 use crate::server::stats::{Usage, usage};
 
 /// Grace of a pod that is evicted: the board has no more time, whatever the pod asks for.
-const GRACE: Duration = Duration::from_secs(1);
+pub const GRACE: Duration = Duration::from_secs(1);
+/// How the message begins where the board, and not the pod, is to blame.
+pub const NODE_LOW: &str = "The node was low on resource: ";
 /// So long the next pod waits for what the last one gives back.
 const CLEAN_UP: Duration = Duration::from_secs(30);
 
@@ -126,7 +128,7 @@ fn message(shortage: &Shortage, candidate: &Candidate) -> String {
     let of = shortage.of;
     let shown = |amount: u64| of.shown(i64::try_from(amount).unwrap_or(i64::MAX));
     let mut text = format!(
-        "The node was low on resource: {}. Threshold quantity: {}, available: {}. ",
+        "{NODE_LOW}{}. Threshold quantity: {}, available: {}. ",
         of.name(),
         shown(shortage.threshold),
         shown(shortage.available)

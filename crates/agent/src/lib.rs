@@ -15,6 +15,7 @@ mod manager;
 mod network;
 mod node;
 mod objects;
+mod overuse;
 pub mod pod;
 mod probe;
 mod quantity;

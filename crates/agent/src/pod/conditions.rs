@@ -8,6 +8,7 @@ use super::preemption;
 use super::restart::RESTART_ALL;
 use super::status::Facts;
 use super::view::{Resize, init_containers, is_sidecar, spec};
+use crate::evict::NODE_LOW;
 
 /// Why a condition is not true.
 struct Lack {
@@ -98,7 +99,8 @@ fn disruption(pod: &Pod, known: &[PodCondition], facts: &Facts) -> Option<PodCon
     const PREEMPTED: &str = "Pod was preempted by Kubelet to accommodate a critical pod.";
     let verdict = facts
         .verdict
-        .filter(|v| matches!(v.reason.as_str(), "Evicted" | "Terminated" | "Preempting"))?;
+        .filter(|v| matches!(v.reason.as_str(), "Evicted" | "Terminated" | "Preempting"))
+        .filter(|v| v.reason != "Evicted" || v.message.starts_with(NODE_LOW))?;
     let told = known.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True");
     let preempted = verdict.reason == preemption::REASON;
     (!told).then(|| PodCondition {
