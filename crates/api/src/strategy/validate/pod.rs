@@ -667,7 +667,26 @@ mod tests {
         );
         assert_eq!(
             told("resize", &sized("cpu: 1, memory: 1Mi"), &sized("memory: 1Mi")),
-            "spec.containers[0].resources: Forbidden: resource requests cannot be removed"
+            "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"
+        );
+        let two = |first: &str, second: &str, init: &str| {
+            format!(
+                "spec: {{initContainers: [{{name: i, image: i, resources: {{requests: {{cpu: {init}}}}}}}], containers: [{{name: {first}, image: i}}, {{name: {second}, image: i}}]}}"
+            )
+        };
+        assert_eq!(
+            told("resize", &two("a", "b", "1"), &two("b", "a", "1")),
+            "spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize; \
+             spec.containers[1].name: Forbidden: containers may not be renamed or reordered on resize"
+        );
+        assert_eq!(
+            told("resize", &two("a", "b", "1"), &two("a", "b", "2")),
+            "spec: Forbidden: resources for non-sidecar init containers are immutable"
+        );
+        assert_eq!(
+            told("resize", &two("a", "b", "1"), &sized("cpu: 1")),
+            "spec.containers: Forbidden: containers may not be added or removed on resize; \
+             spec.initContainers: Forbidden: initContainers may not be added or removed on resize"
         );
         assert_eq!(
             told("resize", &sized(""), &sized("cpu: 1")),

@@ -74,13 +74,14 @@ pub(super) fn resize(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
         let why = "Pod QOS Class may not change as a result of resizing";
         out.invalid_as(&spec, before, why);
     }
+    let known = out.0.len();
     for list in ["containers", "initContainers"] {
-        let names = |pod: &At<'_>| -> Vec<String> {
-            pod.get("spec").get(list).items().map(|c| c.get("name").text().to_owned()).collect()
-        };
-        if names(new) != names(old) {
-            return out.forbidden(&spec, "only cpu and memory resources are mutable");
-        }
+        same_order(&spec.get(list), &old.get("spec").get(list), list, out);
+    }
+    if out.0.len() > known {
+        return;
+    }
+    for list in ["containers", "initContainers"] {
         for (now, before) in spec.get(list).items().zip(old.get("spec").get(list).items()) {
             let plain = |container: &At<'_>| {
                 let mut resources = container.get("resources").value.clone();
@@ -98,16 +99,35 @@ pub(super) fn resize(new: &At<'_>, old: &At<'_>, out: &mut Errors) {
             };
             let once = list == "initContainers" && now.get("restartPolicy").text() != "Always";
             let resources = |container: &At<'_>| container.get("resources").value.clone();
-            if plain(&now) != plain(&before) || (once && resources(&now) != resources(&before)) {
+            if once {
+                if resources(&now) != resources(&before) {
+                    out.forbidden(&spec, "resources for non-sidecar init containers are immutable");
+                }
+                continue;
+            }
+            if plain(&now) != plain(&before) {
                 return out.forbidden(&spec, "only cpu and memory resources are mutable");
             }
             for side in ["requests", "limits"] {
                 let (kept, held) = (now.get("resources").get(side), before.get("resources"));
                 if held.get(side).entries().any(|(name, _)| kept.value.get(name).is_none()) {
                     let why = format!("resource {side} cannot be removed");
-                    out.forbidden(&now.get("resources"), why);
+                    out.forbidden(&now.get("resources").get(side), why);
                 }
             }
+        }
+    }
+}
+
+/// The containers of a list are the same in number and order.
+fn same_order(now: &At<'_>, before: &At<'_>, list: &str, out: &mut Errors) {
+    if now.len() != before.len() {
+        return out.forbidden(now, format!("{list} may not be added or removed on resize"));
+    }
+    for (now, before) in now.items().zip(before.items()) {
+        let name = now.get("name");
+        if name.text() != before.get("name").text() {
+            out.forbidden(&name, format!("{list} may not be renamed or reordered on resize"));
         }
     }
 }
