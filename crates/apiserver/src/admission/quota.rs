@@ -24,17 +24,32 @@ pub(crate) struct Charge {
 }
 
 /// Whether quotas are asked about a write at all.
-pub(crate) fn concerns(attributes: &Attributes<'_>) -> bool {
+pub(crate) fn concerns(attributes: &Attributes<'_>, object: &Value) -> bool {
     let collection = attributes.resource.collection();
     if attributes.namespace.is_empty() || collection == "namespaces" {
         return false;
     }
     match (attributes.operation, attributes.subresource) {
         (Operation::Create, "") => true,
+        (Operation::Update, "") if collection == "pods" => {
+            let old = attributes.old.is_some_and(quota::is_terminating);
+            old != quota::is_terminating(object)
+        }
         (Operation::Update, "") => matches!(collection, "services" | "persistentvolumeclaims"),
         (Operation::Update, "resize") => collection == "pods",
         _ => false,
     }
+}
+
+/// Whether a pod that changes counts elsewhere, or for less, than before: no charge finds that.
+pub(crate) fn shifts(attributes: &Attributes<'_>, object: &Value, clock: &dyn Clock) -> bool {
+    if attributes.operation != Operation::Update || attributes.resource.collection() != "pods" {
+        return false;
+    }
+    let counted = |pod: &Value| {
+        (quota::is_terminating(pod), quota::usage(attributes.resource, pod, clock.now()))
+    };
+    attributes.old.is_some_and(|old| counted(old) != counted(object))
 }
 
 /// What the quotas of the namespace are charged for a write, or which of them has too little
@@ -47,8 +62,10 @@ pub(crate) fn plan(
 ) -> Outcome<Vec<Charge>> {
     let resource = attributes.resource;
     let forbidden = |why: String| Status::forbidden(resource, meta::name(object), &why);
-    let mut delta = quota::usage(resource, object, clock.now());
-    if let (Operation::Update, Some(old)) = (attributes.operation, attributes.old) {
+    let whole = quota::usage(resource, object, clock.now());
+    let mut delta = whole.clone();
+    let old = attributes.old.filter(|_| attributes.operation == Operation::Update);
+    if let Some(old) = old {
         let before = quota::usage(resource, old, clock.now());
         for (name, amount) in &mut delta {
             *amount -= before.get(name).copied().unwrap_or_default();
@@ -74,6 +91,9 @@ pub(crate) fn plan(
             let why = format!("status unknown for quota: {name}, resources: {names}");
             return Err(forbidden(why));
         }
+        // What comes into the quota's scopes with this change is all new to it.
+        let known = old.is_none_or(|old| quota::in_scope(&one, resource, old));
+        let delta = if known { &delta } else { &whole };
         let added: Amounts = delta
             .iter()
             .filter(|(name, amount)| {

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::{Outcome, Registry, codec, meta, negotiate};
 use crate::admission::Attributes;
-use crate::admission::quota::{Charge, QUOTAS, concerns, plan};
+use crate::admission::quota::{Charge, QUOTAS, concerns, plan, shifts};
 use crate::cached;
 
 /// How often a charge is tried again because somebody else charged the same quota.
@@ -43,6 +43,8 @@ pub(super) struct UnderWay<'a> {
     ledger: &'a Ledger,
     namespace: &'a str,
     charged: bool,
+    /// Whether the write lets go of something, too.
+    shifts: bool,
 }
 
 impl UnderWay<'_> {
@@ -59,7 +61,7 @@ impl Drop for UnderWay<'_> {
             *count -= 1;
             *count
         });
-        if self.charged {
+        if self.charged || self.shifts {
             state.later.insert(self.namespace.to_owned());
         }
         if left == 0 {
@@ -79,7 +81,7 @@ impl Ledger {
 
     fn begin<'a>(&'a self, namespace: &'a str) -> UnderWay<'a> {
         *self.lock().under_way.entry(namespace.to_owned()).or_default() += 1;
-        UnderWay { ledger: self, namespace, charged: false }
+        UnderWay { ledger: self, namespace, charged: false, shifts: false }
     }
 
     /// Whether a count now would be true; if not, it is made later.
@@ -107,13 +109,23 @@ impl Registry {
         attributes: &'a Attributes<'_>,
         object: &Value,
     ) -> Outcome<Option<UnderWay<'a>>> {
+        let concerned = concerns(attributes, object);
+        let is_pod = attributes.resource.collection() == "pods";
         if !self.admission.is_on("ResourceQuota")
-            || !concerns(attributes)
+            || !(concerned || is_pod)
             || self.quotas(attributes.namespace).is_empty()
         {
             return Ok(None);
         }
+        let shifts = shifts(attributes, object, &*self.clock);
+        if !concerned && !shifts {
+            return Ok(None);
+        }
         let mut under_way = self.ledger.begin(attributes.namespace);
+        under_way.shifts = shifts;
+        if !concerned {
+            return Ok(Some(under_way));
+        }
         let mut done: BTreeSet<String> = BTreeSet::new();
         for _ in 0..CHARGE_ATTEMPTS {
             let entries = self.quotas(attributes.namespace);

@@ -23,6 +23,44 @@ async fn quota(server: &Arc<ApiServer>, hard: Value) {
 }
 
 #[tokio::test]
+async fn what_comes_into_a_scope_is_charged() {
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let server = started().await;
+    let admin = User::admin();
+    let account = json!({"metadata": {"name": "default"}});
+    create(&server, "/api/v1/namespaces/default/serviceaccounts", account).await;
+    for (name, scope) in [("ending", "Terminating"), ("lasting", "NotTerminating")] {
+        let spec = json!({"hard": {"pods": "1"}, "scopes": [scope]});
+        create(&server, QUOTAS, json!({"metadata": {"name": name}, "spec": spec})).await;
+    }
+    let pods = async || {
+        let mut all = Vec::new();
+        for name in ["ending", "lasting"] {
+            let (_, quota) = get(&server, &admin, &format!("{QUOTAS}/{name}")).await;
+            all.push(quota["status"]["used"]["pods"].as_str().unwrap_or_default().to_owned());
+        }
+        all.join(" ")
+    };
+    until("the quotas are counted", async || pods().await == "0 0").await;
+    let pod = |name: &str| {
+        let container = json!({"name": "c", "image": "i"});
+        json!({"metadata": {"name": name}, "spec": {"containers": [container]}})
+    };
+    create(&server, PODS, pod("p")).await;
+    assert_eq!(pods().await, "0 1");
+    let limit = json!({"spec": {"activeDeadlineSeconds": 3600}});
+    let (code, answer) =
+        send(&server, &admin, Method::PATCH, &format!("{PODS}/p"), limit.clone()).await;
+    assert!(code.is_success(), "{answer}");
+    assert!(pods().await.starts_with("1 "), "charged before anything is counted");
+    let mut second = pod("q");
+    second["spec"]["activeDeadlineSeconds"] = 3600.into();
+    let (code, answer) = send(&server, &admin, Method::POST, PODS, second).await;
+    assert_eq!(code, http::StatusCode::FORBIDDEN, "{answer}");
+    until("what left a scope is free in it", async || pods().await == "1 0").await;
+}
+
+#[tokio::test]
 async fn what_is_counted_is_charged_and_given_back() {
     let server = started().await;
     let hard = json!({"count/configmaps": "3", "pods": "5", "requests.cpu": "1"});
