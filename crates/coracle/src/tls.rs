@@ -177,12 +177,12 @@ impl TrustedServers {
 }
 
 impl TrustedClients {
-    /// Trusts the authorities of a bundle (PEM). Where `anonymous`, a client need not show a
-    /// certificate.
-    pub fn new(bundle: &str, anonymous: bool) -> Outcome<Arc<Self>> {
+    /// Trusts the authorities of a bundle (PEM). A client need not show a certificate: it may have a
+    /// token.
+    pub fn new(bundle: &str) -> Outcome<Arc<Self>> {
         let roots = roots(bundle)?;
         let named = RwLock::new(&*roots.subjects().leak());
-        let verifier = Trust(RwLock::new(of_clients(roots, anonymous)?));
+        let verifier = Trust(RwLock::new(of_clients(roots)?));
         Ok(Arc::new(TrustedClients { verifier, named }))
     }
 
@@ -193,7 +193,7 @@ impl TrustedClients {
     pub fn set(&self, bundle: &str) -> Outcome {
         let roots = roots(bundle)?;
         let subjects = roots.subjects();
-        self.verifier.replace(of_clients(roots, !self.client_auth_mandatory())?);
+        self.verifier.replace(of_clients(roots)?);
         let before = self.root_hint_subjects().iter().map(AsRef::as_ref);
         if subjects.iter().map(AsRef::<[u8]>::as_ref).ne(before) {
             *self.named.write().unwrap_or_else(PoisonError::into_inner) = subjects.leak();
@@ -202,10 +202,9 @@ impl TrustedClients {
     }
 }
 
-fn of_clients(roots: Arc<RootCertStore>, anonymous: bool) -> Outcome<Arc<dyn ClientCertVerifier>> {
+fn of_clients(roots: Arc<RootCertStore>) -> Outcome<Arc<dyn ClientCertVerifier>> {
     let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(provider()));
-    let builder = if anonymous { builder.allow_unauthenticated() } else { builder };
-    builder.build().doing(|| "setting up TLS".into())
+    builder.allow_unauthenticated().build().doing(|| "setting up TLS".into())
 }
 
 impl Judge for TrustedServers {

@@ -19,6 +19,7 @@ mod websocket;
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -64,7 +65,13 @@ pub async fn serve(listener: TcpListener, manager: Manager, stop: CancellationTo
         }
     };
     let acceptor = TlsAcceptor::from(manager.context().config.tls.clone());
-    let slots = std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let config = &manager.context().config;
+    let access = Arc::new(auth::Access::new(
+        manager.context().client.clone(),
+        config.node_name.clone(),
+        config.api_clients.clone(),
+    ));
+    let slots = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -76,6 +83,7 @@ pub async fn serve(listener: TcpListener, manager: Manager, stop: CancellationTo
         };
         let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
         let (acceptor, manager, stop) = (acceptor.clone(), manager.clone(), stop.clone());
+        let access = access.clone();
         tokio::spawn(async move {
             let _slot = slot;
             let _ = stream.set_nodelay(true);
@@ -84,8 +92,8 @@ pub async fn serve(listener: TcpListener, manager: Manager, stop: CancellationTo
             };
             let client = auth::client(tls.get_ref().1);
             let service = hyper::service::service_fn(move |request| {
-                let (manager, client) = (manager.clone(), client.clone());
-                async move { Ok::<_, Infallible>(answer(&manager, &client, request).await) }
+                let (manager, access, client) = (manager.clone(), access.clone(), client.clone());
+                async move { Ok::<_, Infallible>(answer(&manager, &access, &client, request).await) }
             });
             let builder = auto::Builder::new(TokioExecutor::new());
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
@@ -103,14 +111,16 @@ pub async fn serve(listener: TcpListener, manager: Manager, stop: CancellationTo
 
 async fn answer(
     manager: &Manager,
+    access: &auth::Access,
     client: &auth::Client,
     request: http::Request<Incoming>,
 ) -> Response<Body> {
     if request.uri().path() == "/healthz" {
         return text(StatusCode::OK, "ok");
     }
-    if !client.may_call(&manager.context().config.api_clients) {
-        return text(StatusCode::UNAUTHORIZED, "Unauthorized");
+    let allowed = access.check(client, request.method(), request.uri().path(), request.headers());
+    if let Err(refused) = allowed.await {
+        return text(refused.status, &refused.message);
     }
     let call = match Call::parse(request.uri()) {
         Ok(call) => call,

@@ -79,7 +79,7 @@ impl NodeCertificates {
             client: held("kubelet-client-current.pem", CLIENT_SIGNER, "client auth"),
             serving: held("kubelet-server-current.pem", SERVING_SIGNER, "server auth"),
             servers: TrustedServers::new(&trust.server_ca)?,
-            clients: TrustedClients::new(&trust.client_ca, false)?,
+            clients: TrustedClients::new(&trust.client_ca)?,
         };
         for held in [&certificates.client, &certificates.serving] {
             held.show_what_is_there();

@@ -64,7 +64,7 @@ fn clients_are_told_which_authorities_count() {
     use rustls::server::danger::ClientCertVerifier;
 
     let authority = crate::pki::AuthorityKeys::new("client-ca").expect("an authority");
-    let clients = crate::tls::TrustedClients::new(&authority.bundle(), true).expect("trust");
+    let clients = crate::tls::TrustedClients::new(&authority.bundle()).expect("trust");
     let names = |clients: &crate::tls::TrustedClients| -> Vec<Vec<u8>> {
         clients.root_hint_subjects().iter().map(|name| name.as_ref().to_vec()).collect()
     };

@@ -34,8 +34,8 @@ impl Certificates {
             kubelet: Shown::new(&pki.leaf(kubelet(settings))?)?,
             kubelet_client: Shown::new(&pki.leaf(kubelet_client())?)?,
             front_proxy: front_proxy_shown(&pki)?,
-            api_clients: TrustedClients::new(&pki.client_bundle(), true)?,
-            kubelet_clients: TrustedClients::new(&pki.client_bundle(), false)?,
+            api_clients: TrustedClients::new(&pki.client_bundle())?,
+            kubelet_clients: TrustedClients::new(&pki.client_bundle())?,
             kubelets: TrustedServers::nodes(&pki.server_bundle())?,
             pki: RwLock::new(Arc::new(pki)),
         })
