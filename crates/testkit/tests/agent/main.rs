@@ -403,7 +403,7 @@ async fn other_resources(rig: &Rig) {
 
     // What is restarted for its resources goes on, also where it ends well and would else be done.
     let policies = json!([{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]);
-    let script = "trap 'exit 0' TERM; while true; do sleep 0.1; done";
+    let script = "trap 'exit 0' TERM; echo ready; while true; do sleep 0.1; done";
     rig.create(
         "again",
         json!({"restartPolicy": "OnFailure", "containers": [{"name": "main", "image": BUSYBOX,
@@ -411,6 +411,7 @@ async fn other_resources(rig: &Rig) {
     )
     .await;
     rig.phase("again", "Running").await;
+    log_with(rig, "again", "ready").await;
     resize("again", "200m").await;
     let pod = rig
         .until("again", "started anew", |pod| {
